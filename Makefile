@@ -1,0 +1,39 @@
+# Two commands matter: `make demo` shows the main job end to end, `make test` proves it. Both set themselves up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lock clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/ready ## Build .venv from the lock, with the deployr command in it
+
+# The stamp is newer than the lock and the project file, or everything is installed again from the lock.
+$(VENV)/ready: requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "deployr needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 setup"; exit 1; }
+	@echo "Setting up .venv from the lock (once; a minute or two) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## Train, serve, replay a week of orders, label and measure, on this machine alone
+	@$(BIN)/deployr demo
+
+test: setup ## Lint, types and every test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest
+
+bench: setup ## Measure speed and memory as ratios; writes benchmarks/results.json
+	@$(BIN)/python -m benchmarks
+
+lock: ## Pin every dependency again, with hashes (needs uv)
+	@bash tools/lock.sh
+
+clean: ## Remove what setup and the tests made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .deployr *.egg-info build

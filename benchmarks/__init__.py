@@ -1,0 +1,1 @@
+"""What `make bench` runs: every figure is a ratio against a baseline of the same run."""

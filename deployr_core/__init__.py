@@ -1,0 +1,1 @@
+"""What training promises serving: facts, features, bundles and packets. Pure."""

@@ -1,0 +1,1 @@
+"""Training, offline: sources, cohorts, features, models, evaluation, bundles."""

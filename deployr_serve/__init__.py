@@ -1,0 +1,1 @@
+"""One inference, from trigger to evidence to delivery."""

@@ -1,0 +1,1 @@
+"""Ports, errors and the use case: decides, never touches the world."""

@@ -1,0 +1,1 @@
+"""Pure renderers: a packet to the payload an EMR takes."""

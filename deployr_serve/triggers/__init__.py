@@ -1,0 +1,1 @@
+"""Pure codecs: bytes from the EMR to requests, and answers back to bytes."""

@@ -1,0 +1,1 @@
+"""Attach the outcomes that were observed later."""
