@@ -60,10 +60,12 @@ class Task(_Record, frozen=True, kw_only=True):
     unit: str
     index_time: str
     label: str
-    component: str
-    """The LOINC code of the result that decides the label."""
+    components: tuple[str, ...]
+    """The LOINC codes of the result that decides the label; a laboratory uses one of them."""
     panels: tuple[str, ...]
     """The LOINC codes of the orders that the model is for."""
+    label_window_hours: int
+    """How long after the index time a result may come; then the label is ripe, whether or not one came."""
 
 
 class Training(_Record, frozen=True, kw_only=True):

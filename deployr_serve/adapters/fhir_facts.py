@@ -1,0 +1,251 @@
+"""FHIR resources to facts. Pure; what cannot be used is counted, by reason, never guessed at.
+
+Each function gives None and counts the reason where a resource cannot be a fact: a status that means "not so", no
+date from which it was known, no subject.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import tzinfo
+
+from deployr_core.codes import OMB_RACE_ETHNICITY, UCUM, Code
+from deployr_core.facts import (
+    BirthDate,
+    Demographics,
+    Diagnosis,
+    DiagnosisList,
+    Encounter,
+    Lab,
+    Medication,
+    Order,
+    OrderStatus,
+    Sex,
+)
+from deployr_core.instants import known_instant, parse_fhir_datetime
+from deployr_serve.adapters import fhir_wire as wire
+
+_FINAL = {"final", "amended", "corrected"}
+_UNREAL_MEDICATION = {"cancelled", "draft", "entered-in-error"}
+_UNREAL_CONDITION = {"refuted", "entered-in-error"}
+_CANCELLED_ORDER = {"revoked", "entered-in-error"}
+_RACE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race"
+_ETHNICITY = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-ethnicity"
+_ABNORMAL = {"H", "HH", "L", "LL", "A", "AA", "HU", "LU", "<", ">"}
+_NORMAL = {"N"}
+
+
+def subject_of(
+    resource: wire.Encounter | wire.ServiceRequest | wire.Observation | wire.Condition | wire.MedicationRequest,
+    *,
+    fhir_base: str,
+) -> str | None:
+    """Give the id of the patient that a resource is about; None if it does not say.
+
+    A reference that is no patient of this server's comes out as it stands, so that it equals nobody's id.
+    """
+    reference = resource.subject.reference if resource.subject else None
+    if reference is None:
+        return None
+    return _local_id(reference, "Patient", fhir_base=fhir_base) or reference
+
+
+def demographics(patient: wire.Patient) -> Demographics:
+    """Read who the patient is; a birth date that is not a date counts as unknown."""
+    return Demographics(
+        birth_date=_birth_date(patient.birth_date),
+        sex=Sex(patient.gender) if patient.gender in set(Sex) else Sex.UNKNOWN,
+        races=_omb_categories(patient, _RACE),
+        ethnicities=_omb_categories(patient, _ETHNICITY),
+    )
+
+
+def encounter(resource: wire.Encounter, *, csn_system: str | None, zone: tzinfo) -> Encounter:
+    """Read an encounter. The CSN is the one identifier of the configured system, or of type text ``CSN``."""
+    serials = {
+        identifier.value
+        for identifier in resource.identifier
+        if identifier.value
+        and (
+            identifier.system == csn_system
+            if csn_system
+            else identifier.type is not None and identifier.type.text == "CSN"
+        )
+    }
+    period = resource.period or wire.Period()
+    return Encounter(
+        encounter_id=resource.id or "",
+        start=parse_fhir_datetime(period.start, zone=zone)[0] if period.start else None,
+        end=parse_fhir_datetime(period.end, zone=zone)[0] if period.end else None,
+        contact_serial_number=serials.pop() if len(serials) == 1 else None,
+    )
+
+
+def order(resource: wire.ServiceRequest, *, fhir_base: str, zone: tzinfo) -> Order | None:
+    """Read an order; None without the instant it was signed."""
+    if resource.id is None or resource.authored_on is None:
+        return None
+    span = parse_fhir_datetime(resource.authored_on, zone=zone)
+    status = OrderStatus.OPEN
+    if resource.status in _CANCELLED_ORDER:
+        status = OrderStatus.CANCELLED
+    elif resource.status == "completed":
+        status = OrderStatus.DONE
+    reference = resource.encounter.reference if resource.encounter else None
+    return Order(
+        fact_id=resource.id,
+        codes=_codes(resource.code),
+        at=span[0],
+        known_at=known_instant(span),
+        encounter_id=_local_id(reference, "Encounter", fhir_base=fhir_base) if reference else None,
+        status=status,
+    )
+
+
+def lab(resource: wire.Observation, *, fhir_base: str, zone: tzinfo, dropped: Counter[str]) -> Lab | None:
+    """Read a laboratory result; ``issued`` says when it could be known, ``effectiveDateTime`` when it was drawn."""
+    if resource.status not in _FINAL:
+        dropped["labs.status_not_final"] += 1
+        return None
+    if resource.issued is None:
+        dropped["labs.no_release_time"] += 1
+        return None
+    if resource.id is None or resource.effective_date_time is None:
+        dropped["labs.no_id_or_specimen_time"] += 1
+        return None
+    quantity = resource.value_quantity or wire.Quantity()
+    # "<5" is not 5: a comparator makes it a result without a number.
+    value = quantity.value if quantity.comparator is None else None
+    low, high = _reference_range(resource, unit=_unit(quantity))
+    return Lab(
+        fact_id=resource.id,
+        codes=_codes(resource.code),
+        at=parse_fhir_datetime(resource.effective_date_time, zone=zone)[0],
+        known_at=known_instant(parse_fhir_datetime(resource.issued, zone=zone)),
+        value=value,
+        unit=_unit(quantity),
+        reference_low=low,
+        reference_high=high,
+        abnormal=_abnormal(resource),
+        order_id=_order_id(resource, fhir_base=fhir_base),
+    )
+
+
+def diagnosis(resource: wire.Condition, *, zone: tzinfo, dropped: Counter[str]) -> Diagnosis | None:
+    """Read a diagnosis; it counts from when it was recorded, and from the list that it says it is on."""
+    status = {coding.code for coding in resource.verification_status.coding} if resource.verification_status else set()
+    if status & _UNREAL_CONDITION:
+        dropped["diagnoses.not_so"] += 1
+        return None
+    lists = {
+        coding.code for concept in resource.category for coding in concept.coding if coding.code in set(DiagnosisList)
+    }
+    if len(lists) != 1:
+        dropped["diagnoses.no_single_list"] += 1
+        return None
+    if resource.id is None or resource.recorded_date is None:
+        dropped["diagnoses.no_recorded_date"] += 1
+        return None
+    span = parse_fhir_datetime(resource.recorded_date, zone=zone)
+    return Diagnosis(
+        fact_id=resource.id,
+        codes=_codes(resource.code),
+        at=span[0],
+        known_at=known_instant(span),
+        recorded_in=DiagnosisList(lists.pop() or ""),
+    )
+
+
+def medication(resource: wire.MedicationRequest, *, zone: tzinfo, dropped: Counter[str]) -> Medication | None:
+    """Read a medication order; it counts from when it was written."""
+    if resource.status in _UNREAL_MEDICATION:
+        dropped["medications.not_so"] += 1
+        return None
+    if resource.id is None or resource.authored_on is None:
+        dropped["medications.no_order_time"] += 1
+        return None
+    span = parse_fhir_datetime(resource.authored_on, zone=zone)
+    return Medication(
+        fact_id=resource.id,
+        codes=_codes(resource.medication_codeable_concept),
+        at=span[0],
+        known_at=known_instant(span),
+    )
+
+
+def _local_id(reference: str, kind: str, *, fhir_base: str) -> str | None:
+    if reference.startswith(f"{fhir_base}/"):
+        reference = reference[len(fhir_base) + 1 :]
+    parts = reference.split("/")
+    # A versioned reference, Patient/1/_history/2, names the same resource.
+    if len(parts) in {2, 4} and parts[0] == kind and (len(parts) == 2 or parts[2] == "_history"):
+        return parts[1]
+    return None
+
+
+def _codes(concept: wire.CodeableConcept | None) -> tuple[Code, ...]:
+    if concept is None:
+        return ()
+    codes = (Code(coding.system, coding.code) for coding in concept.coding if coding.system and coding.code)
+    return tuple(dict.fromkeys(codes))
+
+
+def _unit(quantity: wire.Quantity) -> str:
+    if quantity.system == UCUM and quantity.code:
+        return quantity.code
+    return quantity.unit or quantity.code or ""
+
+
+def _reference_range(resource: wire.Observation, *, unit: str) -> tuple[float | None, float | None]:
+    """Give the bounds of the one range there is, if they are in the result's own unit."""
+    if len(resource.reference_range) != 1:
+        return None, None
+    only = resource.reference_range[0]
+
+    def bound(quantity: wire.Quantity | None) -> float | None:
+        if quantity is None or quantity.comparator is not None or _unit(quantity) not in {unit, ""}:
+            return None
+        return quantity.value
+
+    return bound(only.low), bound(only.high)
+
+
+def _abnormal(resource: wire.Observation) -> bool | None:
+    flags = {coding.code for concept in resource.interpretation for coding in concept.coding}
+    if flags & _ABNORMAL:
+        return True
+    return False if flags & _NORMAL else None
+
+
+def _order_id(resource: wire.Observation, *, fhir_base: str) -> str | None:
+    ids = {
+        _local_id(reference.reference, "ServiceRequest", fhir_base=fhir_base)
+        for reference in resource.based_on
+        if reference.reference
+    } - {None}
+    return ids.pop() if len(ids) == 1 else None
+
+
+def _birth_date(text: str | None) -> BirthDate | None:
+    parts = text.split("-") if text else []
+    try:
+        numbers = [int(part) for part in parts]
+        if not 1 <= len(numbers) <= 3:
+            return None
+        year, month, day = (*numbers, None, None)[:3]
+        return BirthDate(year=year, month=month, day=day) if year is not None else None
+    except ValueError:
+        return None
+
+
+def _omb_categories(patient: wire.Patient, url: str) -> tuple[Code, ...]:
+    return tuple(
+        Code(OMB_RACE_ETHNICITY, part.value_coding.code)
+        for extension in patient.extension
+        if extension.url == url
+        for part in extension.extension
+        if part.url == "ombCategory"
+        and part.value_coding is not None
+        and part.value_coding.code
+        and part.value_coding.system == OMB_RACE_ETHNICITY
+    )

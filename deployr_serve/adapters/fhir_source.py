@@ -1,0 +1,233 @@
+"""Facts from a FHIR R4 server: what is asked follows from the declaration, and every answer is checked for identity."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import chain
+from typing import Any, TypeVar
+
+from deployr_core.codes import Code
+from deployr_core.facts import Encounter, Lab, Order, PatientFacts
+from deployr_core.features import DiagnosisGroup, FeatureSpec, LabGroup, MedicationGroup
+from deployr_core.packet import Subject
+from deployr_serve.adapters import fhir_facts as read
+from deployr_serve.adapters import fhir_wire as wire
+from deployr_serve.adapters.fhir_search import FhirClient, Found, Search
+from deployr_serve.core.errors import AskDifferently, EmrBadResponse, UnknownContext, UnknownPatient, WrongPatient
+from deployr_serve.core.ports import FetchedFacts, OutcomeFacts
+
+_T = TypeVar("_T")
+_R = TypeVar("_R", wire.Encounter, wire.ServiceRequest, wire.Observation, wire.Condition, wire.MedicationRequest)
+_P = TypeVar("_P", wire.Patient, wire.Encounter, wire.ServiceRequest)
+
+
+class FhirSource:
+    """See `deployr_serve.core.ports.FactSource` and `OutcomeSource` for what is promised.
+
+    Args:
+        client: the server.
+        zone: the site's zone, for dates that carry none.
+        csn_system: the identifier system of contact serial numbers; None takes the identifier with type text ``CSN``.
+    """
+
+    def __init__(self, client: FhirClient, *, zone: tzinfo = UTC, csn_system: str | None = None) -> None:
+        self._client = client
+        self._zone = zone
+        self._csn_system = csn_system
+
+    async def fetch(self, subject: Subject, spec: FeatureSpec, *, as_of: datetime) -> FetchedFacts:
+        """Fetch everything at once; the first failure ends the others."""
+        searches = {"patient": Search(resource_type="Patient", parameters=(("_id", subject.patient_id),))}
+        if subject.encounter_id is not None:
+            searches["encounter"] = Search(resource_type="Encounter", parameters=(("_id", subject.encounter_id),))
+        if subject.order_id is not None:
+            searches["order"] = Search(resource_type="ServiceRequest", parameters=(("_id", subject.order_id),))
+        searches.update(plan(spec, patient_id=subject.patient_id, as_of=as_of))
+        found = await self._search_all(searches)
+        patient = _exactly_one(found["patient"], wire.Patient, subject.patient_id, missing=UnknownPatient)
+        ordered_in = self._encounter_of_order(found, subject)
+        if subject.encounter_id is None and ordered_in is not None:
+            search = Search(resource_type="Encounter", parameters=(("_id", ordered_in),))
+            found["encounter"] = await self._client.search(search)
+        encounter = self._encounter(found, subject, subject.encounter_id or ordered_in)
+        dropped: Counter[str] = Counter()
+        facts = PatientFacts(
+            patient_id=subject.patient_id,
+            demographics=read.demographics(patient),
+            labs=self._labs(found, subject.patient_id, dropped),
+            diagnoses=self._read(
+                found.get("diagnoses"),
+                wire.Condition,
+                lambda resource: read.diagnosis(resource, zone=self._zone, dropped=dropped),
+                subject.patient_id,
+                dropped,
+            ),
+            medications=self._read(
+                found.get("medications"),
+                wire.MedicationRequest,
+                lambda resource: read.medication(resource, zone=self._zone, dropped=dropped),
+                subject.patient_id,
+                dropped,
+            ),
+        )
+        records = tuple(result.record for result in found.values())
+        return FetchedFacts(facts=facts, encounter=encounter, fetches=records, dropped=dict(dropped))
+
+    async def outcomes(
+        self, patient_id: str, *, order_ids: tuple[str, ...], codes: tuple[Code, ...], since: datetime
+    ) -> OutcomeFacts:
+        """Fetch results and orders for the label rules."""
+        searches = {"labs": _lab_search(patient_id, codes, since)}
+        if order_ids:
+            searches["orders"] = Search(
+                resource_type="ServiceRequest", parameters=(("patient", patient_id), ("_id", ",".join(order_ids)))
+            )
+        found = await self._search_all(searches)
+        dropped: Counter[str] = Counter()
+        orders = self._read(found.get("orders"), wire.ServiceRequest, self._order, patient_id, dropped)
+        return OutcomeFacts(
+            labs=self._labs(found, patient_id, dropped), orders={order.fact_id: order for order in orders}
+        )
+
+    async def _search_all(self, searches: dict[str, Search]) -> dict[str, Found]:
+        """Search all at once; when one fails the others are cancelled, and its own error is what comes out."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {name: group.create_task(self._client.search(search)) for name, search in searches.items()}
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return {name: task.result() for name, task in tasks.items()}
+
+    def _encounter_of_order(self, found: dict[str, Found], subject: Subject) -> str | None:
+        """Check that the order is this patient's and of the encounter that is named; give its encounter's id."""
+        if subject.order_id is None:
+            return None
+        resource = _exactly_one(found["order"], wire.ServiceRequest, subject.order_id, missing=UnknownContext)
+        self._insist(resource, subject.patient_id)
+        order = _dated(self._order, resource)
+        ordered_in = order.encounter_id if order else None
+        if None not in {ordered_in, subject.encounter_id} and ordered_in != subject.encounter_id:
+            raise WrongPatient("expected an order of the encounter that the request names")
+        return ordered_in
+
+    def _encounter(self, found: dict[str, Found], subject: Subject, encounter_id: str | None) -> Encounter | None:
+        if encounter_id is None:
+            return None
+        resource = _exactly_one(found["encounter"], wire.Encounter, encounter_id, missing=UnknownContext)
+        self._insist(resource, subject.patient_id)
+        return _dated(lambda it: read.encounter(it, csn_system=self._csn_system, zone=self._zone), resource)
+
+    def _order(self, resource: wire.ServiceRequest) -> Order | None:
+        return read.order(resource, fhir_base=self._client.base, zone=self._zone)
+
+    def _labs(self, found: dict[str, Found], patient_id: str, dropped: Counter[str]) -> tuple[Lab, ...]:
+        return self._read(
+            found.get("labs"),
+            wire.Observation,
+            lambda it: read.lab(it, fhir_base=self._client.base, zone=self._zone, dropped=dropped),
+            patient_id,
+            dropped,
+        )
+
+    def _read(
+        self,
+        found: Found | None,
+        kind: type[_R],
+        reader: Callable[[_R], _T | None],
+        patient_id: str,
+        dropped: Counter[str],
+    ) -> tuple[_T, ...]:
+        """Read each resource that is about this patient into a fact, where it can be one."""
+        facts = []
+        for resource in found.resources if found else ():
+            if isinstance(resource, kind) and self._is_about(resource, patient_id, dropped):
+                fact = _dated(reader, resource)
+                if fact is not None:
+                    facts.append(fact)
+        return tuple(facts)
+
+    def _is_about(self, resource: Any, patient_id: str, dropped: Counter[str]) -> bool:
+        """True if the resource says that it is about this patient; one that says nothing is left out, and counted."""
+        subject = read.subject_of(resource, fhir_base=self._client.base)
+        if subject is None:
+            dropped["any.no_subject"] += 1
+            return False
+        if subject != patient_id:
+            raise WrongPatient("expected only what is about the patient that was asked for")
+        return True
+
+    def _insist(self, resource: wire.Encounter | wire.ServiceRequest, patient_id: str) -> None:
+        if read.subject_of(resource, fhir_base=self._client.base) != patient_id:
+            raise WrongPatient("expected an encounter and an order of the patient that the request names")
+
+
+def plan(spec: FeatureSpec, *, patient_id: str, as_of: datetime) -> dict[str, Search]:
+    """Derive the searches from the declaration: no more is asked than the windows and codes need.
+
+    Dates are cut to the minute before, and asked for with their offset, so that no server's rounding loses the first
+    minute of a window.
+    """
+    searches = {}
+    labs = [group for group in spec.groups if isinstance(group, LabGroup)]
+    if labs:
+        codes = tuple(dict.fromkeys(analyte.key for group in labs for analyte in group.analytes))
+        searches["labs"] = _lab_search(patient_id, codes, as_of - _longest(labs))
+    diagnoses = [group for group in spec.groups if isinstance(group, DiagnosisGroup)]
+    if diagnoses:
+        lists = dict.fromkeys(chain.from_iterable(group.recorded_in for group in diagnoses))
+        searches["diagnoses"] = Search(
+            resource_type="Condition",
+            parameters=(
+                ("patient", patient_id),
+                ("category", ",".join(lists)),
+                ("recorded-date", _since(as_of - _longest(diagnoses))),
+            ),
+        )
+    medications = [group for group in spec.groups if isinstance(group, MedicationGroup)]
+    if medications:
+        searches["medications"] = Search(
+            resource_type="MedicationRequest",
+            parameters=(("patient", patient_id), ("authoredon", _since(as_of - _longest(medications)))),
+        )
+    return searches
+
+
+def _lab_search(patient_id: str, codes: tuple[Code, ...], since: datetime) -> Search:
+    return Search(
+        resource_type="Observation",
+        parameters=(
+            ("patient", patient_id),
+            ("category", "laboratory"),
+            ("code", ",".join(f"{code.system}|{code.value}" for code in codes)),
+            ("date", _since(since)),
+        ),
+    )
+
+
+def _longest(groups: list[LabGroup] | list[DiagnosisGroup] | list[MedicationGroup]) -> timedelta:
+    return timedelta(days=max(group.lookback_days for group in groups))
+
+
+def _since(instant: datetime) -> str:
+    return "ge" + instant.astimezone(UTC).replace(second=0, microsecond=0).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _exactly_one(found: Found, kind: type[_P], asked_for: str, *, missing: type[AskDifferently]) -> _P:
+    if len(found.resources) != 1:
+        how_many = "none" if not found.resources else "several"
+        raise missing(f"expected the EMR to know exactly one of what the request names, it knows {how_many}")
+    only = found.resources[0]
+    if not isinstance(only, kind) or only.id != asked_for:
+        raise WrongPatient("expected the very resource that was asked for")
+    return only
+
+
+def _dated(reader: Callable[[_R], _T], resource: _R) -> _T:
+    """Read one resource; a date that is none makes the whole answer unusable, since it may hide the newest result."""
+    try:
+        return reader(resource)
+    except ValueError:
+        raise EmrBadResponse("expected dates as FHIR writes them") from None

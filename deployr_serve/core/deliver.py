@@ -1,0 +1,76 @@
+"""Sending what a stored packet owes the EMR: once when it was scored, and again by the relay until it is settled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+import msgspec
+
+from deployr_core.bundle import Bundle
+from deployr_core.packet import Delivery, DeliveryState, InferencePacket
+from deployr_serve.core.errors import AskDifferently, FixSetup, RecordChanged, ServeError, TryLater
+from deployr_serve.core.ports import Clock, InferenceStore, Models, Output
+
+MAX_ATTEMPTS = 10
+RELAY_AFTER = timedelta(minutes=1)
+"""How long a delivery is left to the request that made it, so that the relay does not send beside it."""
+
+
+async def deliver(
+    delivery: Delivery,
+    packet: InferencePacket,
+    bundle: Bundle,
+    *,
+    store: InferenceStore,
+    outputs: tuple[Output, ...],
+    clock: Clock,
+) -> Delivery:
+    """Send one delivery and store how it went; a failure is a state, not an error.
+
+    Refused for good, or failed `MAX_ATTEMPTS` times: dead, with the reason. Failed in a way that may heal: pending, for
+    the relay. A delivery that somebody else settled meanwhile is left to them.
+    """
+    after = await _sent(delivery, packet, bundle, outputs=outputs)
+    after = msgspec.structs.replace(after, updated_at=clock.now())
+    try:
+        await store.save_delivery(after, was=delivery)
+    except RecordChanged:
+        return await store.read_delivery(delivery.delivery_id) or delivery
+    return after
+
+
+async def relay(
+    *, store: InferenceStore, models: Models, outputs: tuple[Output, ...], clock: Clock, limit: int = 500
+) -> Counter[DeliveryState]:
+    """Send what is pending, oldest first; give how many ended in which state."""
+    states: Counter[DeliveryState] = Counter()
+    for delivery in await store.pending_deliveries(created_before=clock.now() - RELAY_AFTER, limit=limit):
+        stored = await store.read(delivery.packet_id)
+        if stored is None:
+            continue
+        try:
+            bundle = models.bundle(stored.packet.model.model_id)
+        except ServeError:
+            states[delivery.state] += 1
+            continue
+        after = await deliver(delivery, stored.packet, bundle, store=store, outputs=outputs, clock=clock)
+        states[after.state] += 1
+    return states
+
+
+async def _sent(
+    delivery: Delivery, packet: InferencePacket, bundle: Bundle, *, outputs: tuple[Output, ...]
+) -> Delivery:
+    output = next((output for output in outputs if output.name == delivery.output), None)
+    attempts = delivery.attempts + 1
+    if output is None:
+        return msgspec.structs.replace(delivery, last_error="output-not-configured")
+    try:
+        await output.send(packet, bundle, delivery_id=delivery.delivery_id)
+    except TryLater as error:
+        state = DeliveryState.DEAD if attempts >= MAX_ATTEMPTS else DeliveryState.PENDING
+        return msgspec.structs.replace(delivery, state=state, attempts=attempts, last_error=error.reason)
+    except (FixSetup, AskDifferently) as error:
+        return msgspec.structs.replace(delivery, state=DeliveryState.DEAD, attempts=attempts, last_error=error.reason)
+    return msgspec.structs.replace(delivery, state=DeliveryState.SENT, attempts=attempts, last_error=None)

@@ -1,0 +1,212 @@
+"""The app's settings: one frozen object from one mapping, complaining of everything that is wrong at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from deployr_core.instants import parse_zone
+from deployr_serve.core.errors import SettingsInvalid
+
+_T = TypeVar("_T")
+_UTC: tzinfo = UTC
+_DEV_ID_KEY = "deployr-development-only"
+
+
+class Profile(StrEnum):
+    """``dev``: this machine, embedded defaults. ``prod``: nothing that is only good enough for trying out."""
+
+    DEV = "dev"
+    PROD = "prod"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SmartSettings:
+    """How this app proves to the EMR who it is."""
+
+    client_id: str
+    key_file: Path
+    key_id: str
+    algorithm: str
+    scope: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """See local.settings.example.json for what each is called and means.
+
+    ``store_file``: None keeps packets in memory. ``vendor_base``: None writes no scores back. ``smart``: None sends no
+    credentials. ``clock_file``: a replay's clock, else None.
+    """
+
+    profile: Profile
+    site: str
+    environment: str
+    bundles: Path
+    store_file: Path | None
+    id_key: bytes = field(repr=False)
+    fhir_base: str
+    vendor_base: str | None
+    smart: SmartSettings | None
+    search_by_get: bool
+    csn_system: str | None
+    score_namespace: str
+    zone: tzinfo
+    deadline_s: float
+    label_schedule: str
+    relay_schedule: str
+    clock_file: Path | None
+
+
+def read_settings(source: Mapping[str, str]) -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsInvalid: the message lists every setting that is missing or wrong, and what was expected; no value of a
+            secret is repeated.
+    """
+    reader = _Reader(source)
+    profile = reader.read("DEPLOYR_PROFILE", _profile, default=Profile.DEV)
+    settings = Settings(
+        profile=profile,
+        site=reader.read("DEPLOYR_SITE", _word, default="local"),
+        environment=reader.read("DEPLOYR_ENVIRONMENT", _word, default="DEV"),
+        bundles=reader.read("DEPLOYR_BUNDLES", Path),
+        store_file=reader.read("DEPLOYR_STORE", _store_file, default=None),
+        id_key=reader.read("DEPLOYR_ID_KEY", _id_key, default=_DEV_ID_KEY.encode()),
+        fhir_base=reader.read("DEPLOYR_EMR_FHIR_BASE", _base_url),
+        vendor_base=reader.read("DEPLOYR_EMR_VENDOR_BASE", _base_url, default=None),
+        smart=_smart(reader),
+        search_by_get=reader.read("DEPLOYR_EMR_SEARCH", _search_method, default=False),
+        csn_system=reader.read("DEPLOYR_EMR_CSN_SYSTEM", str, default=None),
+        score_namespace=reader.read("DEPLOYR_SCORE_NAMESPACE", _word, default="DEPLOYR"),
+        zone=reader.read("DEPLOYR_TIME_ZONE", parse_zone, default=_UTC),
+        deadline_s=reader.read("DEPLOYR_DEADLINE_S", _deadline, default=8.0),
+        label_schedule=reader.read("DEPLOYR_LABEL_SCHEDULE", str, default="0 7 * * * *"),
+        relay_schedule=reader.read("DEPLOYR_RELAY_SCHEDULE", str, default="*/30 * * * * *"),
+        clock_file=reader.read("DEPLOYR_CLOCK_FILE", Path, default=None),
+    )
+    if profile is Profile.PROD and not reader.problems:
+        reader.problems += _too_weak_for_production(settings)
+    if reader.problems:
+        raise SettingsInvalid("settings: " + "; ".join(reader.problems))
+    return settings
+
+
+class _Reader:
+    def __init__(self, source: Mapping[str, str]) -> None:
+        self._source = source
+        self.problems: list[str] = []
+
+    def has(self, name: str) -> bool:
+        return bool(self._source.get(name))
+
+    def read(self, name: str, parse: Callable[[str], _T], **default: _T) -> _T:
+        text = self._source.get(name, "")
+        if not text:
+            if not default:
+                self.problems.append(f"{name} is missing")
+            return default.get("default")  # type: ignore[return-value]
+        try:
+            return parse(text)
+        except ValueError as error:
+            self.problems.append(f"{name}: {error}")
+            return default.get("default")  # type: ignore[return-value]
+
+
+def _too_weak_for_production(settings: Settings) -> list[str]:
+    problems = []
+    if not settings.fhir_base.startswith("https://"):
+        problems.append("DEPLOYR_EMR_FHIR_BASE: expected https in the prod profile")
+    if settings.vendor_base is not None and not settings.vendor_base.startswith("https://"):
+        problems.append("DEPLOYR_EMR_VENDOR_BASE: expected https in the prod profile")
+    if settings.smart is None:
+        problems.append("DEPLOYR_EMR_CLIENT_ID: expected credentials for the EMR in the prod profile")
+    if settings.store_file is None:
+        problems.append("DEPLOYR_STORE: expected a durable store in the prod profile")
+    if settings.id_key == _DEV_ID_KEY.encode():
+        problems.append("DEPLOYR_ID_KEY: expected a secret of the site's own in the prod profile")
+    if settings.clock_file is not None:
+        problems.append("DEPLOYR_CLOCK_FILE: a replay's clock has no place in the prod profile")
+    return problems
+
+
+def _smart(reader: _Reader) -> SmartSettings | None:
+    if not reader.has("DEPLOYR_EMR_CLIENT_ID"):
+        return None
+    return SmartSettings(
+        client_id=reader.read("DEPLOYR_EMR_CLIENT_ID", str),
+        key_file=reader.read("DEPLOYR_EMR_KEY_FILE", _existing_file),
+        key_id=reader.read("DEPLOYR_EMR_KEY_ID", str),
+        algorithm=reader.read("DEPLOYR_EMR_KEY_ALGORITHM", _algorithm, default="RS384"),
+        scope=reader.read(
+            "DEPLOYR_EMR_SCOPE",
+            str,
+            default="system/Patient.rs system/Encounter.rs system/ServiceRequest.rs system/Observation.rs "
+            "system/Condition.rs system/MedicationRequest.rs",
+        ),
+    )
+
+
+def _profile(text: str) -> Profile:
+    if text not in set(Profile):
+        raise ValueError("expected dev or prod")
+    return Profile(text)
+
+
+def _word(text: str) -> str:
+    if not text.replace("-", "").replace("_", "").isalnum() or not text.isascii() or len(text) > 40:
+        raise ValueError("expected up to 40 letters, digits, hyphens or underscores")
+    return text
+
+
+def _store_file(text: str) -> Path | None:
+    if text == "memory":
+        return None
+    kind, _, path = text.partition(":")
+    if kind != "sqlite" or not path:
+        raise ValueError("expected memory, or sqlite: and the path of a file")
+    return Path(path)
+
+
+def _id_key(text: str) -> bytes:
+    if len(text.encode()) < 16:
+        raise ValueError("expected a secret of at least 16 bytes")
+    return text.encode()
+
+
+def _base_url(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    if scheme not in {"http", "https"} or not rest or "@" in rest or "?" in rest or "#" in rest:
+        raise ValueError("expected an http or https URL without user name, query or fragment")
+    return text.rstrip("/")
+
+
+def _search_method(text: str) -> bool:
+    if text not in {"post", "get"}:
+        raise ValueError("expected post or get")
+    return text == "get"
+
+
+def _deadline(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 230:
+        raise ValueError("expected 0.1 to 230 seconds, the longest that the Functions front end waits")
+    return seconds
+
+
+def _existing_file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise ValueError("expected a file that can be read")
+    return path
+
+
+def _algorithm(text: str) -> str:
+    if text not in {"RS384", "ES384"}:
+        raise ValueError("expected RS384 or ES384")
+    return text

@@ -1,0 +1,182 @@
+"""The JSON channel: ``POST /api/models/{model}/infer``. Bytes to a request, and packets back to bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import msgspec
+
+from deployr_core.bundle import MODEL_ID
+from deployr_core.instants import parse_instant
+from deployr_core.packet import Abstained, Failed, InferencePacket, Received, Rejected, Scored, Subject
+from deployr_serve.core.errors import (
+    InProgress,
+    MalformedRequest,
+    RequestTooLarge,
+    ServeError,
+    UnknownModel,
+    UnsupportedMediaType,
+)
+from deployr_serve.core.infer import Answer
+from deployr_serve.core.request import FHIR_ID, IDEMPOTENCY_KEY, InferenceRequest
+from deployr_serve.triggers.operation_outcome import (
+    ANSWER_OF_ERROR,
+    ERROR_OF_REASON,
+    UNEXPECTED,
+    ErrorAnswer,
+    render_operation_outcome,
+)
+
+CHANNEL = "json"
+MAX_BODY_BYTES = 64 * 1024
+_FIELDS = ("patientId", "encounterId", "orderId", "eventTime", "idempotencyKey")
+_FHIR_ID_TEXT = "a FHIR id: 1 to 64 of the characters A-Z a-z 0-9 - ."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HttpAnswer:
+    """What goes back over HTTP."""
+
+    status: int
+    body: bytes = field(repr=False)
+    content_type: str
+    headers: dict[str, str]
+
+
+def parse_json_request(
+    body: bytes, *, model_id: str, content_type: str | None, correlation_id: str
+) -> InferenceRequest:
+    """Read a request.
+
+    The body is one JSON object in UTF-8 with the fields ``patientId`` and ``eventTime`` (RFC 3339 with its offset),
+    and optionally ``encounterId``, ``orderId`` and ``idempotencyKey``. Any other field is refused: a misspelt
+    ``encounterId`` would silently switch off the check that it is this patient's. So is a field given twice: two
+    readers would take two different patients from it.
+
+    Raises:
+        UnknownModel: the id could not be a model's.
+        UnsupportedMediaType, RequestTooLarge: not read at all.
+        MalformedRequest: the message names the field and what was expected there.
+    """
+    if not MODEL_ID.match(model_id):
+        raise UnknownModel("expected the id of a model that is deployed here")
+    if (content_type or "").partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType("expected Content-Type: application/json")
+    if len(body) > MAX_BODY_BYTES:
+        raise RequestTooLarge(f"expected a body of at most {MAX_BODY_BYTES} bytes")
+    fields = _object(body)
+    if set(fields) - set(_FIELDS):
+        raise MalformedRequest(f"expected only the fields {', '.join(_FIELDS)}")
+    patient_id = _fhir_id(fields, "patientId")
+    if patient_id is None:
+        raise MalformedRequest(f"patientId: expected {_FHIR_ID_TEXT}; the field is missing")
+    key = fields.get("idempotencyKey")
+    if key is not None and not (isinstance(key, str) and IDEMPOTENCY_KEY.match(key)):
+        raise MalformedRequest("idempotencyKey: expected 1 to 200 visible ASCII characters without spaces")
+    event_time = fields.get("eventTime")
+    if not isinstance(event_time, str):
+        raise MalformedRequest("eventTime: expected an instant with its offset, such as 2015-01-06T20:55:00-05:00")
+    try:
+        instant = parse_instant(event_time)
+    except ValueError as error:
+        raise MalformedRequest(f"eventTime: {error}") from None
+    return InferenceRequest(
+        channel=CHANNEL,
+        model_id=model_id,
+        subject=Subject(
+            patient_id=patient_id,
+            encounter_id=_fhir_id(fields, "encounterId"),
+            order_id=_fhir_id(fields, "orderId"),
+        ),
+        event_time=instant,
+        idempotency_key=key,
+        correlation_id=correlation_id,
+    )
+
+
+def render_answer(answer: Answer) -> HttpAnswer:
+    """Render a terminal packet: 200 for a score or an abstention, an OperationOutcome for the rest.
+
+    A repeat gets the same body as the first answer, with the header ``X-Bridge-Replay: 1``.
+    """
+    packet = answer.packet
+    headers = {"X-Packet-Id": packet.packet_id, **({"X-Bridge-Replay": "1"} if answer.replayed else {})}
+    match packet.outcome:
+        case Scored(score=score):
+            return _ok({**_about(packet, "scored"), "score": score}, headers)
+        case Abstained(reason=reason):
+            return _ok({**_about(packet, "abstained"), "reason": reason, "score": None}, headers)
+        case Rejected(reason=reason) | Failed(reason=reason):
+            error = ERROR_OF_REASON.get(reason)
+            return _error(ANSWER_OF_ERROR[error] if error else UNEXPECTED, reason=reason, detail=None, headers=headers)
+        case Received():
+            return render_error(InProgress("expected a terminal packet"))
+
+
+def render_error(error: ServeError) -> HttpAnswer:
+    """Render an error that left no packet."""
+    return _error(ANSWER_OF_ERROR[type(error)], reason=error.reason, detail=str(error), headers={})
+
+
+def render_unexpected() -> HttpAnswer:
+    """Render a failure that nobody foresaw: nothing of it goes out."""
+    return _error(UNEXPECTED, reason="unexpected", detail=None, headers={})
+
+
+def _about(packet: InferencePacket, status: str) -> dict[str, object]:
+    model = packet.model
+    return {
+        "status": status,
+        "packetId": packet.packet_id,
+        "model": {"id": model.model_id, "version": model.version, "bundleSha256": model.bundle_sha256},
+        "asOf": packet.as_of,
+    }
+
+
+def _ok(content: dict[str, object], headers: dict[str, str]) -> HttpAnswer:
+    return HttpAnswer(status=200, body=msgspec.json.encode(content), content_type="application/json", headers=headers)
+
+
+def _error(answer: ErrorAnswer, *, reason: str, detail: str | None, headers: dict[str, str]) -> HttpAnswer:
+    if answer.retry_after_s is not None:
+        headers = {**headers, "Retry-After": str(answer.retry_after_s)}
+    return HttpAnswer(
+        status=answer.status,
+        body=render_operation_outcome(answer, reason=reason, detail=detail),
+        content_type="application/fhir+json",
+        headers=headers,
+    )
+
+
+def _fhir_id(fields: dict[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not FHIR_ID.match(value):
+        raise MalformedRequest(f"{name}: expected {_FHIR_ID_TEXT}")
+    return value
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(body.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise MalformedRequest("expected a JSON body in UTF-8") from None
+    except (ValueError, RecursionError):
+        raise MalformedRequest("expected the body to be one JSON object") from None
+    if not isinstance(parsed, dict):
+        raise MalformedRequest("expected the body to be one JSON object")
+    return parsed
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise MalformedRequest("expected each field once")
+    return fields
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise MalformedRequest("expected JSON numbers; NaN and Infinity are none")

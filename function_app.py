@@ -1,0 +1,20 @@
+"""The Azure Functions app: settings to services to functions. `deployr host` runs this same file without Azure."""
+
+import logging
+import os
+
+import azure.functions as func
+
+from deployr_serve.blueprint import serving_blueprint
+from deployr_serve.bootstrap import build
+from deployr_serve.settings import read_settings
+from label_extractors.blueprint import label_blueprint
+
+# On the real worker, the SDK's INFO logs print partition keys.
+logging.getLogger("azure").setLevel(logging.WARNING)
+
+settings = read_settings(os.environ)
+application = build(settings)
+app = func.FunctionApp()
+app.register_functions(serving_blueprint(application, relay_schedule=settings.relay_schedule))
+app.register_functions(label_blueprint(application.services, application.outcomes, schedule=settings.label_schedule))
