@@ -9,11 +9,12 @@ from itertools import groupby
 
 from deployr_core.bundle import Bundle
 from deployr_core.codes import LOINC, Code
+from deployr_core.labels import LabComponentRule
 from deployr_core.packet import Censored, InferencePacket, Label, NotYet, Observed, derive_label_id
 from deployr_serve.core.errors import ModelUnavailable, ServeError
 from deployr_serve.core.infer import Services
 from deployr_serve.core.ports import OutcomeSource
-from label_extractors.rules import LabComponentRule
+from label_extractors.rules import lab_component_label
 
 _PAGE = 500
 _AT_ONCE = 8
@@ -22,7 +23,7 @@ _AT_ONCE = 8
 def rule_of(bundle: Bundle) -> LabComponentRule:
     """Give the rule that the bundle's task was trained with."""
     task = bundle.manifest.task
-    return LabComponentRule(components=frozenset(task.components), window=timedelta(hours=task.label_window_hours))
+    return LabComponentRule(components=task.components, window=timedelta(hours=task.label_window_hours))
 
 
 async def collect_labels(services: Services, outcomes: OutcomeSource) -> Counter[str]:
@@ -81,13 +82,14 @@ async def _label_patient(
     order_ids = tuple(dict.fromkeys(p.subject.order_id for p in packets if p.subject.order_id is not None))
     # A specimen can be dated a little before its order was signed.
     since = min(packet.as_of for packet in packets) - timedelta(days=1)
-    codes = tuple(Code(LOINC, component) for component in sorted(rule.components))
+    codes = tuple(Code(LOINC, component) for component in rule.components)
     found = await outcomes.outcomes(patient_id, order_ids=order_ids, codes=codes, since=since)
     counts: Counter[str] = Counter()
     now = services.clock.now()
     for packet in packets:
         order_id = packet.subject.order_id
-        outcome = rule.label(
+        outcome = lab_component_label(
+            rule,
             as_of=packet.as_of,
             order_id=order_id,
             labs=found.labs,
