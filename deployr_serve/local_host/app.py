@@ -1,0 +1,46 @@
+"""The whole host as one Starlette app: the admin API, then the functions."""
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from deployr_serve.local_host.admin import AdminApi
+from deployr_serve.local_host.host_json import HostJson
+from deployr_serve.local_host.http import MAX_BODY_BYTES, FunctionsEndpoint
+from deployr_serve.local_host.invocation import BackgroundRuns, Invoker
+from deployr_serve.local_host.keys import HostKeys
+from deployr_serve.local_host.loading import LoadedApp
+from deployr_serve.local_host.routes import routes_for
+from deployr_serve.local_host.timers import Timers
+
+
+def create_app(
+    *,
+    app: LoadedApp,
+    host_json: HostJson,
+    keys: HostKeys,
+    invoker: Invoker,
+    timers: Timers,
+    background: BackgroundRuns,
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> Starlette:
+    """Build the ASGI app of a host; nothing in it starts a timer.
+
+    Raises:
+        HostSetupError: a function's route cannot be read.
+    """
+    admin = AdminApi(
+        app=app,
+        route_prefix=host_json.route_prefix,
+        keys=keys,
+        invoker=invoker,
+        timers=timers,
+        background=background,
+        max_body_bytes=max_body_bytes,
+    )
+    functions = FunctionsEndpoint(
+        routes=routes_for(app.http, prefix=host_json.route_prefix),
+        keys=keys,
+        invoker=invoker,
+        max_body_bytes=max_body_bytes,
+    )
+    return Starlette(routes=[*admin.routes(), Mount("", app=functions)])

@@ -1,0 +1,48 @@
+"""local.settings.json: the settings of an app that runs on this machine."""
+
+import json
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from types import MappingProxyType
+
+from deployr_serve.local_host.errors import HostSetupError
+
+
+def read_local_settings(path: Path) -> Mapping[str, str]:
+    """The ``Values`` of a ``local.settings.json``; empty where the file does not exist.
+
+    Raises:
+        HostSetupError: the file is not JSON, is encrypted, or holds a value that is not a string. Azure keeps
+            settings as strings, so a number or a boolean would be read differently there.
+
+    Source: Microsoft Learn, "Code and test Azure Functions locally", section "Local settings".
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return MappingProxyType({})
+    except (OSError, ValueError) as error:
+        raise HostSetupError(f"{path}: expected a readable JSON file, got {type(error).__name__}") from error
+    if not isinstance(content, dict):
+        raise HostSetupError(f"{path}: expected a JSON object with the key Values")
+    if content.get("IsEncrypted", False) is not False:
+        raise HostSetupError(
+            f"{path}: IsEncrypted: expected false, since only the Core Tools can decrypt it "
+            "(`func settings decrypt` turns it back)"
+        )
+    values = content.get("Values", {})
+    if not isinstance(values, dict):
+        raise HostSetupError(f"{path}: Values: expected an object of strings")
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise HostSetupError(f"{path}: Values.{name}: expected a string, got {type(value).__name__}")
+    return MappingProxyType(values)
+
+
+def export_settings(values: Mapping[str, str], environ: MutableMapping[str, str]) -> None:
+    """Put settings into the environment of the app; what the environment already has wins.
+
+    Source: Microsoft Learn, "Code and test Azure Functions locally", section "Local settings".
+    """
+    for name, value in values.items():
+        environ.setdefault(name, value)
