@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -68,13 +68,14 @@ class AiohttpTransport:
     def __init__(self, *, timeout_s: float, max_connections: int = 64) -> None:
         self._timeout_s = timeout_s
         self._max_connections = max_connections
+        self._open: AsyncGenerator[aiohttp.ClientSession] | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: Request) -> Response:
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._open_session().request(
+                (await self._opened()).request(
                     request.method,
                     request.url,
                     headers=request.headers,
@@ -92,21 +93,28 @@ class AiohttpTransport:
             raise EmrUnreachable("expected the EMR to take the connection") from error
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """Close the connections; they are opened again when they are needed again."""
+        opened, self._open, self._session = self._open, None, None
+        if opened is not None:
+            await opened.aclose()
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        # Made on first use: it belongs to the event loop that runs the requests.
-        if self._session is None or self._session.closed:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._max_connections, ttl_dns_cache=60),
-                timeout=aiohttp.ClientTimeout(total=None),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
+    async def _opened(self) -> aiohttp.ClientSession:
+        # Made on first use: it belongs to the event loop that runs the requests. The worker has no hook to close it
+        # by, but a loop that is shut down closes its async generators, and so closes the session with this one.
+        if self._session is None:
+            self._open = _session(self._max_connections)
+            self._session = await anext(self._open)
         return self._session
+
+
+async def _session(max_connections: int) -> AsyncGenerator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=max_connections, ttl_dns_cache=60),
+        timeout=aiohttp.ClientTimeout(total=None),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    ) as session:
+        yield session
 
 
 async def _read_limited(response: aiohttp.ClientResponse) -> bytes:

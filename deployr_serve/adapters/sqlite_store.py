@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -182,10 +183,12 @@ class SqliteStore:
             db.execute("BEGIN IMMEDIATE")
             try:
                 result = work(db)
+                db.execute("COMMIT")
             except BaseException:
-                db.execute("ROLLBACK")
+                # A full disk can refuse the COMMIT and leave the transaction open; some errors have ended it already.
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
                 raise
-            db.execute("COMMIT")
             return result
 
         return await self._run(transaction)
@@ -198,6 +201,9 @@ class SqliteStore:
                 return work(self._connection)
             except sqlite3.Error as error:
                 raise StoreUnavailable("expected a store that can be read and written") from error
+            except msgspec.MsgspecError:
+                # Its message may repeat a part of the record.
+                raise StoreUnavailable("expected stored records that can be read") from None
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, job)
 
@@ -205,11 +211,29 @@ class SqliteStore:
         connection = sqlite3.connect(
             self._file, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
         )
-        with closing(connection.cursor()) as cursor:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = FULL")
-            cursor.executescript(_SCHEMA)
+        try:
+            with closing(connection.cursor()) as cursor:
+                self._write_ahead(cursor)
+                cursor.execute("PRAGMA synchronous = FULL")
+                cursor.executescript(_SCHEMA)
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    def _write_ahead(self, cursor: sqlite3.Cursor) -> None:
+        # For this one statement SQLite does not wait when another process is making the same new file: seen with six
+        # processes that start together, of which most got "database is locked" at once.
+        until = time.monotonic() + self._busy_timeout_s
+        while True:
+            try:
+                cursor.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                    raise
+                time.sleep(0.005)
+            else:
+                return
 
 
 def _kind(packet: InferencePacket) -> str:

@@ -1,0 +1,45 @@
+"""`make bench`: runs every benchmark, prints the table, writes benchmarks/results.json."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.inference import one_inference
+from benchmarks.measured import Measured
+from benchmarks.startup import fresh_process
+
+RESULTS = Path(__file__).parent / "results.json"
+
+
+def main() -> int:
+    """Measure; give 0 whether or not a goal was met: a miss is a figure, not an error."""
+    console = Console()
+    results: list[Measured] = []
+    for benchmark in (one_inference, fresh_process):
+        console.print(f"{benchmark.__name__.replace('_', ' ')} ...")
+        results += benchmark()
+    table = Table(title="Benchmarks")
+    for heading in ("what", "value", "baseline", "ratio", "goal", ""):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for result in results:
+        table.add_row(
+            result.name,
+            f"{result.value:,.4g} {result.unit}",
+            "" if result.baseline is None else f"{result.baseline:,.4g} {result.unit}",
+            "" if result.ratio is None else f"{result.ratio:.2f}",
+            result.goal,
+            "" if result.met is None else "met" if result.met else "MISSED",
+        )
+    console.print(table)
+    RESULTS.write_text(json.dumps(msgspec.to_builtins(results), indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

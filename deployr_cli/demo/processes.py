@@ -1,0 +1,187 @@
+"""The mock EMR and the function host as real processes that talk HTTP."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from secrets import token_urlsafe
+
+import msgspec
+
+import deployr_cli
+from deployr_cli.failures import CommandFailed
+
+CLIENT_ID = "deployr-demo"
+_KEY_ID = "demo-1"
+_START_S = 60.0
+_STOP_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Running:
+    """Where the two processes answer, and the keys that the host takes."""
+
+    emr: str
+    host: str
+    host_pid: int
+    host_started: float
+    """On the line of `time.perf_counter`."""
+    function_key: str = field(repr=False)
+    master_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Started:
+    address: str
+    pid: int
+    started: float
+
+
+@contextmanager
+def running(
+    *,
+    workspace: Path,
+    fhir: Path,
+    bundles: Path,
+    now: datetime,
+    clock_file: Path,
+    emr_delay_ms: int = 0,
+    emr_is_open: bool = False,
+    app: Path | None = None,
+) -> Iterator[Running]:
+    """Start both, wait until they listen, and stop them at the end whatever happens.
+
+    Their output goes to ``emr.log`` and ``host.log`` in the workspace. ``emr_delay_ms``: how long the EMR waits before
+    it answers; ``emr_is_open``: it asks for no token. ``app``: another function app than the one in the checkout.
+
+    Raises:
+        CommandFailed: one of them did not start; the message holds its last words.
+    """
+    key_file, jwks_file = _make_client_key(workspace)
+    clock_file.write_text(now.isoformat(), encoding="ascii")
+    function_key, master_key = token_urlsafe(32), token_urlsafe(32)
+    emr_command = ["-m", "mock_emr", "--data", str(fhir), "--port", "0", "--now", now.isoformat()]
+    emr_command += ["--delay-ms", str(emr_delay_ms)]
+    emr_command += ["--open"] if emr_is_open else ["--client", f"{CLIENT_ID}={jwks_file}"]
+    with _process(emr_command, log=workspace / "emr.log", environment={}) as emr:
+        settings = {
+            "DEPLOYR_PROFILE": "dev",
+            "DEPLOYR_SITE": "demo",
+            "DEPLOYR_ENVIRONMENT": "DEMO",
+            "DEPLOYR_BUNDLES": str(bundles),
+            "DEPLOYR_STORE": f"sqlite:{store_file(workspace)}",
+            "DEPLOYR_ID_KEY": token_urlsafe(32),
+            "DEPLOYR_EMR_FHIR_BASE": f"{emr.address}/api/FHIR/R4",
+            "DEPLOYR_EMR_VENDOR_BASE": emr.address,
+            "DEPLOYR_EMR_CLIENT_ID": "" if emr_is_open else CLIENT_ID,
+            "DEPLOYR_EMR_KEY_FILE": str(key_file),
+            "DEPLOYR_EMR_KEY_ID": _KEY_ID,
+            "DEPLOYR_CLOCK_FILE": str(clock_file),
+            # The demo fires the timers itself, when the replayed time has come.
+            "DEPLOYR_LABEL_SCHEDULE": "0 0 0 1 1 *",
+            "DEPLOYR_HOST_FUNCTION_KEY": function_key,
+            "DEPLOYR_HOST_MASTER_KEY": master_key,
+        }
+        host_command = ["-m", "deployr_serve.local_host", "--app", str(app or function_app()), "--port", "0"]
+        with _process(
+            [*host_command, "--state", str(workspace / "timers")], log=workspace / "host.log", environment=settings
+        ) as host:
+            yield Running(
+                emr=emr.address,
+                host=host.address,
+                host_pid=host.pid,
+                host_started=host.started,
+                function_key=function_key,
+                master_key=master_key,
+            )
+
+
+def store_file(workspace: Path) -> Path:
+    """Say where the demo's packets are kept."""
+    return workspace / "packets.sqlite"
+
+
+def function_app() -> Path:
+    """Give the function app that stands beside the packages in a checkout.
+
+    Raises:
+        CommandFailed: it does not: the package was installed without it.
+    """
+    path = Path(deployr_cli.__file__).resolve().parent.parent / "function_app.py"
+    if not path.is_file():
+        raise CommandFailed("expected function_app.py beside the packages; run the demo from a checkout: make demo")
+    return path
+
+
+@contextmanager
+def _process(arguments: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> Iterator[_Started]:
+    with log.open("w", encoding="utf-8") as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(  # noqa: S603 our own interpreter and modules
+            [sys.executable, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        try:
+            yield _Started(address=_wait_until_ready(process, arguments[1], log), pid=process.pid, started=started)
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout:
+                process.stdout.close()
+
+
+def _wait_until_ready(process: subprocess.Popen[str], name: str, log: Path) -> str:
+    """Give the address in the line ``Ready http://…``."""
+    lines: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        if process.stdout:
+            for line in process.stdout:
+                lines.put(line)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=_START_S)
+        except queue.Empty:
+            line = ""
+        if line.startswith("Ready "):
+            return line.removeprefix("Ready ").strip()
+        if not line:
+            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            raise CommandFailed(f"{name} did not start: {' '.join(last) or 'it said nothing'}; see {log}")
+
+
+def _make_client_key(workspace: Path) -> tuple[Path, Path]:
+    """Make the key pair by which the bridge proves to the EMR who it is; the EMR gets the public half."""
+    import jwt
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key_file, jwks_file = workspace / "client-key.pem", workspace / "client-jwks.json"
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    key_file.touch(mode=0o600)
+    key_file.write_bytes(pem)
+    public = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    jwks = {"keys": [{**public, "kid": _KEY_ID, "alg": "RS384", "use": "sig"}]}
+    jwks_file.write_bytes(msgspec.json.encode(jwks))
+    return key_file, jwks_file
