@@ -1,0 +1,78 @@
+"""What the server says about itself: the CapabilityStatement and the SMART configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mock_emr.assertion import ALGORITHMS
+from mock_emr.parameters import PARAMETERS, parameters_of
+
+SCOPES = tuple(f"system/{resource_type}.rs" for resource_type in PARAMETERS)
+
+
+def capability_statement(held_types: Iterable[str], *, fhir_base: str, token_url: str, date: str) -> dict[str, Any]:
+    """Give the CapabilityStatement: read and search of every type that is known or held.
+
+    Source: FHIR R4 capabilitystatement.html; the oauth-uris extension, SMART App Launch 1.0 conformance.
+    """
+    types = sorted({*PARAMETERS, *held_types})
+    return {
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": date,
+        "kind": "instance",
+        "software": {"name": "deployr mock EMR"},
+        "implementation": {"description": "A mock EMR on loopback, no vendor's product", "url": fhir_base},
+        "fhirVersion": "4.0.1",
+        "format": ["application/fhir+json", "json"],
+        "rest": [
+            {
+                "mode": "server",
+                "security": {
+                    "extension": [
+                        {
+                            "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
+                            "extension": [{"url": "token", "valueUri": token_url}],
+                        }
+                    ],
+                    "service": [
+                        {
+                            "coding": [
+                                {
+                                    "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
+                                    "code": "SMART-on-FHIR",
+                                }
+                            ]
+                        }
+                    ],
+                },
+                "resource": [_resource(resource_type) for resource_type in types],
+            }
+        ],
+    }
+
+
+def smart_configuration(*, token_url: str) -> dict[str, Any]:
+    """Give the SMART configuration of a server for backend services.
+
+    Source: SMART App Launch 2.2, conformance.html and backend-services.html.
+    """
+    return {
+        "token_endpoint": token_url,
+        "grant_types_supported": ["client_credentials"],
+        "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+        "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
+        "scopes_supported": list(SCOPES),
+        "capabilities": ["client-confidential-asymmetric", "permission-v2"],
+    }
+
+
+def _resource(resource_type: str) -> dict[str, Any]:
+    return {
+        "type": resource_type,
+        "interaction": [{"code": "read"}, {"code": "search-type"}],
+        "searchParam": [
+            {"name": name, "type": parameter.kind} for name, parameter in parameters_of(resource_type).items()
+        ],
+    }

@@ -1,0 +1,156 @@
+"""The parts of one running EMR, and the gate that every call but the admin's goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, assert_never
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mock_emr.assertion import Key, UsedAssertions
+from mock_emr.clock import EmrClock
+from mock_emr.errors import oauth_error, vendor_error
+from mock_emr.exchange import FHIR_JSON, HTML, Answer, Exchange, Refused
+from mock_emr.faults import HTML_PAGE, Faults, Rule, spoiled
+from mock_emr.journal import Call, Journal
+from mock_emr.outcomes import login_needed, outcome_body, scripted
+from mock_emr.paging import Searches
+from mock_emr.scores import ScoreColumn
+from mock_emr.store import Store
+from mock_emr.tokens import AccessTokens
+
+FHIR_ROOT = "/api/FHIR/R4"
+TOKEN_PATH = "/oauth2/token"  # noqa: S105 -- a path
+
+Face = Literal["fhir", "vendor", "oauth"]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emr:
+    """Everything that a running EMR holds; the routes are functions over it.
+
+    ``base_url`` has no slash at its end; None takes each request's own scheme and host. ``delay_s`` is put
+    before every FHIR and vendor call.
+    """
+
+    store: Store
+    clock: EmrClock
+    clients: Mapping[str, tuple[Key, ...]]
+    open_access: bool
+    delay_s: float
+    base_url: str | None
+    tokens: AccessTokens
+    assertions: UsedAssertions
+    searches: Searches
+    scores: ScoreColumn
+    journal: Journal
+    faults: Faults
+    monotonic: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+
+    def url(self, request: Request, path: str) -> str:
+        """Give the absolute URL of a path of this EMR."""
+        if self.base_url is not None:
+            return self.base_url + path
+        return f"{request.url.scheme}://{request.url.netloc}{path}"
+
+
+Handler = Callable[[Emr, Request, Exchange], Awaitable[Answer]]
+
+
+def gate(
+    emr: Emr,
+    handler: Handler,
+    *,
+    route: str,
+    face: Face,
+    fault_route: str | None = None,
+    secured: bool = True,
+) -> Endpoint:
+    """Wrap a handler: delay, scripted fault, token, answer, journal, in that order.
+
+    Args:
+        emr: the parts.
+        handler: does the work; raises Refused for an answer other than what was asked for.
+        route: the template that the journal names.
+        face: whose error bodies the route speaks.
+        fault_route: what fault rules call it; None for the resource type in the path.
+        secured: whether a token is needed.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        started, at, emr_now = emr.monotonic(), emr.clock.real_now(), emr.clock.now()
+        with emr.journal.underway():
+            rule = emr.faults.take(fault_route or str(request.path_params.get("type", "other")))
+            exchange = Exchange(fault=rule)
+            delay_s = rule.delay_ms / 1000 + (0.0 if face == "oauth" else emr.delay_s)
+            if delay_s:
+                await emr.sleep(delay_s)
+            answer = await _answer(emr, handler, request, exchange, face=face, secured=secured)
+        emr.journal.note(
+            Call(
+                at=at,
+                emr_now=emr_now,
+                method=request.method,
+                route=route,
+                status=answer.status,
+                duration_ms=(emr.monotonic() - started) * 1000,
+                size_bytes=len(answer.body),
+                resource_type=exchange.resource_type,
+                parameters=exchange.parameters,
+                write=exchange.write,
+            )
+        )
+        return Response(
+            answer.body, status_code=answer.status, headers=dict(answer.headers), media_type=answer.media_type
+        )
+
+    return endpoint
+
+
+async def _answer(
+    emr: Emr, handler: Handler, request: Request, exchange: Exchange, *, face: Face, secured: bool
+) -> Answer:
+    rule = exchange.fault
+    if rule.stands_for_the_call():
+        answer = _fault_answer(rule, face)
+    else:
+        try:
+            if secured and not emr.open_access:
+                exchange.client_id = _holder(emr, request, face)
+            answer = await handler(emr, request, exchange)
+        except Refused as refused:
+            answer = refused.answer
+        answer = replace(answer, status=rule.status or answer.status)
+    return replace(answer, body=spoiled(answer.body, rule))
+
+
+def _holder(emr: Emr, request: Request, face: Face) -> str:
+    authorization = request.headers.get("authorization")
+    client_id = emr.tokens.holder_of(authorization)
+    if client_id is not None:
+        return client_id
+    # RFC 6750 section 3: no error code where no token was sent.
+    challenge = 'Bearer realm="mock-emr"' + (', error="invalid_token"' if authorization else "")
+    headers = {"WWW-Authenticate": challenge}
+    if face == "fhir":
+        raise Refused(Answer(status=401, body=outcome_body(login_needed()), headers=headers))
+    raise Refused(replace(vendor_error(401, "AUTHENTICATION-FAILED"), headers=headers))
+
+
+def _fault_answer(rule: Rule, face: Face) -> Answer:
+    if rule.body == "html":
+        return Answer(status=rule.status or 200, body=HTML_PAGE, media_type=HTML)
+    status = rule.status or 500
+    match face:
+        case "fhir":
+            return Answer(status=status, body=outcome_body(scripted(status)), media_type=FHIR_JSON)
+        case "vendor":
+            return vendor_error(status, "DATA_NOT_SAVED details: There was an error filing data.")
+        case "oauth":
+            return oauth_error(status, "temporarily_unavailable", "The server cannot answer now.")
+        case _:
+            assert_never(face)

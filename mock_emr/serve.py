@@ -1,0 +1,86 @@
+"""The EMR as an ASGI app, with everything it depends on handed in."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from mock_emr.admin_routes import admin_routes
+from mock_emr.assertion import Key, UsedAssertions
+from mock_emr.clock import EmrClock
+from mock_emr.emr import Emr
+from mock_emr.faults import Faults
+from mock_emr.fhir_routes import fhir_routes
+from mock_emr.journal import Journal
+from mock_emr.loading import load_folder
+from mock_emr.oauth_routes import oauth_routes
+from mock_emr.paging import Searches
+from mock_emr.scores import ScoreColumn
+from mock_emr.store import Store
+from mock_emr.tokens import AccessTokens
+from mock_emr.vendor_routes import vendor_routes
+
+
+def real_now() -> datetime:
+    """Give the machine's instant, aware UTC."""
+    return datetime.now(UTC)
+
+
+def create_app(
+    chart: Path | Store,
+    *,
+    clock: EmrClock | None = None,
+    clients: Mapping[str, tuple[Key, ...]] | None = None,
+    open_access: bool = False,
+    delay_s: float = 0.0,
+    base_url: str | None = None,
+    token_lifetime_s: int = 300,
+    token_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    monotonic: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Starlette:
+    """Give an EMR over a chart; `app.state.emr` holds its parts, for callers in the same process.
+
+    Bind it to loopback only: the admin routes ask for no token.
+
+    Args:
+        chart: a loaded store, or a folder of FHIR NDJSON to load.
+        clock: the EMR's clock; None follows the real time until it is put.
+        clients: each client's public keys by client id, see `assertion.keys_in`.
+        open_access: answer FHIR and vendor calls without a token.
+        delay_s: wait so long before every FHIR and vendor call.
+        base_url: the origin in every URL that is given out, and in the audience of assertions, without a slash
+            at its end; None takes each request's own.
+        token_lifetime_s: how long an access token is good.
+        token_bytes: gives that many random bytes, for tokens and search sessions.
+        monotonic: seconds that never go back; tokens end on it.
+        sleep: waits so many seconds.
+
+    Raises:
+        LoadError, StoreError: the folder cannot be loaded.
+    """
+    emr = Emr(
+        store=load_folder(chart) if isinstance(chart, Path) else chart,
+        clock=clock or EmrClock(real_now=real_now),
+        clients=clients or {},
+        open_access=open_access,
+        delay_s=delay_s,
+        base_url=base_url,
+        tokens=AccessTokens(lifetime_s=token_lifetime_s, token_bytes=token_bytes, monotonic=monotonic),
+        assertions=UsedAssertions(),
+        searches=Searches(token_bytes=token_bytes),
+        scores=ScoreColumn(),
+        journal=Journal(),
+        faults=Faults(),
+        monotonic=monotonic,
+        sleep=sleep,
+    )
+    app = Starlette(routes=[*fhir_routes(emr), *oauth_routes(emr), *vendor_routes(emr), *admin_routes(emr)])
+    app.state.emr = emr
+    return app

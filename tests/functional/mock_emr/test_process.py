@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+
+from mock_emr.assertion import keys_in
+from mock_emr.hosting import LOOPBACK, bound_socket
+
+REPOSITORY = Path(__file__).parents[3]
+PATIENT = '{"resourceType":"Patient","id":"p1"}\n'
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "mock_emr", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "Patient.ndjson").write_text(PATIENT)
+    return tmp_path
+
+
+def get(url: str) -> Any:
+    with urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+def public_key_file(folder: Path) -> Path:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    jwk = {**RSAAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": "k"}
+    path = folder / "keys.json"
+    path.write_text(json.dumps({"keys": [jwk]}))
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_process_says_where_it_listens_and_ends_cleanly_on_a_signal(folder: Path, number: int) -> None:
+    options = ["--data", str(folder), "--open", "--now", "2015-01-06T12:00:00-05:00"]
+    with process(*options, "--client", f"bridge={public_key_file(folder)}") as emr:
+        assert emr.stdout is not None
+        ready, _, url = emr.stdout.readline().strip().partition(" ")
+        assert ready == "Ready"
+        assert url.startswith("http://127.0.0.1:")
+        assert get(f"{url}/api/FHIR/R4/Patient/p1")["id"] == "p1"
+        assert get(f"{url}/admin/clock")["now"] == "2015-01-06T17:00:00Z"
+        assert get(f"{url}/api/FHIR/R4/metadata")["implementation"]["url"] == f"{url}/api/FHIR/R4"
+        emr.send_signal(number)
+        out, err = emr.communicate(timeout=10)
+        assert (emr.returncode, out, err) == (0, "", "")
+
+
+def refused(*arguments: str) -> str:
+    with process(*arguments) as emr:
+        out, err = emr.communicate(timeout=30)
+    assert emr.returncode == 2
+    assert out == ""
+    assert "Traceback" not in err
+    return err
+
+
+def test_a_missing_folder_is_named_in_one_line(tmp_path: Path) -> None:
+    err = refused("--data", str(tmp_path / "nowhere"))
+    assert err.count("\n") == 1
+    assert "nowhere: expected a folder" in err
+
+
+def test_a_bad_line_is_named_by_file_and_number_in_one_line(folder: Path) -> None:
+    (folder / "Patient.ndjson").write_text(PATIENT + "{\n")
+    err = refused("--data", str(folder))
+    assert err.count("\n") == 1
+    assert "Patient.ndjson: line 2: expected one JSON object" in err
+
+
+def test_a_key_file_that_cannot_be_used_is_named_in_one_line(folder: Path) -> None:
+    (folder / "keys.json").write_text("{}")
+    for option in ("bridge", f"bridge={folder}/keys.json", f"bridge={folder}/none.json"):
+        assert refused("--data", str(folder), "--client", option).count("\n") == 1
+
+
+@pytest.mark.parametrize("option", [("--now", "2015-01-06"), ("--now", "noon"), ("--delay-ms", "-1")])
+def test_an_option_that_cannot_be_read_is_named(folder: Path, option: tuple[str, str]) -> None:
+    assert option[0] in refused("--data", str(folder), *option)
+
+
+def test_a_port_that_is_taken_is_named(folder: Path) -> None:
+    with process("--data", str(folder), "--open") as first:
+        assert first.stdout is not None
+        port = first.stdout.readline().strip().rpartition(":")[2]
+        assert f"port {port}" in refused("--data", str(folder), "--port", port)
+
+
+def test_the_socket_names_its_protocol_so_that_answers_are_sent_at_once() -> None:
+    with bound_socket() as sock:
+        assert sock.proto == socket.IPPROTO_TCP
+        assert sock.getsockname()[0] == LOOPBACK
+
+
+def test_the_signing_key_is_not_kept_when_a_private_key_is_registered(folder: Path) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    jwk = {**RSAAlgorithm.to_jwk(key, as_dict=True), "kid": "k"}
+    (held,) = keys_in(json.dumps({"keys": [jwk]}).encode())
+    assert not isinstance(held.public, rsa.RSAPrivateKey)
+    assert jwt.PyJWK(jwk).key_type == held.key_type
