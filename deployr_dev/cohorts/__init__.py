@@ -1,0 +1,1 @@
+"""Tasks: which rows there are, when each is predicted, and what its label is."""

@@ -1,0 +1,1 @@
+"""The feature declarations that are shipped, not yet fitted, and their schema."""
