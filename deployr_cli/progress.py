@@ -1,7 +1,8 @@
-"""Progress bars for long work: on a terminal they move, in a log each step leaves one line."""
+"""Progress of long work: on a terminal a bar that moves, anywhere else one line a step when it is done."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,11 +14,28 @@ Tell = Callable[[int, int], None]
 
 @contextmanager
 def bar(console: Console, title: str) -> Iterator[Tell]:
-    """Show a bar while the block runs; call what it gives with how many are done and of how many."""
+    """Show the progress of the block; call what it gives with how many are done and of how many."""
+    if console.is_terminal:
+        with _moving(console, title) as tell:
+            yield tell
+        return
+    started = time.perf_counter()
+    reached = [0]
+
+    def remember(done: int, _: int) -> None:
+        reached[0] = done
+
+    yield remember
+    count = f"{reached[0]:>8,}" if reached[0] else " " * 8
+    console.print(f"[green]✓[/green] {title:<44} {count}  {time.perf_counter() - started:6.1f} s", highlight=False)
+
+
+@contextmanager
+def _moving(console: Console, title: str) -> Iterator[Tell]:
     columns = (
         SpinnerColumn(finished_text="[green]✓[/green]"),
         TextColumn("{task.description:<44}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
@@ -28,6 +46,5 @@ def bar(console: Console, title: str) -> Iterator[Tell]:
             progress.update(task, completed=done, total=total)
 
         yield tell
-        shown = progress.tasks[0]
-        if shown.total is None:
+        if progress.tasks[0].total is None:
             progress.update(task, completed=1, total=1)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 
 import msgspec
 import numpy as np
 
 from deployr_core.features import FeatureSpec, parse_feature_spec
 from deployr_core.layout import layout_of
-from deployr_core.scoring import TreeEnsemble
+from deployr_core.scoring import ScoreInvalid, TreeEnsemble
 from deployr_core.vectorize import FeatureVector
 
 SCHEMA_VERSION = 1
@@ -28,6 +29,9 @@ PARTS = (FEATURES_FILE, MODEL_FILE, GOLDEN_FILE)
 
 MODEL_ID = re.compile(r"[a-z][a-z0-9-]{0,62}[a-z0-9]\Z")
 """What a model may be called: it stands in URLs, ids and logs."""
+
+SCORE_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,39}\Z")
+"""What a column of scores may be called in the EMR: it stands in the write's URL."""
 
 
 class BundleInvalid(ValueError):
@@ -112,6 +116,8 @@ class Manifest(_Record, frozen=True, kw_only=True):
             raise ValueError(f"expected schema_version {SCHEMA_VERSION}, got {self.schema_version}")
         if not MODEL_ID.match(self.model_id):
             raise ValueError("expected a model_id of lower-case letters, digits and hyphens, such as hematocrit")
+        if not SCORE_NAME.match(self.score_name):
+            raise ValueError("expected a score_name of capitals, digits and underscores, such as HEMATOCRIT_ABNORMAL")
         if set(self.parts) != set(PARTS):
             raise ValueError(f"expected the parts {', '.join(PARTS)}")
 
@@ -126,6 +132,12 @@ class GoldenVector(_Record, frozen=True, kw_only=True):
     indices: tuple[int, ...]
     values: tuple[float, ...]
     score: float
+
+    def __post_init__(self) -> None:
+        if len(self.indices) != len(self.values):
+            raise ValueError("expected as many values as indices in a golden vector")
+        if any(low >= high for low, high in pairwise((-1, *self.indices))):
+            raise ValueError("expected a golden vector's indices ascending from 0, each once")
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,6 +219,8 @@ def _check_golden(bundle: Bundle, golden: tuple[GoldenVector, ...]) -> None:
     if not golden:
         raise BundleInvalid(f"{GOLDEN_FILE}: expected at least one golden vector")
     for number, row in enumerate(golden):
+        if row.indices and row.indices[-1] >= bundle.manifest.n_features:
+            raise BundleInvalid(f"{GOLDEN_FILE}: expected vector {number} to name only features that there are")
         vector = FeatureVector(
             spec_digest=bundle.manifest.spec_sha256,
             size=bundle.manifest.n_features,
@@ -214,8 +228,15 @@ def _check_golden(bundle: Bundle, golden: tuple[GoldenVector, ...]) -> None:
             values=np.array(row.values, dtype=np.float64),
             coverage={},
         )
-        if bundle.model.score(vector) != row.score:
+        if _score(bundle.model, vector, number) != row.score:
             raise BundleInvalid(
                 f"{GOLDEN_FILE}: vector {number} does not get its score on this machine; "
                 f"trained with {dict(bundle.manifest.training.library_versions)}"
             )
+
+
+def _score(model: TreeEnsemble, vector: FeatureVector, number: int) -> float:
+    try:
+        return model.score(vector)
+    except (ScoreInvalid, ValueError) as error:
+        raise BundleInvalid(f"{GOLDEN_FILE}: vector {number} cannot be scored: {error}") from error

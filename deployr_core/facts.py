@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -17,6 +18,10 @@ from deployr_core.codes import Code
 class _Private(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show rich, which would otherwise list every field in tracebacks and logs, nothing either."""
+        return []
 
 
 class _Fact(_Private, frozen=True, kw_only=True):
@@ -116,13 +121,21 @@ class BirthDate(_Private, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.day is not None and self.month is None:
             raise ValueError("expected a month with the day of birth")
-        date(self.year, self.month or 1, self.day or 1)
+        try:
+            date(self.year, 1 if self.month is None else self.month, 1 if self.day is None else self.day)
+        except (ValueError, OverflowError):
+            raise ValueError("expected a year, month and day of birth that exist") from None
 
     def age_in_years(self, as_of: datetime) -> int:
         """Give completed years on the UTC calendar day of ``as_of``; below 0 if born later.
 
         Born on 29 February, a year is completed on 1 March of a common year.
+
+        Raises:
+            ValueError: ``as_of`` is naive.
         """
+        if as_of.tzinfo is None:
+            raise ValueError("expected an aware as_of")
         today = as_of.astimezone(UTC)
         had_birthday = (today.month, today.day) >= (self.month or 1, self.day or 1)
         return today.year - self.year - (0 if had_birthday else 1)

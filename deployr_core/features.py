@@ -16,8 +16,10 @@ Three rules hold everywhere:
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
 from itertools import pairwise
@@ -26,7 +28,7 @@ from typing import Any
 import msgspec
 
 from deployr_core.codes import Code
-from deployr_core.facts import DiagnosisList
+from deployr_core.facts import DiagnosisList, Sex
 
 SCHEMA_VERSION = 1
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
@@ -46,14 +48,18 @@ class EdgeBins(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="edge
     edges: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        # 18 and 18.0, -0.0 and 0.0 are the same edge and must be the same bytes.
+        msgspec.structs.force_setattr(self, "edges", tuple(float(edge) + 0.0 for edge in self.edges))
         if not all(math.isfinite(edge) for edge in self.edges):
             raise ValueError("expected bin edges that are finite numbers")
         if any(low >= high for low, high in pairwise(self.edges)):
             raise ValueError("expected bin edges in ascending order, each once")
+        if len({_written(edge) for edge in self.edges}) != len(self.edges):
+            raise ValueError("expected bin edges that differ in their first 12 digits")
 
     def labels(self) -> tuple[str, ...]:
         """Give each bin's interval as text, lowest first: ``(-inf,35)``, ``[35,47)``, ``[47,inf)``."""
-        bounds = ("-inf", *(f"{edge:.12g}" for edge in self.edges), "inf")
+        bounds = ("-inf", *(_written(edge) for edge in self.edges), "inf")
         return tuple(f"{'(' if low == '-inf' else '['}{low},{high})" for low, high in pairwise(bounds))
 
 
@@ -68,9 +74,12 @@ class QuantileBins(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="
 
 
 class FixedCodes(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="codes"):
-    """The codes, or after grouping the groups, that each get a feature, in the order of the features."""
+    """The codes, or after grouping the groups, that each get a feature, in the order of the features.
 
-    codes: tuple[str, ...]
+    A code is written as ``[system, value]``: the same value in two systems is two codes.
+    """
+
+    codes: tuple[Code, ...]
 
     def __post_init__(self) -> None:
         if len(set(self.codes)) != len(self.codes):
@@ -92,14 +101,21 @@ class AgeGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="age"
     """Age in completed years (see `BirthDate.age_in_years`), one indicator a bin; an unknown age sets none."""
 
     name: str = "age"
-    bins: EdgeBins
+    bins: EdgeBins | QuantileBins
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bins, EdgeBins):
+            raise ValueError(f"expected bins of kind edges in {self.name!r}: ages are cut where people agree to")  # noqa: TRY004
 
 
 class SexGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="sex"):
     """Administrative gender, one indicator a category; any other sets none."""
 
     name: str = "sex"
-    categories: tuple[str, ...] = ("female", "male")
+    categories: tuple[Sex, ...] = (Sex.FEMALE, Sex.MALE)
+
+    def __post_init__(self) -> None:
+        _expect_each_once(self.categories, f"category of {self.name!r}")
 
 
 class RaceGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="race"):
@@ -108,12 +124,18 @@ class RaceGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="rac
     name: str = "race"
     categories: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        _expect_each_once(self.categories, f"category of {self.name!r}")
+
 
 class EthnicityGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="ethnicity"):
     """OMB ethnicity categories, one indicator a category code; none is set if unknown."""
 
     name: str = "ethnicity"
     categories: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _expect_each_once(self.categories, f"category of {self.name!r}")
 
 
 class CountKind(StrEnum):
@@ -138,6 +160,19 @@ class DiagnosisGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag
     prefix_length: int | None = None
     count: CountKind = CountKind.COUNT
 
+    def __post_init__(self) -> None:
+        _check_codes(self)
+        if self.prefix_length is None:
+            return
+        if self.prefix_length < 1:
+            raise ValueError(f"expected a prefix_length of {self.name!r} of at least 1")
+        if isinstance(self.codes, FixedCodes) and any(
+            len(code.value) > self.prefix_length or "." in code.value for code in self.codes.codes
+        ):
+            raise ValueError(
+                f"expected codes of {self.name!r} of at most {self.prefix_length} characters, without dots"
+            )
+
 
 class MedicationGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="medications"):
     """Medication orders written in the window, counted per code of ``systems`` (URIs)."""
@@ -147,6 +182,9 @@ class MedicationGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", ta
     codes: FixedCodes | LearnedCodes
     lookback_days: int
     count: CountKind = CountKind.COUNT
+
+    def __post_init__(self) -> None:
+        _check_codes(self)
 
 
 class LabStatistic(StrEnum):
@@ -194,6 +232,7 @@ class LabGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="labs
             raise ValueError(f"expected bins for every analyte of {self.name!r}, which counts results per bin")
         if len({analyte.key for analyte in self.analytes}) != len(self.analytes):
             raise ValueError(f"expected each analyte of {self.name!r} once")
+        _expect_each_once(self.statistics, f"statistic of {self.name!r}")
 
 
 Group = AgeGroup | SexGroup | RaceGroup | EthnicityGroup | DiagnosisGroup | MedicationGroup | LabGroup
@@ -261,11 +300,36 @@ def parse_feature_spec(source: bytes | str) -> FeatureSpec:
         DeclarationInvalid: not JSON, a key missing, misspelt or of the wrong type, or a value that cannot be.
     """
     try:
-        return msgspec.json.decode(source, type=FeatureSpec)
+        spec = msgspec.json.decode(source, type=FeatureSpec)
+        json.loads(source, object_pairs_hook=_refuse_repeated_keys)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DeclarationInvalid(f"feature declaration: {error}") from None
+    return spec
 
 
 def json_schema() -> dict[str, Any]:
     """Give the JSON Schema (2020-12) of a declaration, for editors and for people who write one by hand."""
     return msgspec.json.schema(FeatureSpec)
+
+
+def _written(edge: float) -> str:
+    return f"{edge:.12g}"
+
+
+def _expect_each_once(things: Sequence[object], what: str) -> None:
+    if len(set(things)) != len(things):
+        raise ValueError(f"expected each {what} once")
+
+
+def _check_codes(group: DiagnosisGroup | MedicationGroup) -> None:
+    _expect_each_once(group.systems, f"system of {group.name!r}")
+    if isinstance(group.codes, FixedCodes) and any(code.system not in group.systems for code in group.codes.codes):
+        raise ValueError(f"expected codes of {group.name!r} to be of its systems")
+
+
+def _refuse_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise DeclarationInvalid(f"feature declaration: expected the key {key!r} once, got it twice in one object")
+    return dict(pairs)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
-_OFFSET = re.compile(r"(?P<sign>[+-])(?P<hours>\d{2}):(?P<minutes>\d{2})\Z")
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+_ZONE = r"[+-](?:0\d|1[0-4]):[0-5]\d"
+_OFFSET = re.compile(r"(?P<sign>[+-])(?P<hours>0\d|1[0-4]):(?P<minutes>[0-5]\d)\Z", re.ASCII)
 _FHIR_DATETIME = re.compile(
     r"(?P<year>\d{4})(-(?P<month>\d{2})(-(?P<day>\d{2})"
-    r"(T(?P<time>\d{2}:\d{2}(:\d{2})?)(?P<fraction>\.\d{1,9})?(?P<zone>Z|[+-]\d{2}:\d{2})?)?)?)?\Z",
+    rf"(T(?P<time>\d{{2}}:\d{{2}}(?P<seconds>:\d{{2}}(\.\d{{1,9}})?)?)(?P<zone>Z|{_ZONE})?)?)?)?\Z",
     re.ASCII,
 )
 _RFC3339 = re.compile(
-    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})\Z",
+    rf"\d{{4}}-\d{{2}}-\d{{2}}T\d{{2}}:\d{{2}}:\d{{2}}(\.\d{{1,9}})?(Z|{_ZONE})\Z",
     re.ASCII,
 )
 
@@ -48,9 +50,9 @@ def parse_instant(text: str) -> datetime:
 def parse_fhir_datetime(text: str, *, zone: tzinfo) -> tuple[datetime, datetime]:
     """Read a FHIR dateTime as the span it may stand for: its first instant and the first instant after it.
 
-    ``2015-01`` spans all of January. An instant with seconds spans one second, so that its end is never
-    mistaken for its start when the two decide different things: what happened is dated by the start of the
-    span, what was known by its end when only a day is given (see `known_instant`).
+    ``2015-01`` spans all of January, ``T20:55`` a minute, ``T20:55:00`` a second. What happened is dated by the start
+    of the span; what was known, by its end when only a day is given (see `known_instant`). The end of time,
+    9999-12-31, which stands for "no end" in many records, spans what is left of the calendar.
 
     Args:
         text: a FHIR dateTime or instant of any precision.
@@ -70,10 +72,14 @@ def parse_fhir_datetime(text: str, *, zone: tzinfo) -> tuple[datetime, datetime]
             start = datetime.fromisoformat(text)
             if start.tzinfo is None:
                 start = start.replace(tzinfo=zone)
-            end = start + timedelta(seconds=1)
+            # In UTC: a second on the wall lasts an hour on the night that the clocks go back.
+            start = start.astimezone(UTC)
+            end = start + timedelta(seconds=1 if match["seconds"] else 60)
         else:
             start = datetime(year, month, day, tzinfo=zone)
-            if match["day"]:
+            if (match["year"], match["month"] or "12", match["day"] or "31") == ("9999", "12", "31"):
+                end = _END_OF_TIME
+            elif match["day"]:
                 end = start + timedelta(days=1)
             elif match["month"]:
                 end = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=zone)
@@ -91,7 +97,7 @@ def known_instant(span: tuple[datetime, datetime]) -> datetime:
     known from midnight would let a model see the afternoon in the morning.
     """
     start, end = span
-    return start if end - start <= timedelta(seconds=1) else end
+    return start if end - start <= timedelta(minutes=1) else end
 
 
 def parse_zone(name: str) -> tzinfo:
@@ -110,5 +116,5 @@ def parse_zone(name: str) -> tzinfo:
 
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, IsADirectoryError):
-        raise ValueError(f"expected UTC, an offset such as -05:00 or an IANA zone, got {name!r}") from None
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"expected UTC, an offset such as -05:00 or an IANA zone, got {name[:40]!r}") from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from deployr_core.codes import LOINC, Code
 from deployr_core.facts import Lab
 
 
@@ -13,7 +15,7 @@ from deployr_core.facts import Lab
 class LabComponentRule:
     """Is the component of this very order outside its reference range?
 
-    ``components``: the codes that a laboratory may report it under, the preferred one first. ``window``: how long
+    ``components``: the LOINC codes that a laboratory may report it under, the preferred one first. ``window``: how long
     after the index time a result may be released; what comes later is no answer to this order.
     """
 
@@ -30,33 +32,35 @@ class LabComponentRule:
 
         Only results released before ``as_of + window`` count. Those linked to the order come first, whenever their
         specimen was taken; where none is linked, those that are linked to no order at all and whose specimen was taken
-        in ``[as_of, as_of + window)``. Of several the preferred component counts, then the earliest specimen, then
-        what was released last: a corrected result replaces the one it corrects.
+        in ``[as_of, as_of + window)``. Of one specimen what was released last counts: a corrected result replaces the
+        one it corrects. Of several specimens or components, one that can be told normal or abnormal counts before one
+        that cannot, then the preferred component, then the earliest specimen.
 
         Args:
             labs: the patient's results; others than the component's are passed over.
             as_of: the index time.
             order_id: which order was predicted; None if that is not known.
         """
-        rank = {code: place for place, code in enumerate(self.components)}
+        rank = {Code(LOINC, code): place for place, code in enumerate(self.components)}
         end = self.ripe_at(as_of)
-        linked: list[tuple[int, Lab]] = []
-        unlinked: list[tuple[int, Lab]] = []
+        linked: dict[tuple[int, datetime], Lab] = {}
+        unlinked: dict[tuple[int, datetime], Lab] = {}
         for lab in labs:
-            place = min((rank[code.value] for code in lab.codes if code.value in rank), default=None)
+            place = min((rank[code] for code in lab.codes if code in rank), default=None)
             if place is None or lab.known_at >= end:
                 continue
             if order_id is not None and lab.order_id == order_id:
-                linked.append((place, lab))
+                candidates = linked
             elif lab.order_id is None and as_of <= lab.at < end:
-                unlinked.append((place, lab))
-        candidates = linked or unlinked
-        if not candidates:
-            return None
-        first_place = min(place for place, _ in candidates)
-        preferred = [lab for place, lab in candidates if place == first_place]
-        first_specimen = min(lab.at for lab in preferred)
-        return max((lab for lab in preferred if lab.at == first_specimen), key=lambda lab: (lab.known_at, lab.fact_id))
+                candidates = unlinked
+            else:
+                continue
+            held = candidates.setdefault((place, lab.at), lab)
+            candidates[place, lab.at] = max(held, lab, key=lambda lab: (lab.known_at, lab.fact_id))
+        chosen = min(
+            (linked or unlinked).items(), key=lambda item: (is_abnormal(item[1]) is None, *item[0]), default=None
+        )
+        return chosen[1] if chosen else None
 
 
 def is_abnormal(lab: Lab) -> bool | None:
@@ -67,7 +71,11 @@ def is_abnormal(lab: Lab) -> bool | None:
     Source: FHIR R4 Observation.referenceRange,
     http://hl7.org/fhir/R4/observation-definitions.html#Observation.referenceRange.
     """
-    if lab.value is not None and (lab.reference_low is not None or lab.reference_high is not None):
+    if (
+        lab.value is not None
+        and math.isfinite(lab.value)
+        and (lab.reference_low is not None or lab.reference_high is not None)
+    ):
         below = lab.reference_low is not None and lab.value < lab.reference_low
         above = lab.reference_high is not None and lab.value > lab.reference_high
         return below or above

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -48,11 +50,11 @@ class AnalyteLayout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeLayout:
-    """A code group's columns by code, and its window."""
+    """A code group's columns by (grouped) code, and its window."""
 
     group: DiagnosisGroup | MedicationGroup
-    columns: dict[str, int]
-    systems: frozenset[str]
+    columns: dict[Code, int]
+    prefix_length: int | None
     lookback: timedelta
 
 
@@ -71,6 +73,7 @@ class CategoryLayout:
 
     group: AgeGroup | SexGroup | RaceGroup | EthnicityGroup
     first: int
+    edges: tuple[float, ...] = ()
 
 
 GroupLayout = CategoryLayout | CodeLayout | LabLayout
@@ -107,44 +110,56 @@ def layout_of(spec: FeatureSpec) -> FeatureLayout:
     )
 
 
-def grouped_code(value: str, prefix_length: int | None) -> str:
+def grouped_code(code: Code, prefix_length: int | None) -> Code:
     """Cut a code to its first ``prefix_length`` characters, not counting dots: ``I48.0`` to 4 is ``I480``."""
-    return value if prefix_length is None else value.replace(".", "")[:prefix_length]
+    return code if prefix_length is None else Code(code.system, code.value.replace(".", "")[:prefix_length])
+
+
+def _labels(codes: Sequence[Code]) -> list[str]:
+    """Name codes by their value; where two systems have the same one, by system and value."""
+    times = Counter(code.value for code in codes)
+    return [code.value if times[code.value] == 1 else f"{code.system}|{code.value}" for code in codes]
 
 
 def _lay_out(group: object, names: list[str]) -> GroupLayout:
     first = len(names)
     match group:
         case AgeGroup():
-            names += [f"{group.name}/{label}" for label in group.bins.labels()]
-            return CategoryLayout(group=group, first=first)
+            if isinstance(group.bins, EdgeBins):
+                names += [f"{group.name}/{label}" for label in group.bins.labels()]
+                return CategoryLayout(group=group, first=first, edges=group.bins.edges)
+            raise SpecNotFitted("expected ages cut at edges")
         case SexGroup() | RaceGroup() | EthnicityGroup():
             names += [f"{group.name}/{category}" for category in group.categories]
             return CategoryLayout(group=group, first=first)
         case DiagnosisGroup() | MedicationGroup():
             codes = group.codes.codes if isinstance(group.codes, FixedCodes) else ()
-            names += [f"{group.name}/{code}" for code in codes]
+            names += [f"{group.name}/{label}" for label in _labels(codes)]
             return CodeLayout(
                 group=group,
                 columns={code: first + i for i, code in enumerate(codes)},
-                systems=frozenset(group.systems),
+                prefix_length=group.prefix_length if isinstance(group, DiagnosisGroup) else None,
                 lookback=timedelta(days=group.lookback_days),
             )
         case LabGroup():
-            analytes = {analyte.key: _lay_out_analyte(group, analyte, names) for analyte in group.analytes}
+            labels = _labels([analyte.key for analyte in group.analytes])
+            analytes = {
+                analyte.key: _lay_out_analyte(group, analyte, label, names)
+                for analyte, label in zip(group.analytes, labels, strict=True)
+            }
             return LabLayout(group=group, analytes=analytes, lookback=timedelta(days=group.lookback_days))
         case _:
             raise TypeError(f"expected a feature group, got {type(group).__name__}")
 
 
-def _lay_out_analyte(group: LabGroup, analyte: Analyte, names: list[str]) -> AnalyteLayout:
+def _lay_out_analyte(group: LabGroup, analyte: Analyte, label: str, names: list[str]) -> AnalyteLayout:
     columns = {}
     edges = analyte.bins.edges if isinstance(analyte.bins, EdgeBins) else ()
     for statistic in group.statistics:
         columns[statistic] = len(names)
-        stem = f"{group.name}/{analyte.code}/{statistic.value}"
+        stem = f"{group.name}/{label}/{statistic.value}"
         if statistic is LabStatistic.BINS and isinstance(analyte.bins, EdgeBins):
-            names += [stem + label for label in analyte.bins.labels()]
+            names += [stem + interval for interval in analyte.bins.labels()]
         else:
             names.append(stem)
     units = {analyte.unit} | {source for key, source, _ in CONVERSIONS if key == analyte.key}

@@ -61,11 +61,14 @@ def auroc_interval(
 
     Raises:
         NotMeasurable: no row of one of the classes, fewer than two patients, or hardly any measurable sample.
+        ValueError: as for `auroc`, or not one patient per row.
 
     Source: Field and Welsh (2007), J. R. Stat. Soc. B 69:369-390, doi:10.1111/j.1467-9868.2007.00593.x.
     """
     labels, scores = _checked(labels, scores)
     value = auroc(labels, scores)
+    if np.shape(patients) != labels.shape:
+        raise ValueError(f"expected one patient per row, shape {labels.shape}, got {np.shape(patients)}")
     ids, patient_of_row = np.unique(patients, return_inverse=True)
     if ids.size < 2:
         raise NotMeasurable("expected rows of at least two patients for an interval")
@@ -104,7 +107,7 @@ def _weighted_auroc(
     order = np.argsort(scores, kind="stable")
     ordered, positive = scores[order], labels[order] == 1.0
     weights = weights[:, order]
-    first_of_tie = np.flatnonzero(np.r_[True, np.diff(ordered) > 0])
+    first_of_tie = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     positives = np.add.reduceat(weights * positive, first_of_tie, axis=1)
     negatives = np.add.reduceat(weights * ~positive, first_of_tie, axis=1)
     below = np.cumsum(negatives, axis=1) - negatives

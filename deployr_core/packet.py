@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -22,18 +23,30 @@ SCHEMA_VERSION = 1
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Unknown fields are kept out but tolerated: an older reader must survive a newer writer."""
+    """Unknown fields are kept out but tolerated: an older reader must survive a newer writer.
+
+    Nothing is shown in a ``repr`` or by rich: both end up in logs and tracebacks.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, datetime) and value.tzinfo is not UTC:
+                raise ValueError(f"expected {name} in UTC")
 
 
 class Subject(_Record, frozen=True, kw_only=True):
-    """Whom and what the request is about, by FHIR ids; never shown in a ``repr``."""
+    """Whom and what the request is about, by FHIR ids."""
 
     patient_id: str
     encounter_id: str | None = None
     order_id: str | None = None
-
-    def __repr__(self) -> str:
-        return "<Subject>"
 
 
 class ModelRef(_Record, frozen=True, kw_only=True):
@@ -61,9 +74,6 @@ class StoredVector(_Record, frozen=True, kw_only=True):
     size: int
     indices: tuple[int, ...]
     values: tuple[float, ...]
-
-    def __repr__(self) -> str:
-        return "<StoredVector>"
 
     @classmethod
     def of(cls, vector: FeatureVector) -> StoredVector:
@@ -99,8 +109,9 @@ class Scored(_Record, frozen=True, kw_only=True, tag_field="kind", tag="scored")
     coverage: Mapping[str, int]
     entity_id: str | None
 
-    def __repr__(self) -> str:
-        return "<Scored>"
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError("expected a probability from 0 to 1")
 
 
 class Abstained(_Record, frozen=True, kw_only=True, tag_field="kind", tag="abstained"):
@@ -185,9 +196,6 @@ class Observed(_Record, frozen=True, kw_only=True, tag_field="kind", tag="observ
     at: datetime
     known_at: datetime
     source_id: str
-
-    def __repr__(self) -> str:
-        return "<Observed>"
 
 
 class NotYet(_Record, frozen=True, kw_only=True, tag_field="kind", tag="not-yet"):

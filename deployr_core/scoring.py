@@ -11,6 +11,8 @@ import numpy as np
 
 from deployr_core.vectorize import FeatureVector
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 class ModelUnusable(ValueError):
     """The model's bytes are not what the manifest promises; the message says in what way."""
@@ -46,11 +48,14 @@ class TreeEnsemble:
 
         Raises:
             ScoreInvalid: the model's answer is not one finite number in [0, 1].
-            ValueError: the vector has another number of features than the model.
+            ValueError: the vector has another number of features than the model, or one too large for float32.
         """
         if vector.size != self._n_features:
             raise ValueError(f"expected a vector of {self._n_features} features, got {vector.size}")
-        row = vector.dense().astype(np.float32).reshape(1, -1)
+        dense = vector.dense()
+        if not (np.abs(dense) <= _LARGEST).all():
+            raise ValueError("expected features that fit into float32")
+        row = dense.astype(np.float32).reshape(1, -1)
         answer = np.asarray(self._predict(self._model, row, nthread=1), dtype=np.float64).ravel()
         score = float(answer[-1]) if answer.size in (1, 2) else math.nan
         if not (math.isfinite(score) and 0.0 <= score <= 1.0):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from types import MappingProxyType
 
 from deployr_core.codes import LOINC, Code
+
+MILLION = 1_000_000.0
+LIMIT = 1e9
+"""No result is as large as this in any declared unit; what is, is a fault of the record, and counts as no number."""
 
 _SPELLINGS = {
     "%": ("%", "percent"),
@@ -57,8 +62,8 @@ _FACTORS: dict[str, dict[tuple[str, str], float]] = {
     "2951-2": _MILLIEQUIVALENTS,
     "2075-0": _MILLIEQUIVALENTS,
     "2028-9": _MILLIEQUIVALENTS,
-    "2160-0": {("umol/L", "mg/dL"): 1 / 88.42, ("mg/L", "mg/dL"): 0.1},
-    "3094-0": {("mmol/L", "mg/dL"): 2.8011},
+    "2160-0": {("umol/L", "mg/dL"): 0.011312, ("mg/L", "mg/dL"): 0.1},
+    "3094-0": {("mmol/L", "mg/dL"): 2.8014},
     "17861-6": {("mmol/L", "mg/dL"): 4.0078},
     "19123-9": {("mmol/L", "mg/dL"): 2.4305, ("meq/L", "mg/dL"): 1.21525},
     "2345-7": {("mmol/L", "mg/dL"): 18.0156},
@@ -90,3 +95,15 @@ def conversion_factor(analyte: Code, *, unit: str, wanted: str) -> float | None:
     if source == target:
         return 1.0
     return CONVERSIONS.get((analyte, source, target))
+
+
+def canonical_value(value: float, factor: float) -> float | None:
+    """Give a result in the declared unit, in whole millionths of it; None for one of a thousand million or more.
+
+    ``floor(value * factor * 1e6 + 0.5) / 1e6``: the same three operations in every engine. Without the rounding, 0.29
+    L/L would be 28.999999999999996 %, and fall into the bin below 29.
+    """
+    converted = value * factor
+    if not abs(converted) < LIMIT:
+        return None
+    return math.floor(converted * MILLION + 0.5) / MILLION

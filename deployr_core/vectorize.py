@@ -9,7 +9,7 @@ import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -34,8 +34,7 @@ from deployr_core.layout import (
     grouped_code,
     layout_of,
 )
-
-MICRO = 1_000_000
+from deployr_core.units import MILLION, canonical_value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -49,8 +48,8 @@ class FeatureVector:
 
     spec_digest: str
     size: int
-    indices: NDArray[np.int32]
-    values: NDArray[np.float64]
+    indices: NDArray[np.int32] = field(repr=False)
+    values: NDArray[np.float64] = field(repr=False)
     coverage: Mapping[str, int]
 
     def __eq__(self, other: object) -> bool:
@@ -112,13 +111,12 @@ def vectorize(facts: PatientFacts, spec: FeatureSpec, as_of: datetime) -> Featur
 
 
 def exact_mean(values: list[float]) -> float:
-    """Give the mean of values rounded to a millionth, the same to the bit whatever their order.
+    """Give the mean of canonical values (whole millionths, see `canonical_value`), the same bits in any order.
 
-    Each value becomes a whole number of millionths, ``floor(value * 1e6 + 0.5)``; whole numbers add up exactly in
-    every engine (below 9e15), and one division and one scaling follow.
+    Whole numbers of millionths add up exactly in every engine; one division and one scaling follow.
     """
-    total = sum(math.floor(value * MICRO + 0.5) for value in values)
-    return float(total) / float(len(values)) / MICRO
+    total = sum(math.floor(value * MILLION + 0.5) for value in values)
+    return float(total) / float(len(values)) / MILLION
 
 
 def _category_columns(layout: CategoryLayout, who: Demographics, as_of: datetime) -> list[int]:
@@ -126,7 +124,7 @@ def _category_columns(layout: CategoryLayout, who: Demographics, as_of: datetime
     if isinstance(group, AgeGroup):
         if who.birth_date is None:
             return []
-        return [layout.first + bisect_right(group.bins.edges, who.birth_date.age_in_years(as_of))]
+        return [layout.first + bisect_right(layout.edges, who.birth_date.age_in_years(as_of))]
     if isinstance(group, SexGroup):
         held = {who.sex.value}
     else:
@@ -138,7 +136,6 @@ def _category_columns(layout: CategoryLayout, who: Demographics, as_of: datetime
 def _code_counts(layout: CodeLayout, facts: PatientFacts, as_of: datetime, coverage: Counter[str]) -> dict[int, float]:
     group = layout.group
     start = as_of - layout.lookback
-    prefix = group.prefix_length if isinstance(group, DiagnosisGroup) else None
     counts: dict[int, float] = {}
     seen = unmapped = 0
     for fact in _facts_of(layout, facts):
@@ -147,8 +144,8 @@ def _code_counts(layout: CodeLayout, facts: PatientFacts, as_of: datetime, cover
         seen += 1
         columns = {
             column
-            for system, value in fact.codes
-            if system in layout.systems and (column := layout.columns.get(grouped_code(value, prefix))) is not None
+            for code in fact.codes
+            if (column := layout.columns.get(grouped_code(code, layout.prefix_length))) is not None
         }
         if not columns:
             unmapped += 1
@@ -181,15 +178,16 @@ def _lab_statistics(
             unmapped += 1
             continue
         seen += 1
-        if lab.value is None or not math.isfinite(lab.value):
-            no_value += 1
-            continue
         for key in keys:
             factor = lookup[key].factor(lab.unit)
-            if factor is None:
+            if lab.value is None:
+                no_value += 1
+            elif factor is None:
                 no_unit += 1
+            elif (value := canonical_value(lab.value, factor)) is None:
+                no_value += 1
             else:
-                results.setdefault(key, []).append((lab.at, lab.known_at, lab.value * factor))
+                results.setdefault(key, []).append((lab.at, lab.known_at, value))
     name = layout.group.name
     coverage[f"{name}.results"] += seen
     coverage[f"{name}.not_mapped"] += unmapped

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -27,7 +26,7 @@ from deployr_core.features import (
     QuantileBins,
 )
 from deployr_core.layout import grouped_code
-from deployr_core.units import conversion_factor
+from deployr_core.units import canonical_value, conversion_factor
 
 
 def fit(spec: FeatureSpec, patients_with_index_times: Iterable[tuple[PatientFacts, Sequence[datetime]]]) -> FeatureSpec:
@@ -71,7 +70,7 @@ def quantile_edges(values: NDArray[np.float64], n: int) -> tuple[float, ...]:
     return tuple(float(edge) + 0.0 for edge in np.unique(edges))  # + 0.0 turns -0.0 into 0.0
 
 
-def most_common(patients_by_code: Counter[str], wish: LearnedCodes) -> tuple[str, ...]:
+def most_common(patients_by_code: Counter[Code], wish: LearnedCodes) -> tuple[Code, ...]:
     """Give the codes that enough patients have, most common first, ties by code, at most as many as wished."""
     enough = [(code, count) for code, count in patients_by_code.items() if count >= wish.min_patients]
     enough.sort(key=lambda item: (-item[1], item[0]))
@@ -114,16 +113,16 @@ class _CodeLearner:
         self._systems = frozenset(group.systems)
         self._prefix = group.prefix_length if isinstance(group, DiagnosisGroup) else None
         self._lookback = timedelta(days=group.lookback_days)
-        self._patients_by_code: Counter[str] = Counter()
+        self._patients_by_code: Counter[Code] = Counter()
 
     def see(self, facts: PatientFacts, ascending: Sequence[datetime]) -> None:
         self._patients_by_code.update(
             {
-                grouped_code(value, self._prefix)
+                grouped_code(code, self._prefix)
                 for fact in self._facts_of(facts)
                 if is_seen(fact, ascending, self._lookback)
-                for system, value in fact.codes
-                if system in self._systems
+                for code in fact.codes
+                if code.system in self._systems
             }
         )
 
@@ -148,14 +147,15 @@ class _LabLearner:
     def see(self, facts: PatientFacts, ascending: Sequence[datetime]) -> None:
         for lab in facts.labs:
             keys = {code for code in lab.codes if code in self._units}
-            if not keys or lab.value is None or not math.isfinite(lab.value):
+            if not keys or lab.value is None:
                 continue
             if not is_seen(lab, ascending, self._lookback):
                 continue
             for key in keys:
                 factor = conversion_factor(key, unit=lab.unit, wanted=self._units[key])
-                if factor is not None:
-                    self._values[key].append(lab.value * factor)
+                value = None if factor is None else canonical_value(lab.value, factor)
+                if value is not None:
+                    self._values[key].append(value)
 
     def fitted(self) -> LabGroup:
         analytes = tuple(

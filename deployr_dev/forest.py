@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from deployr_core.vectorize import FeatureVector
 from deployr_dev.matrix import FeatureMatrix
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
+    pass
 
 
 class TrainingImpossible(ValueError):
@@ -68,7 +68,7 @@ def train_forest(
         settings: None takes the defaults.
 
     Raises:
-        TrainingImpossible: one class only, no feature, or a value too large for float32.
+        TrainingImpossible: one class only, or no feature.
     """
     import treelite
     from sklearn.ensemble import RandomForestClassifier
@@ -80,7 +80,6 @@ def train_forest(
     if not names:
         raise TrainingImpossible("expected at least one feature, but the fitted declaration has none")
     features = matrix.csr()
-    _check_float32(features, names)
     parameters = {
         "n_estimators": settings.trees,
         "min_samples_leaf": settings.min_samples_leaf,
@@ -93,14 +92,19 @@ def train_forest(
     return Forest(estimator=estimator, checkpoint=checkpoint, parameters=dict(parameters))
 
 
+def score_of(forest: Forest, matrix: FeatureMatrix) -> Callable[[FeatureVector], float]:
+    """Give the function that scores one row as the deployed bundle will."""
+    return TreeEnsemble(forest.checkpoint, n_features=len(layout_of(matrix.spec).names)).score
+
+
 def checked_scores(forest: Forest, matrix: FeatureMatrix) -> NDArray[np.float64]:
     """Score rows as the deployed bundle will, shape (n_rows,), having checked that scikit-learn gives the same bits.
 
     Raises:
         ScoresDiffer: it does not.
     """
-    ensemble = TreeEnsemble(forest.checkpoint, n_features=len(layout_of(matrix.spec).names))
-    scores = _scores(ensemble, matrix.vectors)
+    score = score_of(forest, matrix)
+    scores = np.array([score(vector) for vector in matrix.vectors], dtype=np.float64)
     expected: NDArray[np.float64] = forest.estimator.predict_proba(matrix.csr())[:, 1]
     differing = int(np.count_nonzero(scores != expected))
     if differing:
@@ -108,16 +112,3 @@ def checked_scores(forest: Forest, matrix: FeatureMatrix) -> NDArray[np.float64]
             f"expected treelite to score as scikit-learn to the bit, but {differing} of {scores.size} rows differ"
         )
     return scores
-
-
-def _scores(ensemble: TreeEnsemble, vectors: Sequence[FeatureVector]) -> NDArray[np.float64]:
-    return np.array([ensemble.score(vector) for vector in vectors], dtype=np.float64)
-
-
-def _check_float32(features: csr_matrix, names: tuple[str, ...]) -> None:
-    too_large = sorted({names[column] for column in features.indices[~np.isfinite(features.data)]})
-    if too_large:
-        raise TrainingImpossible(
-            f"expected values that float32 can hold; larger ones are in {', '.join(too_large[:5])}"
-            f"{' and others' if len(too_large) > 5 else ''}: check their units"
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -33,7 +33,7 @@ from deployr_core.vectorize import FeatureVector
 from deployr_dev.cohorts.orders import CohortRow, OrderSource, cohort_rows
 from deployr_dev.cohorts.tasks import Task
 from deployr_dev.fitting import fit
-from deployr_dev.forest import Forest, ForestSettings, TrainingImpossible, checked_scores, train_forest
+from deployr_dev.forest import Forest, ForestSettings, TrainingImpossible, checked_scores, score_of, train_forest
 from deployr_dev.matrix import (
     FeatureMatrix,
     PatientSource,
@@ -44,6 +44,7 @@ from deployr_dev.matrix import (
 )
 
 GOLDEN_VECTORS = 16
+_GOLDEN_DONORS = 64
 MIN_PATIENTS_PER_SIDE = 2
 
 
@@ -140,7 +141,7 @@ def train_bundle(
     parts = {
         FEATURES_FILE: spec.to_json(),
         MODEL_FILE: forest.checkpoint,
-        GOLDEN_FILE: msgspec.json.encode(golden_vectors(test_matrix.vectors, scores.tolist())),
+        GOLDEN_FILE: msgspec.json.encode(golden_vectors(test_matrix.vectors, score_of(forest, test_matrix), seed=seed)),
     }
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -193,19 +194,29 @@ def held_out(person_ids: Collection[int], *, seed: int, share: float) -> frozens
 
 
 def golden_vectors(
-    vectors: Sequence[FeatureVector], scores: Sequence[float], *, count: int = GOLDEN_VECTORS
+    vectors: Sequence[FeatureVector], score: Callable[[FeatureVector], float], *, seed: int, count: int = GOLDEN_VECTORS
 ) -> tuple[GoldenVector, ...]:
-    """Pick rows spread evenly over the range of ranks of their scores, lowest and highest included."""
-    order = sorted(range(len(scores)), key=lambda i: (scores[i], i))
-    ranks = np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(np.int64))
-    return tuple(
-        GoldenVector(
-            indices=tuple(vectors[order[rank]].indices.tolist()),
-            values=tuple(vectors[order[rank]].values.tolist()),
-            score=scores[order[rank]],
+    """Make rows to test a loaded bundle with, and score them.
+
+    A bundle travels, so no row of it may be a patient's: each feature's value comes from another row, drawn at random.
+    """
+    rng = np.random.default_rng(seed)
+    size = vectors[0].size
+    donors = rng.permutation(len(vectors))[:_GOLDEN_DONORS]
+    dense = np.stack([vectors[place].dense() for place in donors])
+    golden = []
+    for _ in range(count):
+        row = dense[rng.integers(len(donors), size=size), np.arange(size)]
+        indices = np.flatnonzero(row).astype(np.int32)
+        mixed = FeatureVector(
+            spec_digest=vectors[0].spec_digest, size=size, indices=indices, values=row[indices], coverage={}
         )
-        for rank in ranks
-    )
+        golden.append(
+            GoldenVector(
+                indices=tuple(indices.tolist()), values=tuple(mixed.values.tolist()), score=float(score(mixed))
+            )
+        )
+    return tuple(golden)
 
 
 def content_version(parts: Mapping[str, bytes]) -> str:

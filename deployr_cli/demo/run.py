@@ -55,13 +55,15 @@ class _Evidence:
     score_rows: int
 
 
-def run_demo(*, data: Path | None, json_file: Path | None, workspace: Path, seed: int) -> bool:
+def run_demo(
+    *, data: Path | None, json_file: Path | None, workspace: Path, seed: int, console: Console | None = None
+) -> bool:
     """Run the demo, show its table, write its figures; True if every part of it worked.
 
     Raises:
         CommandFailed, ExtractInvalid, TrainingImpossible and other ValueErrors: it could not be run to its end.
     """
-    console = Console()
+    console = console or Console()
     workspace = _fresh(workspace)
     if data is None:
         data = _synthetic_hospital(workspace / "hospital", console=console)

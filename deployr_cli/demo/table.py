@@ -47,8 +47,8 @@ def show(
     table.add_row()
     table.add_row("Latency", f"{figures.latency_ms.p50:.0f} ms", f"median; 95 % under {figures.latency_ms.p95:.0f} ms")
     share = 100 * figures.parity.features_equal / max(figures.parity.features_compared, 1)
-    compared = f"{figures.parity.features_compared:,} features of {figures.parity.orders:,} orders"
-    table.add_row("Parity", f"{share:.5g} %", f"equal to the warehouse: {compared}")
+    compared = f"{figures.parity.features_compared:,} features"
+    table.add_row("Parity", f"{share:.5g} %", f"equal in EMR and warehouse, of {compared}")
     again = figures.rerun
     table.add_row(
         "The same again adds",
@@ -66,15 +66,22 @@ def show(
         )
     for complaint in figures.complaints:
         console.print(f"[bold red]✗[/bold red] {complaint}")
+    place = _shown(workspace)
     console.print("Intervals are 95 %, from 1,000 resamples of patients. Where to look next:", highlight=False)
-    for place, what in (
-        (f"{workspace}/bundles/{manifest.model_id}", "the bundle: manifest, features, model"),
-        (f"{workspace}/packets.sqlite", "every packet, delivery and label"),
-        (f"{workspace}/host.log", "what the function host did"),
+    for where, what in (
+        (f"{place}/bundles/{manifest.model_id}", "the bundle: manifest, features, model"),
+        (f"{place}/packets.sqlite", "every packet, delivery and label"),
+        (f"{place}/host.log", "what the function host did"),
         ("docs/architecture.md", "how it fits together"),
         ("deployr --help", "what else there is"),
     ):
-        console.print(f"  {place}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
+        console.print(f"  {where}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
+
+
+def _shown(folder: Path) -> Path:
+    """Give the path as short as it can be typed from here."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def _estimate(estimate: Estimate) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from deployr_core.bundle import MODEL_ID
+from deployr_core.bundle import MODEL_ID, SCORE_NAME
 from deployr_core.bundle import Task as BundleTask
 from deployr_core.labels import LabComponentRule
 
@@ -55,7 +55,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError(f"expected schema_version {SCHEMA_VERSION}, got {self.schema_version}")
         if not MODEL_ID.match(self.name):
             raise ValueError(f"expected a name of lower-case letters, digits and hyphens, got {self.name!r}")
-        for key in ("unit", "index_time", "label", "score_name", "declaration"):
+        if not SCORE_NAME.match(self.score_name):
+            raise ValueError("expected a score_name of capitals, digits and underscores, such as HEMATOCRIT_ABNORMAL")
+        for key in ("unit", "index_time", "label", "declaration"):
             if not getattr(self, key).strip():
                 raise ValueError(f"expected {key} to say something")
         if not self.observable_at_inference.strip():

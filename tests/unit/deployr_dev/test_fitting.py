@@ -83,7 +83,7 @@ def codes_of(spec: FeatureSpec) -> tuple[str, ...]:
     (group,) = spec.groups
     assert isinstance(group, DiagnosisGroup)
     assert isinstance(group.codes, FixedCodes)
-    return group.codes.codes
+    return tuple(code.value for code in group.codes.codes)
 
 
 def test_edges_are_the_values_that_a_share_does_not_exceed():
