@@ -8,6 +8,7 @@ from datetime import UTC, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from deployr_core.instants import parse_zone
 from deployr_serve.core.errors import SettingsInvalid
@@ -90,17 +91,18 @@ def read_settings(source: Mapping[str, str]) -> Settings:
         relay_schedule=reader.read("DEPLOYR_RELAY_SCHEDULE", str, default="*/30 * * * * *"),
         clock_file=reader.read("DEPLOYR_CLOCK_FILE", Path, default=None),
     )
-    if profile is Profile.PROD and not reader.problems:
-        reader.problems += _too_weak_for_production(settings)
+    if profile is Profile.PROD:
+        for name, problem in _too_weak_for_production(settings).items():
+            reader.problems.setdefault(name, problem)
     if reader.problems:
-        raise SettingsInvalid("settings: " + "; ".join(reader.problems))
+        raise SettingsInvalid("settings: " + "; ".join(f"{name}: {text}" for name, text in reader.problems.items()))
     return settings
 
 
 class _Reader:
     def __init__(self, source: Mapping[str, str]) -> None:
         self._source = source
-        self.problems: list[str] = []
+        self.problems: dict[str, str] = {}
 
     def has(self, name: str) -> bool:
         return bool(self._source.get(name))
@@ -109,29 +111,30 @@ class _Reader:
         text = self._source.get(name, "")
         if not text:
             if not default:
-                self.problems.append(f"{name} is missing")
+                self.problems[name] = "the setting is missing"
             return default.get("default")  # type: ignore[return-value]
         try:
             return parse(text)
         except ValueError as error:
-            self.problems.append(f"{name}: {error}")
+            self.problems[name] = str(error)
             return default.get("default")  # type: ignore[return-value]
 
 
-def _too_weak_for_production(settings: Settings) -> list[str]:
-    problems = []
-    if not settings.fhir_base.startswith("https://"):
-        problems.append("DEPLOYR_EMR_FHIR_BASE: expected https in the prod profile")
+def _too_weak_for_production(settings: Settings) -> dict[str, str]:
+    problems = {}
+    # What is missing or cannot be read is complained of already, and stands here as its default.
+    if not (settings.fhir_base or "").startswith("https://"):
+        problems["DEPLOYR_EMR_FHIR_BASE"] = "expected https in the prod profile"
     if settings.vendor_base is not None and not settings.vendor_base.startswith("https://"):
-        problems.append("DEPLOYR_EMR_VENDOR_BASE: expected https in the prod profile")
+        problems["DEPLOYR_EMR_VENDOR_BASE"] = "expected https in the prod profile"
     if settings.smart is None:
-        problems.append("DEPLOYR_EMR_CLIENT_ID: expected credentials for the EMR in the prod profile")
+        problems["DEPLOYR_EMR_CLIENT_ID"] = "expected credentials for the EMR in the prod profile"
     if settings.store_file is None:
-        problems.append("DEPLOYR_STORE: expected a durable store in the prod profile")
+        problems["DEPLOYR_STORE"] = "expected a durable store in the prod profile"
     if settings.id_key == _DEV_ID_KEY.encode():
-        problems.append("DEPLOYR_ID_KEY: expected a secret of the site's own in the prod profile")
+        problems["DEPLOYR_ID_KEY"] = "expected a secret of the site's own in the prod profile"
     if settings.clock_file is not None:
-        problems.append("DEPLOYR_CLOCK_FILE: a replay's clock has no place in the prod profile")
+        problems["DEPLOYR_CLOCK_FILE"] = "a replay's clock has no place in the prod profile"
     return problems
 
 
@@ -180,9 +183,14 @@ def _id_key(text: str) -> bytes:
 
 
 def _base_url(text: str) -> str:
-    scheme, _, rest = text.partition("://")
-    if scheme not in {"http", "https"} or not rest or "@" in rest or "?" in rest or "#" in rest:
-        raise ValueError("expected an http or https URL without user name, query or fragment")
+    expected = "expected an http or https URL without user name, query or fragment"
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise ValueError(expected) from None
+    if not whole or "@" in parts.netloc or "?" in text or "#" in text:
+        raise ValueError(expected)
     return text.rstrip("/")
 
 
@@ -193,7 +201,10 @@ def _search_method(text: str) -> bool:
 
 
 def _deadline(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not 0.1 <= seconds <= 230:
         raise ValueError("expected 0.1 to 230 seconds, the longest that the Functions front end waits")
     return seconds

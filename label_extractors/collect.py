@@ -11,7 +11,7 @@ from deployr_core.bundle import Bundle
 from deployr_core.codes import LOINC, Code
 from deployr_core.labels import LabComponentRule
 from deployr_core.packet import Censored, InferencePacket, Label, NotYet, Observed, derive_label_id
-from deployr_serve.core.errors import ModelUnavailable, ServeError
+from deployr_serve.core.errors import ModelUnavailable
 from deployr_serve.core.infer import Services
 from deployr_serve.core.ports import OutcomeSource
 from label_extractors.rules import lab_component_label
@@ -63,7 +63,7 @@ async def _label_page(
         async with gate:
             try:
                 counts.update(await _label_patient(patient_id, group, rule, services, outcomes))
-            except ServeError:
+            except Exception:  # noqa: BLE001 one patient whom nobody foresaw must not stop all the others, every run
                 counts["failed"] += len(group)
 
     async with asyncio.TaskGroup() as tasks:

@@ -6,14 +6,16 @@ Source: SMART App Launch 2.2, Backend Services, https://hl7.org/fhir/smart-app-l
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
 import msgspec
 
-from deployr_serve.adapters.http import Request, Transport, error_of_status, origin
+from deployr_serve.adapters.http import Request, Response, Transport, error_of_status, origin
 from deployr_serve.core.errors import EmrBadResponse, EmrRefused
 from deployr_serve.core.ports import Clock
 
@@ -29,8 +31,19 @@ class Credentials(Protocol):
     async def headers(self) -> dict[str, str]:
         """Give the headers, fetching a token if none is held that still lives."""
 
-    def refused(self) -> None:
-        """Forget what was given last: the EMR did not take it."""
+    def refused(self, headers: Mapping[str, str]) -> None:
+        """Forget what was given as these headers, if it is still held: the EMR did not take it."""
+
+
+async def send_authorized(request: Request, *, transport: Transport, credentials: Credentials) -> Response:
+    """Send with credentials. A token may be withdrawn before its time: after a 401, once more with a new one."""
+    for attempt in (1, 2):
+        headers = await credentials.headers()
+        response = await transport.send(dataclasses.replace(request, headers={**request.headers, **headers}))
+        if response.status != 401 or attempt == 2:
+            break
+        credentials.refused(headers)
+    return response
 
 
 class NoCredentials:
@@ -40,7 +53,7 @@ class NoCredentials:
         """Give no headers."""
         return {}
 
-    def refused(self) -> None:
+    def refused(self, headers: Mapping[str, str]) -> None:
         """Hold nothing, forget nothing."""
 
 
@@ -92,9 +105,10 @@ class SmartBackend:
                 await self._fetch()
             return {"Authorization": f"Bearer {self._token}"}
 
-    def refused(self) -> None:
-        """Forget the token."""
-        self._token = None
+    def refused(self, headers: Mapping[str, str]) -> None:
+        """Forget the token, unless another caller whom the EMR refused as well has fetched a new one already."""
+        if headers.get("Authorization") == f"Bearer {self._token}":
+            self._token = None
 
     async def _fetch(self) -> None:
         if self._token_endpoint is None:

@@ -8,7 +8,7 @@ import msgspec
 
 from deployr_core.bundle import Bundle
 from deployr_core.packet import InferencePacket
-from deployr_serve.adapters.auth import Credentials
+from deployr_serve.adapters.auth import Credentials, send_authorized
 from deployr_serve.adapters.http import Request, Transport, error_of_status, origin
 from deployr_serve.core.errors import EmrBadResponse, EmrRefused
 from deployr_serve.outputs.score_column import render_score_column
@@ -40,12 +40,9 @@ class ScoreColumn:
         url = f"{self._url}?modelId={quote(write.model_id, safe='')}&jobId={write.job_id}"
         if origin(url) != self._origin:
             raise EmrRefused("expected a write to the EMR's own origin")
-        headers = {
-            "Accept": "application/json",
-            "Content-Type": "application/json",
-            **await self._credentials.headers(),
-        }
-        response = await self._transport.send(Request(method="POST", url=url, headers=headers, body=write.body))
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        request = Request(method="POST", url=url, headers=headers, body=write.body)
+        response = await send_authorized(request, transport=self._transport, credentials=self._credentials)
         if response.status in {400, 404, 409, 410, 412, 422}:
             raise EmrRefused(f"expected the EMR to take the score, got status {response.status}")
         if error := error_of_status(response.status):

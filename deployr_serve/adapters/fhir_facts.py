@@ -6,6 +6,7 @@ date from which it was known, no subject.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from datetime import tzinfo
 
@@ -33,6 +34,7 @@ _RACE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race"
 _ETHNICITY = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-ethnicity"
 _ABNORMAL = {"H", "HH", "L", "LL", "A", "AA", "HU", "LU", "<", ">"}
 _NORMAL = {"N"}
+_FHIR_DATE = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?\Z", re.ASCII)
 
 
 def subject_of(
@@ -42,12 +44,12 @@ def subject_of(
 ) -> str | None:
     """Give the id of the patient that a resource is about; None if it does not say.
 
-    A reference that is no patient of this server's comes out as it stands, so that it equals nobody's id.
+    A reference that is no patient of this server's comes out with a slash, so that it equals nobody's id.
     """
     reference = resource.subject.reference if resource.subject else None
     if reference is None:
         return None
-    return _local_id(reference, "Patient", fhir_base=fhir_base) or reference
+    return _local_id(reference, "Patient", fhir_base=fhir_base) or f"/{reference}"
 
 
 def demographics(patient: wire.Patient) -> Demographics:
@@ -227,13 +229,12 @@ def _order_id(resource: wire.Observation, *, fhir_base: str) -> str | None:
 
 
 def _birth_date(text: str | None) -> BirthDate | None:
-    parts = text.split("-") if text else []
+    match = _FHIR_DATE.match(text or "")
+    if match is None:
+        return None
+    year, month, day = (int(part) if part else None for part in match.groups())
     try:
-        numbers = [int(part) for part in parts]
-        if not 1 <= len(numbers) <= 3:
-            return None
-        year, month, day = (*numbers, None, None)[:3]
-        return BirthDate(year=year, month=month, day=day) if year is not None else None
+        return BirthDate(year=year or 0, month=month, day=day)
     except ValueError:
         return None
 

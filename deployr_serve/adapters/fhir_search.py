@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import urlencode, urljoin
+from urllib.parse import unquote, urlencode, urljoin, urlsplit
 
 from deployr_core.packet import FetchRecord
 from deployr_serve.adapters import fhir_wire as wire
-from deployr_serve.adapters.auth import Credentials
+from deployr_serve.adapters.auth import Credentials, send_authorized
 from deployr_serve.adapters.http import Request, Response, Transport, error_of_status, origin
 from deployr_serve.core.errors import EmrBadResponse, EmrRefused
 from deployr_serve.core.ports import Clock
@@ -108,9 +108,11 @@ class FhirClient:
         links = [link.url for link in page.link if link.relation == "next"]
         if not links:
             return None
-        url = urljoin(f"{self.base}/", links[0])
         try:
+            url = urljoin(f"{self.base}/", links[0])
             ours = origin(url) == self._origin and url.startswith((f"{self.base}/", f"{self.base}?"))
+            # The client resolves these before it sends: under our base to look at, elsewhere when it arrives.
+            ours = ours and not {".", ".."} & set(unquote(urlsplit(url).path).split("/"))
         except ValueError:
             ours = False
         if len(links) > 1 or not ours:
@@ -118,20 +120,12 @@ class FhirClient:
         return url
 
     async def _send(self, request: Request) -> Response:
-        response = await self._transport.send(await self._authorized(request))
-        if response.status == 401:
-            # The token may have been withdrawn before its time: once more, with a new one.
-            self._credentials.refused()
-            response = await self._transport.send(await self._authorized(request))
+        if origin(request.url) != self._origin:
+            raise EmrRefused("expected a request to the EMR's own origin")
+        response = await send_authorized(request, transport=self._transport, credentials=self._credentials)
         if error := error_of_status(response.status):
             raise error
         return response
-
-    async def _authorized(self, request: Request) -> Request:
-        if origin(request.url) != self._origin:
-            raise EmrRefused("expected a request to the EMR's own origin")
-        headers = {**request.headers, **await self._credentials.headers()}
-        return Request(method=request.method, url=request.url, headers=headers, form=request.form, body=request.body)
 
 
 def _decoded(response: Response) -> wire.Bundle:
@@ -142,10 +136,16 @@ def _decoded(response: Response) -> wire.Bundle:
 
 
 def _matches(page: wire.Bundle, resource_type: str) -> list[wire.Resource]:
-    """Give the page's matches; what a server adds about the search itself (an OperationOutcome) is none."""
+    """Give the page's matches; what a server adds about the search itself (an OperationOutcome) is none.
+
+    A warning there, such as "no results", is passed over. An error is not: what is missing because of it would be
+    taken for "nothing there".
+    """
     matches: list[wire.Resource] = []
     for entry in page.entry:
         if isinstance(entry.resource, wire.OperationOutcome):
+            if any(issue.get("severity") in {"error", "fatal"} for issue in entry.resource.issue):
+                raise EmrBadResponse("expected the matches, got an error among them")
             continue
         if type(entry.resource).__name__ != resource_type:
             raise EmrBadResponse(f"expected only {resource_type} in the answer")

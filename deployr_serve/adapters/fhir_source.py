@@ -48,6 +48,9 @@ class FhirSource:
         searches.update(plan(spec, patient_id=subject.patient_id, as_of=as_of))
         found = await self._search_all(searches)
         patient = _exactly_one(found["patient"], wire.Patient, subject.patient_id, missing=UnknownPatient)
+        if any(link.get("type") == "replaced-by" for link in patient.link):
+            # Its chart has moved to the record it was merged into: what is left here would pass for "nothing there".
+            raise WrongPatient("expected a patient record that was not merged into another")
         ordered_in = self._encounter_of_order(found, subject)
         if subject.encounter_id is None and ordered_in is not None:
             search = Search(resource_type="Encounter", parameters=(("_id", ordered_in),))

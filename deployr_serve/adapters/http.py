@@ -87,8 +87,9 @@ class AiohttpTransport:
                 return Response(status=response.status, content_type=response.content_type, body=body)
         except TimeoutError:
             raise EmrTimeout("expected an answer from the EMR within its time limit") from None
-        except aiohttp.ClientPayloadError as error:
-            raise EmrBadResponse("expected a whole answer from the EMR, got a part of one") from error
+        except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError):
+            # Not chained: these repeat the URL and bytes of the answer.
+            raise EmrBadResponse("expected a whole answer from the EMR, got a part of one, or no HTTP") from None
         except aiohttp.ClientError as error:
             raise EmrUnreachable("expected the EMR to take the connection") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from datetime import timedelta
 
@@ -9,7 +10,16 @@ import msgspec
 
 from deployr_core.bundle import Bundle
 from deployr_core.packet import Delivery, DeliveryState, InferencePacket
-from deployr_serve.core.errors import AskDifferently, FixSetup, RecordChanged, ServeError, TryLater
+from deployr_serve.core.errors import (
+    UNEXPECTED,
+    AskDifferently,
+    EmrTimeout,
+    FixSetup,
+    RecordChanged,
+    ServeError,
+    StoreUnavailable,
+    TryLater,
+)
 from deployr_serve.core.ports import Clock, InferenceStore, Models, Output
 
 MAX_ATTEMPTS = 10
@@ -25,18 +35,22 @@ async def deliver(
     store: InferenceStore,
     outputs: tuple[Output, ...],
     clock: Clock,
+    within_s: float | None = None,
 ) -> Delivery:
     """Send one delivery and store how it went; a failure is a state, not an error.
 
-    Refused for good, or failed `MAX_ATTEMPTS` times: dead, with the reason. Failed in a way that may heal: pending, for
-    the relay. A delivery that somebody else settled meanwhile is left to them.
+    Refused for good, or failed `MAX_ATTEMPTS` times: dead, with the reason. Failed in a way that may heal, or not done
+    ``within_s``: pending, for the relay. A delivery that somebody else settled meanwhile is left to them.
     """
-    after = await _sent(delivery, packet, bundle, outputs=outputs)
+    after = await _sent(delivery, packet, bundle, outputs=outputs, within_s=within_s)
     after = msgspec.structs.replace(after, updated_at=clock.now())
     try:
         await store.save_delivery(after, was=delivery)
     except RecordChanged:
         return await store.read_delivery(delivery.delivery_id) or delivery
+    except StoreUnavailable:
+        # It stands in the store as it was; the relay sends it again, under the same id.
+        return delivery
     return after
 
 
@@ -60,17 +74,25 @@ async def relay(
 
 
 async def _sent(
-    delivery: Delivery, packet: InferencePacket, bundle: Bundle, *, outputs: tuple[Output, ...]
+    delivery: Delivery, packet: InferencePacket, bundle: Bundle, *, outputs: tuple[Output, ...], within_s: float | None
 ) -> Delivery:
     output = next((output for output in outputs if output.name == delivery.output), None)
-    attempts = delivery.attempts + 1
     if output is None:
         return msgspec.structs.replace(delivery, last_error="output-not-configured")
+    attempts = delivery.attempts + 1
+    may_heal = True
     try:
-        await output.send(packet, bundle, delivery_id=delivery.delivery_id)
-    except TryLater as error:
-        state = DeliveryState.DEAD if attempts >= MAX_ATTEMPTS else DeliveryState.PENDING
-        return msgspec.structs.replace(delivery, state=state, attempts=attempts, last_error=error.reason)
+        async with asyncio.timeout(within_s):
+            await output.send(packet, bundle, delivery_id=delivery.delivery_id)
     except (FixSetup, AskDifferently) as error:
-        return msgspec.structs.replace(delivery, state=DeliveryState.DEAD, attempts=attempts, last_error=error.reason)
-    return msgspec.structs.replace(delivery, state=DeliveryState.SENT, attempts=attempts, last_error=None)
+        reason, may_heal = error.reason, False
+    except TryLater as error:
+        reason = error.reason
+    except TimeoutError:
+        reason = EmrTimeout.reason
+    except Exception:  # noqa: BLE001 the score is stored and answered; one poisoned delivery must not stop the relay
+        reason = UNEXPECTED
+    else:
+        return msgspec.structs.replace(delivery, state=DeliveryState.SENT, attempts=attempts, last_error=None)
+    state = DeliveryState.PENDING if may_heal and attempts < MAX_ATTEMPTS else DeliveryState.DEAD
+    return msgspec.structs.replace(delivery, state=state, attempts=attempts, last_error=reason)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+UNEXPECTED = "unexpected"
+"""The reason code of a failure that nobody foresaw, and that has no class here."""
+
 
 class ServeError(Exception):
     """The root; only its leaves are raised."""

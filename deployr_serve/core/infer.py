@@ -35,6 +35,7 @@ from deployr_core.scoring import ScoreInvalid
 from deployr_core.vectorize import vectorize
 from deployr_serve.core.deliver import deliver
 from deployr_serve.core.errors import (
+    UNEXPECTED,
     AskDifferently,
     EmrTimeout,
     EventInFuture,
@@ -100,6 +101,10 @@ async def infer(request: InferenceRequest, services: Services) -> Answer:
     site, clock = services.site, services.clock
     started = clock.monotonic()
     now = clock.now()
+
+    def remaining_s() -> float:
+        return site.deadline_s - (clock.monotonic() - started)
+
     if request.event_time > now + site.clock_skew:
         raise EventInFuture("expected an event that has happened, by the clock of this app")
     bundle = _bundle_or_reason(services.models, request.model_id)
@@ -111,8 +116,14 @@ async def infer(request: InferenceRequest, services: Services) -> Answer:
         outcome: Outcome = Failed(reason=bundle.reason, retryable=True)
         fetches: tuple[FetchRecord, ...] = ()
     else:
-        remaining = site.deadline_s - (clock.monotonic() - started)
-        outcome, fetches = await _outcome(request, bundle, services.source, within_s=remaining)
+        try:
+            outcome, fetches = await _outcome(request, bundle, services.source, within_s=remaining_s())
+        except Exception:
+            # For the trigger boundary to answer; the packet must not be left unfinished behind it.
+            failed = Failed(reason=UNEXPECTED, retryable=False)
+            unfinished = msgspec.structs.replace(claim.packet, outcome=failed, updated_at=clock.now())
+            await services.store.replace(unfinished, etag=claim.etag)
+            raise
     ended = clock.now()
     packet = msgspec.structs.replace(claim.packet, outcome=outcome, fetches=fetches, updated_at=ended)
     deliveries = _deliveries(packet, services.outputs, now=ended)
@@ -123,7 +134,15 @@ async def infer(request: InferenceRequest, services: Services) -> Answer:
         return await _wait(packet.packet_id, services, until=started + site.deadline_s)
     if not isinstance(bundle, ModelUnavailable):
         for delivery in deliveries:
-            await deliver(delivery, packet, bundle, store=services.store, outputs=services.outputs, clock=clock)
+            await deliver(
+                delivery,
+                packet,
+                bundle,
+                store=services.store,
+                outputs=services.outputs,
+                clock=clock,
+                within_s=remaining_s(),
+            )
     return Answer(packet=packet, replayed=False)
 
 
@@ -168,6 +187,7 @@ async def _claim(fresh: InferencePacket, services: Services, *, until: float) ->
     created = await services.store.create(fresh)
     if created is not None:
         return created
+    waited = False
     while True:
         held = await services.store.read(fresh.packet_id)
         if held is None:
@@ -175,7 +195,8 @@ async def _claim(fresh: InferencePacket, services: Services, *, until: float) ->
         if held.packet.trigger.request_sha256 != fresh.trigger.request_sha256:
             raise KeyReused("expected an idempotency key that was not used for another request")
         retried = _retry(held.packet, fresh)
-        if retried is not None:
+        # Who waited for an attempt takes its answer: many who ask at once must not try a struggling EMR one by one.
+        if retried is not None and not (waited and held.packet.is_terminal):
             try:
                 return await services.store.replace(retried, etag=held.etag)
             except RecordChanged:
@@ -183,6 +204,7 @@ async def _claim(fresh: InferencePacket, services: Services, *, until: float) ->
         if held.packet.is_terminal:
             return Answer(packet=held.packet, replayed=True)
         await _pause(services.clock, until=until)
+        waited = True
 
 
 def _retry(held: InferencePacket, fresh: InferencePacket) -> InferencePacket | None:

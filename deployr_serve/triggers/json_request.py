@@ -11,6 +11,7 @@ import msgspec
 from deployr_core.bundle import MODEL_ID
 from deployr_core.instants import parse_instant
 from deployr_core.packet import Abstained, Failed, InferencePacket, Received, Rejected, Scored, Subject
+from deployr_serve.core import errors
 from deployr_serve.core.errors import (
     InProgress,
     MalformedRequest,
@@ -31,6 +32,8 @@ from deployr_serve.triggers.operation_outcome import (
 
 CHANNEL = "json"
 MAX_BODY_BYTES = 64 * 1024
+EARLIEST_YEAR = 1900
+"""What EMRs fill in where they know no date; windows that look back from before it would leave the calendar."""
 _FIELDS = ("patientId", "encounterId", "orderId", "eventTime", "idempotencyKey")
 _FHIR_ID_TEXT = "a FHIR id: 1 to 64 of the characters A-Z a-z 0-9 - ."
 
@@ -82,6 +85,8 @@ def parse_json_request(
         instant = parse_instant(event_time)
     except ValueError as error:
         raise MalformedRequest(f"eventTime: {error}") from None
+    if instant.year <= EARLIEST_YEAR:
+        raise MalformedRequest(f"eventTime: expected an event after the year {EARLIEST_YEAR}")
     return InferenceRequest(
         channel=CHANNEL,
         model_id=model_id,
@@ -122,7 +127,7 @@ def render_error(error: ServeError) -> HttpAnswer:
 
 def render_unexpected() -> HttpAnswer:
     """Render a failure that nobody foresaw: nothing of it goes out."""
-    return _error(UNEXPECTED, reason="unexpected", detail=None, headers={})
+    return _error(UNEXPECTED, reason=errors.UNEXPECTED, detail=None, headers={})
 
 
 def _about(packet: InferencePacket, status: str) -> dict[str, object]:

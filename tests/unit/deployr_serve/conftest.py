@@ -1,0 +1,203 @@
+"""FHIR as bytes, and a transport that answers from a script."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from deployr_serve.adapters.auth import NoCredentials
+from deployr_serve.adapters.fhir_search import FhirClient
+from deployr_serve.adapters.http import Response
+
+BASE = "https://emr.example/api/FHIR/R4"
+
+
+@pytest.fixture
+def fhir_base():
+    return BASE
+
+
+class FakeTransport:
+    """Answers from ``answer``: a function of the request, or answers in turn, the last one for ever."""
+
+    def __init__(self, *answers):
+        self._answers = list(answers)
+        self.requests = []
+
+    async def send(self, request):
+        self.requests.append(request)
+        await asyncio.sleep(0)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if callable(answer):
+            answer = answer(request)
+        if isinstance(answer, BaseException):
+            raise answer
+        if isinstance(answer, Response):
+            return answer
+        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        return Response(status=200, content_type="application/fhir+json", body=body)
+
+
+@pytest.fixture
+def transport_of():
+    return FakeTransport
+
+
+@pytest.fixture
+def status_of():
+    """Give a function that makes an answer of this status."""
+
+    def make(status, body=b""):
+        return Response(status=status, content_type="text/html", body=body)
+
+    return make
+
+
+@pytest.fixture
+def page_of():
+    """Give a function that makes a page of a search."""
+
+    def make(*resources, following=None, total=None, **changes):
+        page = {
+            "resourceType": "Bundle",
+            "type": "searchset",
+            "link": [{"relation": "self", "url": f"{BASE}/Observation"}],
+            "entry": [{"resource": resource} for resource in resources],
+            **changes,
+        }
+        if following is not None:
+            page["link"].append({"relation": "next", "url": following})
+        if total is not None:
+            page["total"] = total
+        return page
+
+    return make
+
+
+@pytest.fixture
+def client_of(clock):
+    """Give a function that makes a client of the server that answers so."""
+
+    def make(transport, *, credentials=None, base=BASE, **options):
+        return FhirClient(
+            base=base, transport=transport, credentials=credentials or NoCredentials(), clock=clock, **options
+        )
+
+    return make
+
+
+@pytest.fixture
+def observation():
+    """Give a function that makes a hematocrit of 30 % of patient p1; a field given as None is left out."""
+
+    def make(resource_id="lab1", **elements):
+        resource = {
+            "resourceType": "Observation",
+            "id": resource_id,
+            "status": "final",
+            "category": [{"coding": [{"code": "laboratory"}]}],
+            "code": {"coding": [{"system": "http://loinc.org", "code": "4544-3"}]},
+            "subject": {"reference": "Patient/p1"},
+            "effectiveDateTime": "2015-01-06T18:55:00Z",
+            "issued": "2015-01-06T19:55:00Z",
+            "valueQuantity": {"value": 30, "unit": "%", "system": "http://unitsofmeasure.org", "code": "%"},
+            **elements,
+        }
+        return {name: value for name, value in resource.items() if value is not None}
+
+    return make
+
+
+@pytest.fixture
+def condition():
+    """Give a function that makes a diagnosis of iron deficiency anaemia on the problem list of patient p1."""
+
+    def make(resource_id="c1", **elements):
+        resource = {
+            "resourceType": "Condition",
+            "id": resource_id,
+            "category": [{"coding": [{"code": "problem-list-item"}]}],
+            "code": {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "D50.9"}]},
+            "subject": {"reference": "Patient/p1"},
+            "recordedDate": "2015-01-05T10:00:00Z",
+            **elements,
+        }
+        return {name: value for name, value in resource.items() if value is not None}
+
+    return make
+
+
+@pytest.fixture
+def medication_request():
+    """Give a function that makes an order of an iron preparation for patient p1."""
+
+    def make(resource_id="m1", **elements):
+        resource = {
+            "resourceType": "MedicationRequest",
+            "id": resource_id,
+            "status": "active",
+            "intent": "order",
+            "medicationCodeableConcept": {
+                "coding": [{"system": "http://www.nlm.nih.gov/research/umls/rxnorm", "code": "310325"}]
+            },
+            "subject": {"reference": "Patient/p1"},
+            "authoredOn": "2015-01-05T10:00:00Z",
+            **elements,
+        }
+        return {name: value for name, value in resource.items() if value is not None}
+
+    return make
+
+
+@pytest.fixture
+def service_request():
+    """Give a function that makes the order o1 of patient p1 in encounter e1."""
+
+    def make(resource_id="o1", **elements):
+        resource = {
+            "resourceType": "ServiceRequest",
+            "id": resource_id,
+            "status": "active",
+            "intent": "order",
+            "code": {"coding": [{"system": "http://loinc.org", "code": "57021-8"}]},
+            "subject": {"reference": "Patient/p1"},
+            "encounter": {"reference": "Encounter/e1"},
+            "authoredOn": "2015-01-06T20:55:00Z",
+            **elements,
+        }
+        return {name: value for name, value in resource.items() if value is not None}
+
+    return make
+
+
+@pytest.fixture
+def encounter():
+    """Give a function that makes encounter e1 of patient p1, with contact serial number 42."""
+
+    def make(resource_id="e1", **elements):
+        resource = {
+            "resourceType": "Encounter",
+            "id": resource_id,
+            "status": "in-progress",
+            "class": {"code": "IMP"},
+            "subject": {"reference": "Patient/p1"},
+            "identifier": [{"system": "urn:csn", "type": {"text": "CSN"}, "value": "42"}],
+            "period": {"start": "2015-01-06T10:00:00Z"},
+            **elements,
+        }
+        return {name: value for name, value in resource.items() if value is not None}
+
+    return make
+
+
+@pytest.fixture
+def patient():
+    """Give a function that makes patient p1, a woman."""
+
+    def make(resource_id="p1", **elements):
+        resource = {"resourceType": "Patient", "id": resource_id, "gender": "female", "birthDate": "1950-03-04"}
+        return {name: value for name, value in {**resource, **elements}.items() if value is not None}
+
+    return make

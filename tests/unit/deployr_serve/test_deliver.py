@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from deployr_core.packet import DeliveryState
+from deployr_serve.adapters.memory_store import MemoryStore
+from deployr_serve.core.deliver import MAX_ATTEMPTS, RELAY_AFTER, deliver, relay
+from deployr_serve.core.errors import (
+    EmrBadResponse,
+    EmrRefused,
+    EmrTimeout,
+    EmrUnreachable,
+    ModelUnavailable,
+    WrongPatient,
+)
+
+
+@pytest.fixture
+async def store_of(packet_of):
+    """Give a function that makes a store of scored packets with these deliveries."""
+
+    async def make(*deliveries):
+        store = MemoryStore()
+        for delivery in deliveries:
+            created = await store.create(packet_of(delivery.packet_id))
+            await store.replace(packet_of(delivery.packet_id), etag=created.etag, deliveries=(delivery,))
+        return store
+
+    return make
+
+
+@pytest.fixture
+def send(bundle, packet_of, clock):
+    """Give a function that delivers a stored delivery and gives how it stands afterwards, as answered and as stored."""
+
+    async def run(delivery, *, store, output, within_s=None):
+        after = await deliver(
+            delivery, packet_of(), bundle, store=store, outputs=(output,), clock=clock, within_s=within_s
+        )
+        return after, await store.read_delivery(delivery.delivery_id)
+
+    return run
+
+
+@pytest.fixture
+def run_relay(bundle, models_of, clock):
+    async def run(store, *outputs, models=None, limit=500):
+        return await relay(
+            store=store, models=models or models_of(hematocrit=bundle), outputs=outputs, clock=clock, limit=limit
+        )
+
+    return run
+
+
+async def test_an_accepted_delivery_is_sent_with_its_own_id(store_of, send, delivery_of, output_of, clock, now):
+    output = output_of()
+    clock.pass_time(3)
+    after, stored = await send(delivery_of(), store=await store_of(delivery_of()), output=output)
+    sent = delivery_of(state=DeliveryState.SENT, attempts=1)
+    assert after == stored == msgspec.structs.replace(sent, updated_at=now + timedelta(seconds=3))
+    assert output.sent == ["p01.score-column"]
+
+
+async def test_an_accepted_delivery_forgets_why_it_failed_before(store_of, send, delivery_of, output_of):
+    tried = delivery_of(attempts=3, last_error="emr-timeout")
+    after, stored = await send(tried, store=await store_of(tried), output=output_of())
+    assert (after.state, after.attempts, after.last_error) == (DeliveryState.SENT, 4, None)
+    assert after == stored
+
+
+@pytest.mark.parametrize(
+    "error", [EmrUnreachable("down"), EmrTimeout("slow"), EmrBadResponse("html")], ids=lambda e: e.reason
+)
+async def test_what_may_heal_stays_pending_with_its_reason(store_of, send, delivery_of, output_of, error):
+    after, stored = await send(delivery_of(), store=await store_of(delivery_of()), output=output_of(error))
+    assert (after.state, after.attempts, after.last_error) == (DeliveryState.PENDING, 1, error.reason)
+    assert after == stored
+
+
+@pytest.mark.parametrize("error", [EmrRefused("no"), WrongPatient("no")], ids=lambda e: e.reason)
+async def test_what_was_refused_is_dead_at_once(store_of, send, delivery_of, output_of, error):
+    after, stored = await send(delivery_of(), store=await store_of(delivery_of()), output=output_of(error))
+    assert (after.state, after.attempts, after.last_error) == (DeliveryState.DEAD, 1, error.reason)
+    assert after == stored
+
+
+@pytest.mark.parametrize(
+    ("attempts", "state"), [(8, DeliveryState.PENDING), (9, DeliveryState.DEAD)], ids=["ninth", "tenth"]
+)
+async def test_the_tenth_failed_attempt_is_the_last(store_of, send, delivery_of, output_of, attempts, state):
+    assert MAX_ATTEMPTS == 10
+    tried = delivery_of(attempts=attempts, last_error="emr-timeout")
+    after, _ = await send(tried, store=await store_of(tried), output=output_of(EmrTimeout("slow")))
+    assert (after.state, after.attempts) == (state, attempts + 1)
+
+
+async def test_a_delivery_to_an_output_that_is_not_set_up_waits_without_using_up_attempts(
+    store_of, send, delivery_of, output_of
+):
+    other = delivery_of(output="flowsheet")
+    output = output_of()
+    after, _ = await send(other, store=await store_of(other), output=output)
+    assert (after.state, after.attempts, after.last_error) == (DeliveryState.PENDING, 0, "output-not-configured")
+    assert output.sent == []
+
+
+async def test_a_delivery_that_somebody_else_settled_meanwhile_is_left_to_them(store_of, send, delivery_of, output_of):
+    store = await store_of(delivery_of())
+    settled = delivery_of(state=DeliveryState.SENT, attempts=1)
+    await store.save_delivery(settled, was=delivery_of())
+    after, stored = await send(delivery_of(), store=store, output=output_of(EmrUnreachable("down")))
+    assert after == stored == settled
+
+
+# -- relay
+
+
+async def test_the_relay_sends_what_is_pending_and_counts_how_it_ended(
+    store_of, run_relay, delivery_of, output_of, clock
+):
+    store = await store_of(delivery_of("p01"), delivery_of("p02"), delivery_of("p03"))
+    clock.pass_time(61)
+    output = output_of(None, EmrUnreachable("down"), EmrRefused("no"))
+    counts = await run_relay(store, output)
+    assert counts == {DeliveryState.SENT: 1, DeliveryState.PENDING: 1, DeliveryState.DEAD: 1}
+    assert output.scores == {"p01.score-column": 3 / 4}
+
+
+async def test_the_relay_leaves_a_young_delivery_to_the_request_that_made_it(
+    store_of, run_relay, delivery_of, output_of, clock
+):
+    assert timedelta(minutes=1) == RELAY_AFTER
+    store, output = await store_of(delivery_of()), output_of()
+    clock.pass_time(60)
+    assert await run_relay(store, output) == {}
+    assert output.sent == []
+    clock.pass_time(0.001)
+    assert await run_relay(store, output) == {DeliveryState.SENT: 1}
+
+
+async def test_the_relay_sends_a_settled_delivery_never_again(store_of, run_relay, delivery_of, output_of, clock):
+    store, output = await store_of(delivery_of()), output_of()
+    clock.pass_time(61)
+    await run_relay(store, output)
+    assert await run_relay(store, output) == {}
+    assert output.sent == ["p01.score-column"]
+
+
+async def test_a_delivery_that_keeps_failing_is_dead_after_ten_relays(
+    store_of, run_relay, delivery_of, output_of, clock, now
+):
+    store, output = await store_of(delivery_of()), output_of(*[EmrUnreachable("down")] * 20)
+    for _ in range(12):
+        clock.pass_time(61)
+        await run_relay(store, output)
+    assert output.sent == ["p01.score-column"] * 10
+    delivery = await store.read_delivery("p01.score-column")
+    assert (delivery.state, delivery.attempts) == (DeliveryState.DEAD, 10)
+
+
+async def test_one_poisoned_delivery_does_not_stop_the_others(store_of, run_relay, delivery_of, output_of, clock):
+    store = await store_of(delivery_of("p01"), delivery_of("p02"))
+    clock.pass_time(61)
+    output = output_of(RuntimeError("a bug"))
+    assert await run_relay(store, output) == {DeliveryState.PENDING: 1, DeliveryState.SENT: 1}
+    assert (await store.read_delivery("p01.score-column")).last_error == "unexpected"
+    assert output.scores == {"p02.score-column": 3 / 4}
+
+
+async def test_a_delivery_of_a_model_that_is_not_available_waits(
+    store_of, run_relay, delivery_of, output_of, models_of, clock
+):
+    store, output = await store_of(delivery_of()), output_of()
+    clock.pass_time(61)
+    models = models_of(hematocrit=ModelUnavailable("digest"))
+    assert await run_relay(store, output, models=models) == {DeliveryState.PENDING: 1}
+    assert await run_relay(store, output, models=models_of()) == {DeliveryState.PENDING: 1}
+    assert output.sent == []
+    assert (await store.read_delivery("p01.score-column")).attempts == 0
+
+
+async def test_the_relay_takes_the_oldest_first_up_to_its_limit(
+    store_of, run_relay, delivery_of, output_of, clock, now
+):
+    store = await store_of(*(delivery_of(f"p0{i}", created_at=now - timedelta(seconds=i)) for i in (1, 3, 2)))
+    clock.pass_time(61)
+    output = output_of()
+    await run_relay(store, output, limit=2)
+    assert output.sent == ["p03.score-column", "p02.score-column"]

@@ -1,0 +1,564 @@
+"""One FHIR resource to one fact, at every edge of what a server may send."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import UTC, datetime, timedelta, timezone
+
+import msgspec
+import pytest
+
+from deployr_core.codes import ICD10CM, LOINC, OMB_RACE_ETHNICITY, SNOMED, Code
+from deployr_core.facts import BirthDate, DiagnosisList, OrderStatus, Sex
+from deployr_serve.adapters import fhir_facts as read
+from deployr_serve.adapters import fhir_wire as wire
+from deployr_serve.core.request import FHIR_ID
+
+KATHMANDU = timezone(timedelta(hours=5, minutes=45))
+
+
+def decoded(resource, kind):
+    return msgspec.json.decode(json.dumps(resource), type=kind)
+
+
+@pytest.fixture
+def dropped():
+    return Counter()
+
+
+@pytest.fixture
+def lab(observation, dropped, fhir_base):
+    """Give a function that reads a laboratory result with these elements."""
+
+    def run(**elements):
+        resource = decoded(observation(**elements), wire.Observation)
+        return read.lab(resource, fhir_base=fhir_base, zone=KATHMANDU, dropped=dropped)
+
+    return run
+
+
+@pytest.fixture
+def diagnosis(condition, dropped):
+    def run(**elements):
+        return read.diagnosis(decoded(condition(**elements), wire.Condition), zone=KATHMANDU, dropped=dropped)
+
+    return run
+
+
+@pytest.fixture
+def medication(medication_request, dropped):
+    def run(**elements):
+        resource = decoded(medication_request(**elements), wire.MedicationRequest)
+        return read.medication(resource, zone=KATHMANDU, dropped=dropped)
+
+    return run
+
+
+# -- laboratory results
+
+
+def test_a_result_is_dated_by_its_specimen_and_known_from_its_release(lab):
+    fact = lab()
+    assert fact.fact_id == "lab1"
+    assert fact.at == datetime(2015, 1, 6, 18, 55, tzinfo=UTC)
+    assert fact.known_at == datetime(2015, 1, 6, 19, 55, tzinfo=UTC)
+    assert (fact.value, fact.unit, fact.codes) == (30.0, "%", (Code(LOINC, "4544-3"),))
+    assert (fact.reference_low, fact.reference_high, fact.abnormal, fact.order_id) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("status", ["final", "amended", "corrected"])
+def test_a_final_or_corrected_result_counts(lab, dropped, status):
+    assert lab(status=status) is not None
+    assert dropped == {}
+
+
+@pytest.mark.parametrize(
+    "status", ["registered", "preliminary", "cancelled", "entered-in-error", "unknown", "FINAL", "", None]
+)
+def test_a_result_that_is_not_final_is_dropped_and_counted(lab, dropped, status):
+    assert lab(status=status) is None
+    assert dropped == {"labs.status_not_final": 1}
+
+
+def test_a_result_without_a_release_time_is_dropped_and_counted(lab, dropped):
+    assert lab(issued=None) is None
+    assert dropped == {"labs.no_release_time": 1}
+
+
+@pytest.mark.parametrize("absent", ["effectiveDateTime", "id"])
+def test_a_result_without_a_specimen_time_or_an_id_is_dropped_and_counted(lab, dropped, absent):
+    assert lab(**{absent: None}) is None
+    assert dropped == {"labs.no_id_or_specimen_time": 1}
+
+
+def test_a_result_dated_without_offset_is_read_in_the_sites_zone(lab):
+    fact = lab(effectiveDateTime="2015-01-06T18:55:00", issued="2015-01-06T19:55:00")
+    assert fact.at == datetime(2015, 1, 6, 13, 10, tzinfo=UTC)
+    assert fact.known_at == datetime(2015, 1, 6, 14, 10, tzinfo=UTC)
+
+
+def test_a_specimen_dated_by_day_is_taken_at_its_start_and_a_release_dated_by_day_is_known_at_its_end(lab):
+    fact = lab(effectiveDateTime="2015-01-06", issued="2015-01-06")
+    # Midnight in Kathmandu is 18:15 of the day before in UTC.
+    assert fact.at == datetime(2015, 1, 5, 18, 15, tzinfo=UTC)
+    assert fact.known_at == datetime(2015, 1, 6, 18, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["2015-02-30", "yesterday", "2015-01-06T25:00:00Z", "06.01.2015", ""])
+@pytest.mark.parametrize("field", ["effectiveDateTime", "issued"])
+def test_a_date_that_is_none_is_an_error_and_not_a_missing_result(lab, field, text):
+    with pytest.raises(ValueError):
+        lab(**{field: text})
+
+
+@pytest.mark.parametrize("comparator", ["<", "<=", ">=", ">", "ad"])
+def test_a_value_with_a_comparator_is_a_result_without_a_number(lab, comparator):
+    fact = lab(valueQuantity={"value": 5, "comparator": comparator, "unit": "%"})
+    assert (fact.value, fact.unit) == (None, "%")
+
+
+def test_a_result_without_a_quantity_is_a_result_without_a_number(lab):
+    fact = lab(valueQuantity=None, valueString="clotted")
+    assert (fact.value, fact.unit) == (None, "")
+
+
+def test_a_result_with_an_absent_value_is_a_result_without_a_number(lab):
+    assert lab(valueQuantity={"unit": "%"}).value is None
+
+
+@pytest.mark.parametrize(
+    ("quantity", "unit"),
+    [
+        ({"unit": "percent", "system": "http://unitsofmeasure.org", "code": "%"}, "%"),
+        ({"unit": "percent", "system": "urn:local", "code": "PCT"}, "percent"),
+        ({"unit": "percent", "code": "%"}, "percent"),
+        ({"code": "PCT"}, "PCT"),
+        ({"system": "http://unitsofmeasure.org"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_unit_is_the_ucum_code_else_the_printed_unit_else_any_code(lab, quantity, unit):
+    assert lab(valueQuantity={"value": 30, **quantity}).unit == unit
+
+
+def test_each_of_several_codings_counts_once_and_one_without_system_or_code_not_at_all(lab):
+    loinc = {"system": "http://loinc.org", "code": "4544-3"}
+    local = {"system": "urn:local", "code": "HCT"}
+    codings = [local, loinc, loinc, {"code": "718-7"}, {"system": "http://loinc.org"}, {"display": "Hematocrit"}]
+    assert lab(code={"coding": codings}).codes == (Code("urn:local", "HCT"), Code(LOINC, "4544-3"))
+
+
+@pytest.mark.parametrize("code", [{"text": "Hematocrit"}, {"coding": []}, None])
+def test_a_code_that_is_only_text_is_no_code(lab, code):
+    assert lab(code=code).codes == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "abnormal"),
+    [
+        (["H"], True),
+        (["L"], True),
+        (["HH"], True),
+        (["LL"], True),
+        (["A"], True),
+        (["AA"], True),
+        ([">"], True),
+        (["N"], False),
+        (["N", "H"], True),
+        (["IND"], None),
+        (["normal"], None),
+        ([], None),
+    ],
+)
+def test_the_laboratorys_flag_says_whether_the_result_is_abnormal(lab, flags, abnormal):
+    concepts = [{"coding": [{"code": flag}]} for flag in flags]
+    assert lab(interpretation=concepts).abnormal is abnormal
+
+
+def test_a_flag_that_is_only_text_says_nothing(lab):
+    assert lab(interpretation=[{"text": "High"}]).abnormal is None
+
+
+def quantity(value, unit="%", **elements):
+    return {"value": value, "unit": unit, **elements}
+
+
+@pytest.mark.parametrize(
+    ("ranges", "bounds"),
+    [
+        ([{"low": quantity(35), "high": quantity(47)}], (35.0, 47.0)),
+        ([{"low": quantity(35)}], (35.0, None)),
+        ([{"high": quantity(47)}], (None, 47.0)),
+        ([{"low": {"value": 35}, "high": {"value": 47}}], (35.0, 47.0)),
+        ([{"low": quantity(0.35, "L/L"), "high": quantity(0.47, "L/L")}], (None, None)),
+        ([{"low": quantity(35, "L/L"), "high": quantity(47)}], (None, 47.0)),
+        ([{"low": quantity(35, comparator=">"), "high": quantity(47)}], (None, 47.0)),
+        ([{"text": "35 - 47"}], (None, None)),
+        ([{"low": quantity(35)}, {"low": quantity(30)}], (None, None)),
+        ([], (None, None)),
+    ],
+    ids=["both", "low", "high", "no unit", "other unit", "one other unit", "comparator", "text", "two ranges", "none"],
+)
+def test_the_reference_range_is_the_only_one_there_is_in_the_results_own_unit(lab, ranges, bounds):
+    fact = lab(referenceRange=ranges)
+    assert (fact.reference_low, fact.reference_high) == bounds
+
+
+@pytest.mark.parametrize(
+    ("references", "order_id"),
+    [
+        (["ServiceRequest/o1"], "o1"),
+        (["ServiceRequest/o1/_history/3"], "o1"),
+        (["https://emr.example/api/FHIR/R4/ServiceRequest/o1"], "o1"),
+        (["ServiceRequest/o1", "ServiceRequest/o1"], "o1"),
+        (["CarePlan/c1", "ServiceRequest/o1"], "o1"),
+        (["ServiceRequest/o1", "ServiceRequest/o2"], None),
+        (["https://other.example/fhir/ServiceRequest/o1"], None),
+        (["urn:uuid:1"], None),
+        (["o1"], None),
+    ],
+)
+def test_a_result_answers_the_one_order_of_this_server_that_it_is_based_on(lab, references, order_id):
+    assert lab(basedOn=[{"reference": reference} for reference in references]).order_id == order_id
+
+
+def test_a_result_based_on_an_identifier_alone_is_linked_to_no_order(lab):
+    assert lab(basedOn=[{"identifier": {"value": "o1"}}]).order_id is None
+
+
+# -- whom it is about
+
+
+@pytest.mark.parametrize(
+    ("subject", "patient_id"),
+    [
+        ({"reference": "Patient/p1"}, "p1"),
+        ({"reference": "Patient/p1/_history/7"}, "p1"),
+        ({"reference": "https://emr.example/api/FHIR/R4/Patient/p1"}, "p1"),
+        ({"reference": "https://emr.example/api/FHIR/R4/Patient/p1/_history/7"}, "p1"),
+        (None, None),
+        ({"identifier": {"value": "p1"}}, None),
+        ({"display": "p1"}, None),
+    ],
+)
+def test_the_subject_is_this_servers_patient_or_nobody(observation, fhir_base, subject, patient_id):
+    resource = decoded(observation(subject=subject), wire.Observation)
+    assert read.subject_of(resource, fhir_base=fhir_base) == patient_id
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "p1",
+        "/Patient/p1",
+        "Group/p1",
+        "patient/p1",
+        "Patient/p1/",
+        "Patient/p1/extra",
+        "Patient/p1?x=1",
+        "#p1",
+        "urn:uuid:p1",
+        "https://other.example/api/FHIR/R4/Patient/p1",
+        "https://emr.example.other.example/api/FHIR/R4/Patient/p1",
+        "http://emr.example/api/FHIR/R4/Patient/p1",
+        "https://emr.example/api/FHIR/R4/other/Patient/p1",
+        "",
+    ],
+)
+def test_a_reference_that_is_not_this_servers_patient_equals_nobodys_id(observation, fhir_base, reference):
+    resource = decoded(observation(subject={"reference": reference}), wire.Observation)
+    found = read.subject_of(resource, fhir_base=fhir_base)
+    assert found is not None
+    assert not FHIR_ID.match(found)
+
+
+# -- diagnoses
+
+
+def test_a_diagnosis_counts_from_when_it_was_recorded(diagnosis):
+    fact = diagnosis(onsetDateTime="2001-01-01")
+    assert fact.at == fact.known_at == datetime(2015, 1, 5, 10, tzinfo=UTC)
+    assert (fact.recorded_in, fact.codes) == (DiagnosisList.PROBLEM_LIST, (Code(ICD10CM, "D50.9"),))
+
+
+def test_a_diagnosis_recorded_on_a_day_is_known_at_the_end_of_that_day_in_the_sites_zone(diagnosis):
+    fact = diagnosis(recordedDate="2015-01-05")
+    assert fact.at == datetime(2015, 1, 4, 18, 15, tzinfo=UTC)
+    assert fact.known_at == datetime(2015, 1, 5, 18, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "known_at"),
+    [
+        ("2015", datetime(2014, 12, 31, 18, 15, tzinfo=UTC), datetime(2015, 12, 31, 18, 15, tzinfo=UTC)),
+        ("2014-12", datetime(2014, 11, 30, 18, 15, tzinfo=UTC), datetime(2014, 12, 31, 18, 15, tzinfo=UTC)),
+    ],
+)
+def test_a_month_or_a_year_is_known_at_its_end(diagnosis, text, at, known_at):
+    fact = diagnosis(recordedDate=text)
+    assert (fact.at, fact.known_at) == (at, known_at)
+
+
+@pytest.mark.parametrize("status", ["refuted", "entered-in-error"])
+def test_a_diagnosis_that_is_not_so_is_dropped_and_counted(diagnosis, dropped, status):
+    assert diagnosis(verificationStatus={"coding": [{"code": status}]}) is None
+    assert dropped == {"diagnoses.not_so": 1}
+
+
+@pytest.mark.parametrize("status", ["confirmed", "provisional", "differential", "unconfirmed"])
+def test_a_diagnosis_that_may_be_so_counts(diagnosis, status):
+    assert diagnosis(verificationStatus={"coding": [{"code": status}]}) is not None
+
+
+@pytest.mark.parametrize(
+    "category",
+    [
+        [],
+        [{"text": "problem-list-item"}],
+        [{"coding": [{"code": "health-concern"}]}],
+        [{"coding": [{"code": "problem-list-item"}]}, {"coding": [{"code": "encounter-diagnosis"}]}],
+    ],
+    ids=["none", "text", "other", "both"],
+)
+def test_a_diagnosis_on_no_single_list_is_dropped_and_counted(diagnosis, dropped, category):
+    assert diagnosis(category=category) is None
+    assert dropped == {"diagnoses.no_single_list": 1}
+
+
+def test_a_diagnosis_of_an_encounter_is_on_that_list(diagnosis):
+    category = [{"coding": [{"code": "us-core"}, {"code": "encounter-diagnosis"}]}]
+    assert diagnosis(category=category).recorded_in is DiagnosisList.ENCOUNTER
+
+
+def test_a_diagnosis_without_a_recorded_date_is_dropped_and_counted(diagnosis, dropped):
+    assert diagnosis(recordedDate=None, onsetDateTime="2001-01-01") is None
+    assert dropped == {"diagnoses.no_recorded_date": 1}
+
+
+def test_a_diagnosis_in_two_coding_systems_has_both_codes(diagnosis):
+    codings = [{"system": ICD10CM, "code": "D50.9"}, {"system": SNOMED, "code": "87522002"}]
+    assert diagnosis(code={"coding": codings}).codes == (Code(ICD10CM, "D50.9"), Code(SNOMED, "87522002"))
+
+
+# -- medications
+
+
+@pytest.mark.parametrize("status", ["cancelled", "draft", "entered-in-error"])
+def test_a_medication_that_was_never_ordered_is_dropped_and_counted(medication, dropped, status):
+    assert medication(status=status) is None
+    assert dropped == {"medications.not_so": 1}
+
+
+@pytest.mark.parametrize("status", ["active", "completed", "stopped", "on-hold", "unknown"])
+def test_a_medication_that_was_ordered_counts_whatever_became_of_it(medication, status):
+    assert medication(status=status).at == datetime(2015, 1, 5, 10, tzinfo=UTC)
+
+
+def test_a_medication_ordered_on_a_day_is_known_at_its_end(medication):
+    fact = medication(authoredOn="2015-01-05")
+    assert (fact.at, fact.known_at) == (
+        datetime(2015, 1, 4, 18, 15, tzinfo=UTC),
+        datetime(2015, 1, 5, 18, 15, tzinfo=UTC),
+    )
+
+
+def test_a_medication_without_an_order_time_is_dropped_and_counted(medication, dropped):
+    assert medication(authoredOn=None) is None
+    assert dropped == {"medications.no_order_time": 1}
+
+
+def test_a_medication_that_is_only_a_reference_has_no_code(medication):
+    reference = {"reference": "https://other.example/Medication/1"}
+    assert medication(medicationCodeableConcept=None, medicationReference=reference).codes == ()
+
+
+# -- who the patient is
+
+
+@pytest.mark.parametrize(
+    ("text", "birth_date"),
+    [
+        ("1950-03-04", BirthDate(year=1950, month=3, day=4)),
+        ("1950-03", BirthDate(year=1950, month=3)),
+        ("1950", BirthDate(year=1950)),
+        ("1952-02-29", BirthDate(year=1952, month=2, day=29)),
+        (None, None),
+        ("", None),
+        ("1951-02-29", None),
+        ("1950-13", None),
+        ("0000", None),
+        ("50", None),
+        ("50-03-04", None),
+        ("1950-3-4", None),
+        ("19_0-03-04", None),
+        ("1950-03-04T00:00:00Z", None),
+        ("04/03/1950", None),
+        ("١٩٥٠", None),
+    ],
+)
+def test_a_birth_date_is_as_precise_as_it_was_sent_and_unknown_if_it_is_no_date(patient, text, birth_date):
+    assert read.demographics(decoded(patient(birthDate=text), wire.Patient)).birth_date == birth_date
+
+
+@pytest.mark.parametrize(
+    ("text", "sex"),
+    [
+        ("female", Sex.FEMALE),
+        ("male", Sex.MALE),
+        ("other", Sex.OTHER),
+        ("unknown", Sex.UNKNOWN),
+        ("F", Sex.UNKNOWN),
+        (None, Sex.UNKNOWN),
+    ],
+)
+def test_a_gender_that_fhir_does_not_know_is_unknown(patient, text, sex):
+    assert read.demographics(decoded(patient(gender=text), wire.Patient)).sex is sex
+
+
+def us_core(name, *parts):
+    url = f"http://hl7.org/fhir/us/core/StructureDefinition/us-core-{name}"
+    return {"url": url, "extension": list(parts)}
+
+
+def category(code, *, system=OMB_RACE_ETHNICITY, url="ombCategory"):
+    return {"url": url, "valueCoding": {"system": system, "code": code}}
+
+
+def test_races_and_ethnicity_are_their_omb_categories(patient):
+    extension = [
+        us_core("race", category("2106-3"), category("1002-5"), category("1010-8", url="detailed"), {"url": "text"}),
+        us_core("ethnicity", category("2186-5"), category("X", system="urn:local")),
+        {"url": "urn:something-else", "valueString": "x"},
+    ]
+    who = read.demographics(decoded(patient(extension=extension), wire.Patient))
+    assert who.races == (Code(OMB_RACE_ETHNICITY, "2106-3"), Code(OMB_RACE_ETHNICITY, "1002-5"))
+    assert who.ethnicities == (Code(OMB_RACE_ETHNICITY, "2186-5"),)
+
+
+def test_who_does_not_say_has_no_race(patient):
+    who = read.demographics(decoded(patient(), wire.Patient))
+    assert (who.races, who.ethnicities) == ((), ())
+
+
+# -- encounters and orders
+
+
+@pytest.mark.parametrize(
+    ("identifiers", "csn_system", "csn"),
+    [
+        ([{"system": "urn:csn", "value": "42"}], "urn:csn", "42"),
+        ([{"system": "urn:csn", "value": "42"}, {"system": "urn:har", "value": "7"}], "urn:csn", "42"),
+        ([{"system": "urn:csn", "value": "42"}, {"system": "urn:csn", "value": "42"}], "urn:csn", "42"),
+        ([{"system": "urn:csn", "value": "42"}, {"system": "urn:csn", "value": "43"}], "urn:csn", None),
+        ([{"system": "urn:csn"}], "urn:csn", None),
+        ([{"type": {"text": "CSN"}, "value": "42"}], "urn:csn", None),
+        ([{"type": {"text": "CSN"}, "value": "42"}], None, "42"),
+        ([{"type": {"text": "HAR"}, "value": "42"}], None, None),
+        ([{"value": "42"}], None, None),
+        ([], None, None),
+    ],
+)
+def test_the_contact_serial_number_is_the_only_one_of_its_system_or_type(encounter, identifiers, csn_system, csn):
+    resource = decoded(encounter(identifier=identifiers), wire.Encounter)
+    fact = read.encounter(resource, csn_system=csn_system, zone=KATHMANDU)
+    assert fact.contact_serial_number == csn
+
+
+def test_an_encounter_is_open_until_it_has_an_end(encounter):
+    fact = read.encounter(decoded(encounter(), wire.Encounter), csn_system=None, zone=KATHMANDU)
+    assert (fact.start, fact.end) == (datetime(2015, 1, 6, 10, tzinfo=UTC), None)
+    without = read.encounter(decoded(encounter(period=None), wire.Encounter), csn_system=None, zone=KATHMANDU)
+    assert (without.start, without.end) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("active", OrderStatus.OPEN),
+        ("on-hold", OrderStatus.OPEN),
+        ("unknown", OrderStatus.OPEN),
+        (None, OrderStatus.OPEN),
+        ("completed", OrderStatus.DONE),
+        ("revoked", OrderStatus.CANCELLED),
+        ("entered-in-error", OrderStatus.CANCELLED),
+    ],
+)
+def test_an_order_is_open_until_it_is_completed_or_revoked(service_request, fhir_base, status, expected):
+    resource = decoded(service_request(status=status), wire.ServiceRequest)
+    assert read.order(resource, fhir_base=fhir_base, zone=KATHMANDU).status is expected
+
+
+def test_an_order_names_its_encounter_and_when_it_was_signed(service_request, fhir_base):
+    fact = read.order(decoded(service_request(), wire.ServiceRequest), fhir_base=fhir_base, zone=KATHMANDU)
+    assert (fact.fact_id, fact.encounter_id) == ("o1", "e1")
+    assert fact.at == fact.known_at == datetime(2015, 1, 6, 20, 55, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("absent", ["authoredOn", "id"])
+def test_an_order_without_a_time_or_an_id_is_none(service_request, fhir_base, absent):
+    resource = decoded(service_request(**{absent: None}), wire.ServiceRequest)
+    assert read.order(resource, fhir_base=fhir_base, zone=KATHMANDU) is None
+
+
+# -- pages
+
+
+def page_with_value(value):
+    head = b'{"resourceType":"Bundle","type":"searchset","entry":[{"resource":{"resourceType":"Observation",'
+    return head + b'"valueQuantity":{"value":' + value + b"}}}]}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>CANARY</html>",
+        b"<Bundle xmlns='http://hl7.org/fhir'/>",
+        b'{"resourceType":"Bundle","type":"searchset","entry":[{"resource":{"resourceType":"Patient","id":"CANARY"',
+        b"\xef\xbb\xbf" + b'{"resourceType":"Bundle","type":"searchset"}',
+        b'{"resourceType":"Bundle","type":"searchset"}CANARY',
+        b"null",
+        b"[]",
+        b'{"type":"searchset"}',
+        b'{"resourceType":"Bundle"}',
+        b'{"resourceType":"Bundle","type":"history"}',
+        b'{"resourceType":"Bundle","type":"batch-response"}',
+        b'{"resourceType":"Patient","id":"CANARY"}',
+        b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","diagnostics":"CANARY"}]}',
+        b'{"resourceType":"Bundle","type":"searchset","entry":[{"fullUrl":"CANARY"}]}',
+        b'{"resourceType":"Bundle","type":"searchset","entry":[{"resource":{"resourceType":"Practitioner"}}]}',
+        b'{"resourceType":"Bundle","type":"searchset","entry":[{"resource":{"id":"CANARY"}}]}',
+        page_with_value(b'"CANARY"'),
+        page_with_value(b"NaN"),
+        page_with_value(b"1e999"),
+        b'{"resourceType":"Bundle","type":"searchset","entry":[{"resource":{"resourceType":"Patient","id":"\xe9"}}]}',
+        b'{"resourceType":"Bundle","type":"searchset","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+)
+def test_what_is_no_searchset_is_refused_without_repeating_it(body):
+    with pytest.raises(ValueError) as caught:
+        wire.decode_page(body)
+    assert str(caught.value).startswith("expected")
+    assert "CANARY" not in str(caught.value)
+
+
+def test_a_page_of_more_entries_than_anybody_asked_for_is_refused():
+    entry = {"resource": {"resourceType": "Patient", "id": "p1"}}
+    body = {"resourceType": "Bundle", "type": "searchset"}
+    assert len(wire.decode_page(json.dumps({**body, "entry": [entry] * 5000}).encode()).entry) == 5000
+    with pytest.raises(ValueError, match="at most 5000 entries"):
+        wire.decode_page(json.dumps({**body, "entry": [entry] * 5001}).encode())
+
+
+def test_elements_that_nobody_reads_may_be_anything():
+    resource = {"resourceType": "Patient", "id": "p1", "contained": [{"x": [{}]}], "name": 7, "_gender": None}
+    body = {"resourceType": "Bundle", "type": "searchset", "entry": [{"fullUrl": "urn:x", "resource": resource}]}
+    assert wire.decode_page(json.dumps(body).encode()).entry[0].resource.id == "p1"
+
+
+def test_no_resource_shows_its_content():
+    resource = {"resourceType": "Patient", "id": "CANARY", "birthDate": "CANARY", "link": [{"other": "CANARY"}]}
+    body = {"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": resource}]}
+    page = wire.decode_page(json.dumps(body).encode())
+    assert "CANARY" not in repr(page) + repr(page.entry) + repr(page.entry[0].resource)

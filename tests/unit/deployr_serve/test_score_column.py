@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import uuid
+
+import msgspec
+import pytest
+
+from deployr_core.packet import Failed
+from deployr_serve.core.errors import EmrRefused
+from deployr_serve.outputs.score_column import render_score_column, scaled
+from mock_emr.scores import Score, score_in
+
+
+@pytest.fixture
+def render(bundle):
+    def make(packet, *, delivery_id="p01.score-column"):
+        return render_score_column(packet, bundle.manifest, namespace="SHC", delivery_id=delivery_id)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        (0.0, "0"),
+        (1.0, "100"),
+        (0.75, "75"),
+        (0.125, "12.5"),
+        (0.1, "10"),
+        (0.12345, "12.35"),
+        (0.00004, "0"),
+        (0.00006, "0.01"),
+        (0.99999, "100"),
+        (1 / 3, "33.33"),
+        (1e-300, "0"),
+    ],
+)
+def test_a_probability_is_written_on_the_scale_of_0_to_100_with_at_most_two_decimals(score, text):
+    assert scaled(score) == text
+
+
+def test_the_body_is_the_wrapped_one_with_values_as_strings(render, packet_of):
+    assert json.loads(render(packet_of()).body) == {
+        "result": {
+            "exit_code": "0",
+            "stdout": [""],
+            "stderr": [""],
+            "results": {
+                "EntityId": [{"ID": "42", "Type": "CSN"}],
+                "ScoreDisplayed": "HCT",
+                "PredictiveContext": {},
+                "OutputType": "5",
+                "Outputs": {"Output1": {"Scores": {"HCT": {"Values": ["75"]}}, "Features": {}}},
+                "Raw": {},
+            },
+        },
+        "messages": [],
+    }
+
+
+def test_an_emr_that_shares_no_code_with_us_reads_the_score_from_it(render, packet_of):
+    assert score_in(render(packet_of()).body) == Score(csn="42", name="HCT", value="75")
+
+
+def test_the_query_names_the_model_and_a_job_that_is_the_same_for_the_same_delivery(render, packet_of):
+    write = render(packet_of())
+    assert write.model_id == "SHC.HCT@1"
+    assert str(uuid.UUID(write.job_id)) == write.job_id
+    assert render(packet_of()).job_id == write.job_id
+    assert render(packet_of(), delivery_id="p02.score-column").job_id != write.job_id
+
+
+def test_nothing_of_the_patient_is_in_the_query_or_the_repr(render, packet_of):
+    packet = packet_of(patient_id="CANARY", order_id="CANARY")
+    scored = msgspec.structs.replace(packet.outcome, entity_id="CANARY")
+    write = render(msgspec.structs.replace(packet, outcome=scored))
+    assert "CANARY" not in write.model_id + write.job_id + repr(write)
+
+
+def test_a_score_without_a_contact_serial_number_has_no_row_to_go_to(render, packet_of):
+    packet = packet_of()
+    with pytest.raises(EmrRefused, match="contact serial number"):
+        render(msgspec.structs.replace(packet, outcome=msgspec.structs.replace(packet.outcome, entity_id=None)))
+
+
+def test_what_was_not_scored_is_never_written(render, packet_of):
+    with pytest.raises(EmrRefused):
+        render(packet_of(outcome=Failed(reason="emr-timeout", retryable=True)))

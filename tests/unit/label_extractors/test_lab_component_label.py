@@ -1,0 +1,211 @@
+"""The label of one packet, at every edge of its window: it begins at 20:55 and is 24 h long."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from deployr_core.codes import LOINC, Code
+from deployr_core.facts import Order, OrderStatus
+from deployr_core.labels import LabComponentRule
+from deployr_core.packet import Censored, NotYet, Observed
+from label_extractors.rules import lab_component_label
+
+WINDOW = timedelta(hours=24)
+TICK = timedelta(microseconds=1)
+RULE = LabComponentRule(components=("4544-3", "20570-8"), window=WINDOW)
+
+
+@pytest.fixture
+def result(lab_of, now):
+    """Give a function that makes a result of 30 % (range 35 to 47), drawn and released after the index time."""
+
+    def make(fact_id="lab1", *, drawn=timedelta(hours=1), released=timedelta(hours=2), **changes):
+        fields = {"value": 30.0, "reference_low": 35.0, "reference_high": 47.0, **changes}
+        return lab_of(fact_id, at=now + drawn, known_at=now + released, **fields)
+
+    return make
+
+
+@pytest.fixture
+def label(now):
+    """Give a function that asks for the label of order o1, a week after the index time unless told otherwise."""
+
+    def ask(*labs, order=None, order_id="o1", after=timedelta(days=7)):
+        return lab_component_label(RULE, as_of=now, order_id=order_id, labs=labs, order=order, now=now + after)
+
+    return ask
+
+
+@pytest.fixture
+def order_of(now):
+    def make(status):
+        return Order(fact_id="o1", codes=(), at=now, known_at=now, encounter_id="e1", status=status)
+
+    return make
+
+
+# -- normal or not
+
+
+@pytest.mark.parametrize(
+    ("value", "abnormal"),
+    [(34.999, 1.0), (35.0, 0.0), (41.0, 0.0), (47.0, 0.0), (47.001, 1.0), (0.0, 1.0)],
+)
+def test_a_value_equal_to_a_bound_of_its_range_is_normal(label, result, value, abnormal):
+    assert label(result(value=value)).value == abnormal
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "abnormal"),
+    [(35.0, None, 99.0, 0.0), (35.0, None, 34.0, 1.0), (None, 47.0, 1.0, 0.0), (None, 47.0, 48.0, 1.0)],
+)
+def test_a_missing_bound_is_no_limit(label, result, low, high, value, abnormal):
+    assert label(result(reference_low=low, reference_high=high, value=value)).value == abnormal
+
+
+@pytest.mark.parametrize(("flag", "value"), [(True, 1.0), (False, 0.0)])
+def test_without_a_range_the_laboratorys_flag_decides(label, result, flag, value):
+    assert label(result(reference_low=None, reference_high=None, abnormal=flag)).value == value
+    assert label(result(value=None, abnormal=flag)).value == value
+
+
+def test_the_range_counts_before_the_flag(label, result):
+    assert label(result(value=41.0, abnormal=True)).value == 0.0
+    assert label(result(value=30.0, abnormal=False)).value == 1.0
+
+
+def test_a_result_that_cannot_be_told_normal_or_abnormal_censors(label, result):
+    assert label(result(reference_low=None, reference_high=None)) == Censored(reason="no-reference-range")
+    assert label(result(value=None)) == Censored(reason="no-reference-range")
+
+
+def test_an_observed_label_says_where_and_when_it_was_read(label, result, now):
+    assert label(result()) == Observed(
+        value=1.0, at=now + timedelta(hours=1), known_at=now + timedelta(hours=2), source_id="lab1"
+    )
+
+
+# -- the window
+
+
+@pytest.mark.parametrize("drawn", [timedelta(0), TICK, timedelta(hours=23)], ids=str)
+def test_an_unlinked_result_drawn_in_the_window_counts_from_its_very_start(label, result, drawn):
+    assert isinstance(label(result(drawn=drawn, released=timedelta(hours=23, minutes=30))), Observed)
+
+
+@pytest.mark.parametrize("drawn", [-TICK, -timedelta(hours=1)], ids=str)
+def test_an_unlinked_result_drawn_before_the_order_is_another_orders(label, result, drawn):
+    assert label(result(drawn=drawn)) == Censored(reason="no-result")
+
+
+def test_a_result_released_in_the_last_instant_of_the_window_counts_and_at_its_end_no_more(label, result):
+    assert isinstance(label(result(released=WINDOW - TICK)), Observed)
+    assert label(result(released=WINDOW)) == Censored(reason="no-result")
+
+
+def test_a_linked_result_released_at_the_end_of_the_window_is_too_late_as_well(label, result):
+    assert isinstance(label(result(order_id="o1", released=WINDOW - TICK)), Observed)
+    assert label(result(order_id="o1", released=WINDOW)) == Censored(reason="no-result")
+
+
+def test_a_linked_result_counts_whenever_its_specimen_was_taken(label, result):
+    assert isinstance(label(result(order_id="o1", drawn=-timedelta(hours=1))), Observed)
+
+
+# -- when it is asked
+
+
+def test_what_is_released_later_than_now_is_not_looked_at(label, result):
+    fact = result(released=timedelta(hours=2))
+    assert isinstance(label(fact, after=timedelta(hours=2) - TICK), NotYet)
+    assert isinstance(label(fact, after=timedelta(hours=2)), Observed)
+
+
+def test_without_a_result_it_is_too_early_to_say_until_the_window_has_ended(label, now):
+    assert label(after=timedelta(0)) == NotYet(ripe_at=now + WINDOW)
+    assert label(after=WINDOW - TICK) == NotYet(ripe_at=now + WINDOW)
+    assert label(after=WINDOW) == Censored(reason="no-result")
+
+
+# -- which result
+
+
+def test_a_linked_result_counts_before_a_nearer_one_that_is_not_linked(label, result):
+    linked = result("linked", order_id="o1", drawn=timedelta(hours=5), released=timedelta(hours=6), value=41.0)
+    near = result("near", drawn=timedelta(minutes=1))
+    assert label(near, linked).source_id == "linked"
+
+
+def test_a_result_linked_to_another_order_never_counts(label, result):
+    assert label(result(order_id="o2")) == Censored(reason="no-result")
+    assert label(result(order_id="o2"), order_id=None) == Censored(reason="no-result")
+
+
+def test_without_a_known_order_the_unlinked_result_counts(label, result):
+    assert label(result(), order_id=None).source_id == "lab1"
+
+
+def test_of_several_unlinked_results_the_nearest_after_the_order_counts(label, result):
+    nearer = result("nearer", drawn=timedelta(hours=1), released=timedelta(hours=9), value=41.0)
+    sooner_known = result("sooner", drawn=timedelta(hours=2), released=timedelta(hours=3))
+    assert label(sooner_known, nearer).source_id == "nearer"
+    assert label(nearer, sooner_known).source_id == "nearer"
+
+
+def test_a_corrected_result_of_the_same_specimen_replaces_the_one_it_corrects(label, result):
+    first = result("first", order_id="o1", released=timedelta(hours=2), value=30.0)
+    corrected = result("corrected", order_id="o1", released=timedelta(hours=3), value=41.0)
+    for labs in ((first, corrected), (corrected, first)):
+        assert (label(*labs).source_id, label(*labs).value) == ("corrected", 0.0)
+
+
+def test_before_the_correction_was_released_the_first_result_counts(label, result):
+    first = result("first", released=timedelta(hours=2))
+    corrected = result("corrected", released=timedelta(hours=3), value=41.0)
+    assert label(first, corrected, after=timedelta(hours=3) - TICK).source_id == "first"
+
+
+def test_two_results_alike_in_all_but_their_ids_give_the_same_label_in_any_order(label, result):
+    one, other = result("a"), result("b", value=41.0)
+    assert label(one, other) == label(other, one)
+
+
+def test_the_preferred_component_counts_before_the_other(label, result):
+    other = result("other", codes=(Code(LOINC, "20570-8"),), drawn=timedelta(minutes=1), value=41.0)
+    assert label(other, result("preferred")).source_id == "preferred"
+    assert label(other).source_id == "other"
+
+
+@pytest.mark.parametrize("code", [Code(LOINC, "718-7"), Code("urn:local", "4544-3"), Code("urn:local", "HCT")])
+def test_a_result_of_another_component_or_of_another_coding_system_is_passed_over(label, result, code):
+    assert label(result(codes=(code,))) == Censored(reason="no-result")
+
+
+def test_one_of_several_codes_is_enough(label, result):
+    codes = (Code("urn:local", "HCT"), Code(LOINC, "4544-3"))
+    assert isinstance(label(result(codes=codes)), Observed)
+
+
+# -- the order
+
+
+def test_a_cancelled_order_without_a_result_censors_at_once(label, order_of):
+    cancelled = order_of(OrderStatus.CANCELLED)
+    assert label(order=cancelled, after=timedelta(0)) == Censored(reason="order-cancelled")
+    assert label(order=cancelled) == Censored(reason="order-cancelled")
+
+
+def test_a_result_counts_even_though_its_order_was_cancelled_afterwards(label, result, order_of):
+    assert isinstance(label(result(order_id="o1"), order=order_of(OrderStatus.CANCELLED)), Observed)
+
+
+@pytest.mark.parametrize("status", [OrderStatus.OPEN, OrderStatus.DONE])
+def test_an_order_that_was_not_cancelled_is_waited_for(label, order_of, now, status):
+    assert label(order=order_of(status), after=WINDOW - TICK) == NotYet(ripe_at=now + WINDOW)
+    assert label(order=order_of(status), after=WINDOW) == Censored(reason="no-result")
+
+
+def test_an_order_that_the_emr_no_longer_shows_is_waited_for(label, now):
+    assert label(order=None, after=timedelta(hours=1)) == NotYet(ripe_at=now + WINDOW)
