@@ -1,31 +1,53 @@
 """The bundle: everything that training promises serving, in one folder, every file under a digest.
 
-``manifest.json``, ``features.json`` (the fitted declaration), ``model.treelite`` (the ensemble's checkpoint) and
-``golden.json`` (vectors with the scores they must get). The bundle's own digest is that of its manifest's bytes.
-Here are the shapes and the checks, over bytes; reading and writing files is the edges' work.
+``manifest.json``, ``features.json`` (the fitted declaration), the model (``model.treelite``, ``model.json`` or
+``model.joblib``), perhaps ``calibration.json``, and ``golden.json`` (vectors with the scores they must get). Beside
+them may lie ``manifest.sig``. The bundle's own digest is that of its manifest's bytes. Here are the shapes and checks,
+over bytes; reading and writing files is the edges' work.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from deployr_core.features import FeatureSpec, parse_feature_spec
 from deployr_core.layout import layout_of
-from deployr_core.scoring import ScoreInvalid, TreeEnsemble
+from deployr_core.scoring import (
+    Calibrated,
+    EstimatorModel,
+    InputType,
+    LinearModel,
+    ModelUnusable,
+    ScoreInvalid,
+    Scorer,
+    TreeEnsemble,
+)
+from deployr_core.signing import SignatureInvalid, TrustedKey, verify_manifest
 from deployr_core.vectorize import FeatureVector
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 FEATURES_FILE = "features.json"
 MODEL_FILE = "model.treelite"
+LINEAR_FILE = "model.json"
+JOBLIB_FILE = "model.joblib"
+CALIBRATION_FILE = "calibration.json"
 GOLDEN_FILE = "golden.json"
 PARTS = (FEATURES_FILE, MODEL_FILE, GOLDEN_FILE)
+"""The parts of a bundle whose model is a tree ensemble without a calibration; `Manifest.part_names` gives any one's."""
+
+ModelKind = Literal["treelite", "linear", "joblib"]
+MODEL_FILES: Mapping[ModelKind, str] = {"treelite": MODEL_FILE, "linear": LINEAR_FILE, "joblib": JOBLIB_FILE}
+
+MANIFEST_LIMIT = 1_000_000
+"""No honest manifest has more bytes; it holds no feature names."""
 
 MODEL_ID = re.compile(r"[a-z][a-z0-9-]{0,62}[a-z0-9]\Z")
 """What a model may be called: it stands in URLs, ids and logs."""
@@ -93,8 +115,41 @@ class Evaluation(_Record, frozen=True, kw_only=True):
     auroc: Estimate
 
 
+class ModelFormat(_Record, frozen=True, kw_only=True):
+    """How the model is kept, and what its numbers are fed with; see `deployr_core.scoring`.
+
+    ``runs_code`` says that loading it can do anything that the user of this machine can: true of joblib, and of nothing
+    else. ``input_type`` and ``zero_is_missing`` are about trees.
+    """
+
+    kind: ModelKind = "treelite"
+    input_type: InputType = "float32"
+    zero_is_missing: bool = False
+    runs_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.runs_code != (self.kind == "joblib"):
+            raise ValueError("expected runs_code to be true of a joblib model, and of no other")
+        if self.zero_is_missing and self.kind != "treelite":
+            raise ValueError("expected zero_is_missing of trees only")
+
+    @property
+    def file_name(self) -> str:
+        """The part that holds the model."""
+        return MODEL_FILES[self.kind]
+
+
+class CodeVersion(_Record, frozen=True, kw_only=True):
+    """Which code trained: the package's version, and the SHA-256 over the sources of the core and of training."""
+
+    package: str
+    sources_sha256: str
+
+
 class Manifest(_Record, frozen=True, kw_only=True):
     """What a bundle holds and promises. ``score_name`` is what the EMR's score column is called.
+
+    ``code_version`` is None where the bundle was put together by hand, as tests do.
 
     Raises:
         ValueError: a model id that could not stand in a URL, or a part missing or unknown.
@@ -110,6 +165,8 @@ class Manifest(_Record, frozen=True, kw_only=True):
     parts: Mapping[str, Part]
     training: Training
     evaluation: Evaluation
+    model: ModelFormat = ModelFormat()
+    code_version: CodeVersion | None = None
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
@@ -118,8 +175,14 @@ class Manifest(_Record, frozen=True, kw_only=True):
             raise ValueError("expected a model_id of lower-case letters, digits and hyphens, such as hematocrit")
         if not SCORE_NAME.match(self.score_name):
             raise ValueError("expected a score_name of capitals, digits and underscores, such as HEMATOCRIT_ABNORMAL")
-        if set(self.parts) != set(PARTS):
-            raise ValueError(f"expected the parts {', '.join(PARTS)}")
+        if set(self.parts) != set(self.part_names):
+            raise ValueError(f"expected the parts {', '.join(self.part_names)}")
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Every file that the bundle must have beside its manifest, in a fixed order."""
+        calibration = (CALIBRATION_FILE,) if CALIBRATION_FILE in self.parts else ()
+        return (FEATURES_FILE, self.model.file_name, *calibration, GOLDEN_FILE)
 
     def to_json(self) -> bytes:
         """Give the manifest's canonical bytes."""
@@ -141,12 +204,20 @@ class GoldenVector(_Record, frozen=True, kw_only=True):
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified bundle, ready to score. ``digest`` is the SHA-256 of the manifest's bytes."""
+    """A verified bundle, ready to score. ``digest`` is the SHA-256 of the manifest's bytes.
+
+    ``signed_by`` is the id of the trusted key that signed it; None where no key was asked for.
+    """
 
     manifest: Manifest
     spec: FeatureSpec
-    model: TreeEnsemble
+    model: Scorer
     digest: str
+    signed_by: str | None = None
+
+
+LoadPickle = Callable[[Manifest, bytes], object]
+"""Deserialises a joblib file, whose digest is right, into an estimator. The edges have it; the core runs no code."""
 
 
 def sha256_hex(content: bytes) -> str:
@@ -171,48 +242,135 @@ def parse_manifest(source: bytes) -> Manifest:
         raise BundleInvalid(f"{MANIFEST_FILE}: {error}") from None
 
 
+def check_part_size(manifest: Manifest, name: str, size: int) -> None:
+    """Check a file's size against the manifest: before it is read, so that no oversized file fills the memory.
+
+    Raises:
+        BundleInvalid: another size than promised.
+    """
+    part = manifest.parts[name]
+    if size != part.size:
+        raise BundleInvalid(f"{name}: expected {part.size} bytes, as the manifest says, got {size}")
+
+
 def check_part(manifest: Manifest, name: str, content: bytes) -> None:
     """Check a file's bytes against the manifest, before anything in them is looked at.
 
     Raises:
         BundleInvalid: another size or digest than promised.
     """
+    check_part_size(manifest, name, len(content))
     part = manifest.parts[name]
-    if len(content) != part.size:
-        raise BundleInvalid(f"{name}: expected {part.size} bytes, as the manifest says, got {len(content)}")
     digest = sha256_hex(content)
     if digest != part.sha256:
         raise BundleInvalid(f"{name}: expected SHA-256 {part.sha256[:12]}…, as the manifest says, got {digest[:12]}…")
 
 
-def open_bundle(manifest_json: bytes, parts: Mapping[str, bytes]) -> Bundle:
-    """Check every digest, then read the declaration and the model, then score the golden vectors.
+def checked_manifest(
+    manifest_json: bytes, *, signature: bytes | None = None, trusted_keys: Sequence[TrustedKey] = ()
+) -> tuple[Manifest, str | None]:
+    """Check the signature, if there are keys to check it with, then read the manifest.
+
+    Returns:
+        The manifest, and the id of the key that signed it; None without keys.
+
+    Raises:
+        BundleInvalid: not signed by one of the keys, or not a manifest.
+    """
+    signed_by = None
+    if trusted_keys:
+        try:
+            signed_by = verify_manifest(manifest_json, signature, trusted_keys)
+        except SignatureInvalid as error:
+            raise BundleInvalid(str(error)) from None
+    return parse_manifest(manifest_json), signed_by
+
+
+def open_bundle(
+    manifest_json: bytes,
+    parts: Mapping[str, bytes],
+    *,
+    signature: bytes | None = None,
+    trusted_keys: Sequence[TrustedKey] = (),
+    load_pickle: LoadPickle | None = None,
+) -> Bundle:
+    """Check the signature and every digest, then read declaration and model, then score the golden vectors.
 
     Args:
         manifest_json: the bytes of ``manifest.json``.
-        parts: the bytes of each other file, by name.
+        parts: the bytes of each other file, by name; files that the manifest does not name are not looked at.
+        signature: the bytes of ``manifest.sig``, if there is one.
+        trusted_keys: with any, the bundle must be signed by one of them.
+        load_pickle: what deserialises a model that runs code; None refuses such models.
 
     Raises:
-        BundleInvalid: anything is not as promised: a digest, the declaration, the model's number of features, or
-            one golden score by one bit.
+        BundleInvalid: anything is not as promised: the signature, a digest, the declaration, the model's number of
+            features, or one golden score by one bit; or the model runs code, and that is not allowed.
     """
-    manifest = parse_manifest(manifest_json)
-    for name in PARTS:
+    manifest, signed_by = checked_manifest(manifest_json, signature=signature, trusted_keys=trusted_keys)
+    for name in manifest.part_names:
         if name not in parts:
             raise BundleInvalid(f"{name}: expected in the bundle, but it is missing")
         check_part(manifest, name, parts[name])
     try:
         spec = parse_feature_spec(parts[FEATURES_FILE])
         layout = layout_of(spec)
-        model = TreeEnsemble(parts[MODEL_FILE], n_features=manifest.n_features)
         golden = msgspec.json.decode(parts[GOLDEN_FILE], type=tuple[GoldenVector, ...])
     except (ValueError, msgspec.MsgspecError) as error:
-        raise BundleInvalid(f"expected a usable declaration, model and golden vectors: {error}") from error
+        raise BundleInvalid(f"expected a usable declaration and golden vectors: {error}") from error
+    model = _load_model(manifest, parts, load_pickle=load_pickle)
     if (len(layout.names), layout.spec_digest) != (manifest.n_features, manifest.spec_sha256):
         raise BundleInvalid(f"{FEATURES_FILE}: expected the declaration that the manifest names, got another")
-    bundle = Bundle(manifest=manifest, spec=spec, model=model, digest=sha256_hex(manifest_json))
+    bundle = Bundle(manifest=manifest, spec=spec, model=model, digest=sha256_hex(manifest_json), signed_by=signed_by)
     _check_golden(bundle, golden)
     return bundle
+
+
+def load_model(
+    model: ModelFormat,
+    content: bytes,
+    *,
+    n_features: int,
+    calibration: bytes | None = None,
+    estimator: object | None = None,
+) -> Scorer:
+    """Make a model's bytes ready to score. A model that runs code is not loaded here: ``estimator`` is it, loaded.
+
+    Raises:
+        ModelUnusable: the bytes are not such a model, or it has another number of features.
+    """
+    scorer: Scorer
+    match model.kind:
+        case "treelite":
+            scorer = TreeEnsemble(
+                content, n_features=n_features, input_type=model.input_type, zero_is_missing=model.zero_is_missing
+            )
+        case "linear":
+            scorer = LinearModel(content, n_features=n_features)
+        case "joblib":
+            scorer = EstimatorModel(estimator, n_features=n_features)
+    return scorer if calibration is None else Calibrated(scorer, calibration)
+
+
+def _load_model(manifest: Manifest, parts: Mapping[str, bytes], *, load_pickle: LoadPickle | None) -> Scorer:
+    name, estimator = manifest.model.file_name, None
+    if manifest.model.runs_code:
+        if load_pickle is None:
+            raise BundleInvalid(
+                f"{name}: expected a model that is data, but loading this one runs code; if you trust who made it, "
+                "allow it: DEPLOYR_ALLOW_PICKLE=1 in serving, --allow-pickle for commands"
+            )
+        estimator = load_pickle(manifest, parts[name])
+    try:
+        return load_model(
+            manifest.model,
+            parts[name],
+            n_features=manifest.n_features,
+            calibration=parts[CALIBRATION_FILE] if CALIBRATION_FILE in manifest.parts else None,
+            estimator=estimator,
+        )
+    except ModelUnusable as error:
+        raise BundleInvalid(f"{name}: {error}") from error
 
 
 def _check_golden(bundle: Bundle, golden: tuple[GoldenVector, ...]) -> None:
@@ -235,7 +393,7 @@ def _check_golden(bundle: Bundle, golden: tuple[GoldenVector, ...]) -> None:
             )
 
 
-def _score(model: TreeEnsemble, vector: FeatureVector, number: int) -> float:
+def _score(model: Scorer, vector: FeatureVector, number: int) -> float:
     try:
         return model.score(vector)
     except (ScoreInvalid, ValueError) as error:

@@ -58,6 +58,13 @@ class Lab(_Fact, frozen=True, kw_only=True):
     order_id: str | None = None
 
 
+class Vital(_Fact, frozen=True, kw_only=True):
+    """One measurement at the bedside. ``at`` is when it was taken, ``known_at`` when it was filed."""
+
+    value: float | None
+    unit: str
+
+
 class DiagnosisList(StrEnum):
     """Where a diagnosis was recorded."""
 
@@ -73,6 +80,14 @@ class Diagnosis(_Fact, frozen=True, kw_only=True):
 
 class Medication(_Fact, frozen=True, kw_only=True):
     """One medication order; ``at`` is when it was written."""
+
+
+class Procedure(_Fact, frozen=True, kw_only=True):
+    """One procedure that was done; ``at`` is when, or when it began."""
+
+
+class Visit(_Fact, frozen=True, kw_only=True):
+    """One contact with the hospital, as a fact about the past: ``codes`` say of which class, ``at`` is its start."""
 
 
 class OrderStatus(StrEnum):
@@ -91,7 +106,10 @@ class Order(_Fact, frozen=True, kw_only=True):
 
 
 class Encounter(_Private, frozen=True, kw_only=True):
-    """One contact with the hospital. ``contact_serial_number`` (CSN) is what vendor interfaces call it by."""
+    """The contact with the hospital that an event belongs to.
+
+    ``contact_serial_number`` (CSN) is what vendor interfaces call it by.
+    """
 
     encounter_id: str
     start: datetime | None
@@ -161,3 +179,7 @@ class PatientFacts(_Private, frozen=True, kw_only=True):
     labs: tuple[Lab, ...] = ()
     diagnoses: tuple[Diagnosis, ...] = ()
     medications: tuple[Medication, ...] = ()
+    vitals: tuple[Vital, ...] = ()
+    procedures: tuple[Procedure, ...] = ()
+    orders: tuple[Order, ...] = ()
+    visits: tuple[Visit, ...] = ()

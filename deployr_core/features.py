@@ -17,17 +17,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Sequence
 from datetime import timedelta
-from enum import StrEnum
-from itertools import pairwise
 from typing import Any
 
 import msgspec
 
 from deployr_core.codes import Code
+from deployr_core.declared import (
+    Analyte,
+    CountKind,
+    Declared,
+    EdgeBins,
+    FixedCodes,
+    Grouping,
+    LearnedCodes,
+    MappedCodes,
+    MappingFile,
+    PrefixGrouping,
+    QuantileBins,
+    Statistic,
+    expect_each_once,
+)
 from deployr_core.facts import DiagnosisList, Sex
 
 SCHEMA_VERSION = 1
@@ -38,66 +49,7 @@ class DeclarationInvalid(ValueError):
     """The declaration does not say what it must; the message names the place and what was expected there."""
 
 
-class _Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Misspelt keys are refused: a setting that is silently ignored is a model that sees something else."""
-
-
-class EdgeBins(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="edges"):
-    """Bins cut at ascending edges: ``n`` edges make ``n + 1`` bins, the first and last without an outer bound."""
-
-    edges: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        # 18 and 18.0, -0.0 and 0.0 are the same edge and must be the same bytes.
-        msgspec.structs.force_setattr(self, "edges", tuple(float(edge) + 0.0 for edge in self.edges))
-        if not all(math.isfinite(edge) for edge in self.edges):
-            raise ValueError("expected bin edges that are finite numbers")
-        if any(low >= high for low, high in pairwise(self.edges)):
-            raise ValueError("expected bin edges in ascending order, each once")
-        if len({_written(edge) for edge in self.edges}) != len(self.edges):
-            raise ValueError("expected bin edges that differ in their first 12 digits")
-
-    def labels(self) -> tuple[str, ...]:
-        """Give each bin's interval as text, lowest first: ``(-inf,35)``, ``[35,47)``, ``[47,inf)``."""
-        bounds = ("-inf", *(_written(edge) for edge in self.edges), "inf")
-        return tuple(f"{'(' if low == '-inf' else '['}{low},{high})" for low, high in pairwise(bounds))
-
-
-class QuantileBins(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="quantiles"):
-    """A wish for ``n`` bins holding equal shares of the training rows' values."""
-
-    n: int
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.n <= 100:
-            raise ValueError("expected 2 to 100 quantile bins")
-
-
-class FixedCodes(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="codes"):
-    """The codes, or after grouping the groups, that each get a feature, in the order of the features.
-
-    A code is written as ``[system, value]``: the same value in two systems is two codes.
-    """
-
-    codes: tuple[Code, ...]
-
-    def __post_init__(self) -> None:
-        if len(set(self.codes)) != len(self.codes):
-            raise ValueError("expected each code once")
-
-
-class LearnedCodes(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="learned"):
-    """A wish for the codes that at least ``min_patients`` training patients have, most common first."""
-
-    min_patients: int = 5
-    at_most: int = 2000
-
-    def __post_init__(self) -> None:
-        if self.min_patients < 1 or self.at_most < 1:
-            raise ValueError("expected min_patients and at_most of at least 1")
-
-
-class AgeGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="age"):
+class AgeGroup(Declared, frozen=True, kw_only=True, tag_field="kind", tag="age"):
     """Age in completed years (see `BirthDate.age_in_years`), one indicator a bin; an unknown age sets none."""
 
     name: str = "age"
@@ -108,138 +60,115 @@ class AgeGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="age"
             raise ValueError(f"expected bins of kind edges in {self.name!r}: ages are cut where people agree to")  # noqa: TRY004
 
 
-class SexGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="sex"):
+class SexGroup(Declared, frozen=True, kw_only=True, tag_field="kind", tag="sex"):
     """Administrative gender, one indicator a category; any other sets none."""
 
     name: str = "sex"
     categories: tuple[Sex, ...] = (Sex.FEMALE, Sex.MALE)
 
     def __post_init__(self) -> None:
-        _expect_each_once(self.categories, f"category of {self.name!r}")
+        expect_each_once(self.categories, f"category of {self.name!r}")
 
 
-class RaceGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="race"):
-    """OMB race categories, one indicator a category code; several may be set, and none if unknown."""
+class _CategoryGroup(Declared, frozen=True, kw_only=True):
+    """``categories`` are OMB category codes, or with a ``grouping`` the groups that these are mapped to."""
+
+    name: str
+    categories: tuple[str, ...]
+    grouping: MappingFile | MappedCodes | None = None
+
+    def __post_init__(self) -> None:
+        expect_each_once(self.categories, f"category of {self.name!r}")
+        if isinstance(self.grouping, MappedCodes):
+            known = {line.group for line in self.grouping.codes}
+            if any(category not in known for category in self.categories):
+                raise ValueError(f"expected categories of {self.name!r} to be groups of its mapping")
+
+
+class RaceGroup(_CategoryGroup, frozen=True, kw_only=True, tag_field="kind", tag="race"):
+    """OMB race categories, one indicator a category; several may be set, and none if unknown."""
 
     name: str = "race"
-    categories: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        _expect_each_once(self.categories, f"category of {self.name!r}")
 
 
-class EthnicityGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="ethnicity"):
-    """OMB ethnicity categories, one indicator a category code; none is set if unknown."""
+class EthnicityGroup(_CategoryGroup, frozen=True, kw_only=True, tag_field="kind", tag="ethnicity"):
+    """OMB ethnicity categories, one indicator a category; none is set if unknown."""
 
     name: str = "ethnicity"
-    categories: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        _expect_each_once(self.categories, f"category of {self.name!r}")
 
 
-class CountKind(StrEnum):
-    """How a code group counts: each fact, or only whether there was one."""
-
-    COUNT = "count"
-    BINARY = "binary"
-
-
-class DiagnosisGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="diagnoses"):
-    """Diagnoses recorded in the window, counted per code.
-
-    ``systems`` are the coding systems (URIs) whose codes count. ``prefix_length`` cuts a code to its first
-    characters (dots left out of the cut's length: ``I48.0`` cut to 3 is ``I48``); None leaves it whole.
-    """
+class _CodeGroup(Declared, frozen=True, kw_only=True):
+    """Facts in the window, counted per code of ``systems`` (URIs), or per group of codes where there is a grouping."""
 
     name: str
-    recorded_in: tuple[DiagnosisList, ...]
     systems: tuple[str, ...]
     codes: FixedCodes | LearnedCodes
     lookback_days: int
-    prefix_length: int | None = None
+    grouping: Grouping | None = None
     count: CountKind = CountKind.COUNT
 
     def __post_init__(self) -> None:
-        _check_codes(self)
-        if self.prefix_length is None:
+        expect_each_once(self.systems, f"system of {self.name!r}")
+        if not isinstance(self.codes, FixedCodes):
             return
-        if self.prefix_length < 1:
-            raise ValueError(f"expected a prefix_length of {self.name!r} of at least 1")
-        if isinstance(self.codes, FixedCodes) and any(
-            len(code.value) > self.prefix_length or "." in code.value for code in self.codes.codes
-        ):
-            raise ValueError(
-                f"expected codes of {self.name!r} of at most {self.prefix_length} characters, without dots"
-            )
+        if (self.count is CountKind.TFIDF) != bool(self.codes.weights) and self.codes.codes:
+            raise ValueError(f"expected weights in {self.name!r} if, and only if, it counts tfidf")
+        _check_grouped(self.name, self.systems, self.grouping, self.codes.codes)
 
 
-class MedicationGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="medications"):
-    """Medication orders written in the window, counted per code of ``systems`` (URIs)."""
+class DiagnosisGroup(_CodeGroup, frozen=True, kw_only=True, tag_field="kind", tag="diagnoses"):
+    """Diagnoses recorded in the window, on the lists that are named."""
 
-    name: str
-    systems: tuple[str, ...]
-    codes: FixedCodes | LearnedCodes
-    lookback_days: int
-    count: CountKind = CountKind.COUNT
-
-    def __post_init__(self) -> None:
-        _check_codes(self)
+    recorded_in: tuple[DiagnosisList, ...]
 
 
-class LabStatistic(StrEnum):
-    """What is computed from an analyte's results in the window; all but the last two are 0.0 without a result.
-
-    ``bins``: how many results fell in each bin. ``last``: the result of the latest specimen; of several at one
-    instant the one known latest, then the largest. ``mean``: over results rounded to a millionth of the unit and
-    summed exactly, so that no order of summing changes a bit. ``count``: how many. ``missing``: 1.0 if none.
-    """
-
-    BINS = "bins"
-    LAST = "last"
-    MEAN = "mean"
-    MIN = "min"
-    MAX = "max"
-    COUNT = "count"
-    MISSING = "missing"
+class MedicationGroup(_CodeGroup, frozen=True, kw_only=True, tag_field="kind", tag="medications"):
+    """Medication orders written in the window."""
 
 
-class Analyte(_Declared, frozen=True, kw_only=True):
-    """One laboratory test: its code, and the unit that every result is converted to before anything else."""
-
-    system: str
-    code: str
-    name: str
-    unit: str
-    bins: EdgeBins | QuantileBins | None = None
-
-    @property
-    def key(self) -> Code:
-        """The code as facts carry it."""
-        return Code(self.system, self.code)
+class ProcedureGroup(_CodeGroup, frozen=True, kw_only=True, tag_field="kind", tag="procedures"):
+    """Procedures done in the window."""
 
 
-class LabGroup(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="labs"):
-    """Laboratory results whose specimen was taken in the window. A unit without a reviewed conversion is no result."""
+class OrderGroup(_CodeGroup, frozen=True, kw_only=True, tag_field="kind", tag="orders"):
+    """Orders for tests signed in the window, whatever became of them; the order of the event itself is never seen."""
+
+
+class VisitGroup(_CodeGroup, frozen=True, kw_only=True, tag_field="kind", tag="visits"):
+    """Contacts with the hospital that began in the window, by class; the present one counts too."""
+
+
+class _ResultGroup(Declared, frozen=True, kw_only=True):
+    """Results in the window, per test. A unit without a reviewed conversion is no result."""
 
     name: str
     analytes: tuple[Analyte, ...]
-    statistics: tuple[LabStatistic, ...]
+    statistics: tuple[Statistic, ...]
     lookback_days: int
 
     def __post_init__(self) -> None:
-        if LabStatistic.BINS in self.statistics and any(analyte.bins is None for analyte in self.analytes):
+        if Statistic.BINS in self.statistics and any(analyte.bins is None for analyte in self.analytes):
             raise ValueError(f"expected bins for every analyte of {self.name!r}, which counts results per bin")
-        if len({analyte.key for analyte in self.analytes}) != len(self.analytes):
-            raise ValueError(f"expected each analyte of {self.name!r} once")
-        _expect_each_once(self.statistics, f"statistic of {self.name!r}")
+        expect_each_once([key for analyte in self.analytes for key in analyte.keys], f"analyte of {self.name!r}")
+        expect_each_once(self.statistics, f"statistic of {self.name!r}")
 
 
-Group = AgeGroup | SexGroup | RaceGroup | EthnicityGroup | DiagnosisGroup | MedicationGroup | LabGroup
-WindowedGroup = DiagnosisGroup | MedicationGroup | LabGroup
+class LabGroup(_ResultGroup, frozen=True, kw_only=True, tag_field="kind", tag="labs"):
+    """Laboratory results whose specimen was taken in the window."""
 
 
-class FeatureSpec(_Declared, frozen=True, kw_only=True, cache_hash=True):
+class VitalGroup(_ResultGroup, frozen=True, kw_only=True, tag_field="kind", tag="vitals"):
+    """Bedside measurements taken in the window."""
+
+
+CategoryGroup = AgeGroup | SexGroup | RaceGroup | EthnicityGroup
+CodeGroup = DiagnosisGroup | MedicationGroup | ProcedureGroup | OrderGroup | VisitGroup
+ResultGroup = LabGroup | VitalGroup
+WindowedGroup = CodeGroup | ResultGroup
+Group = CategoryGroup | WindowedGroup
+
+
+class FeatureSpec(Declared, frozen=True, kw_only=True, cache_hash=True):
     """A whole declaration: groups in the order of their features.
 
     Raises:
@@ -258,8 +187,7 @@ class FeatureSpec(_Declared, frozen=True, kw_only=True, cache_hash=True):
         for name in names:
             if not _NAME.match(name):
                 raise ValueError(f"expected a lower_snake_case group name, got {name!r}")
-        if len(set(names)) != len(names):
-            raise ValueError("expected each group name once")
+        expect_each_once(names, "group name")
         for group in self.groups:
             if isinstance(group, WindowedGroup) and not 1 <= group.lookback_days <= 36_500:
                 raise ValueError(f"expected lookback_days of {group.name!r} from 1 to 36500")
@@ -270,12 +198,15 @@ class FeatureSpec(_Declared, frozen=True, kw_only=True, cache_hash=True):
         return not self.unfitted()
 
     def unfitted(self) -> tuple[str, ...]:
-        """Name what still has to be learned from training rows, as ``group`` or ``group/code``."""
+        """Name what is still to be learned from training rows or read from a file, as ``group`` or ``group/code``."""
         found = []
         for group in self.groups:
-            if isinstance(group, DiagnosisGroup | MedicationGroup) and isinstance(group.codes, LearnedCodes):
+            grouping = getattr(group, "grouping", None)
+            if isinstance(grouping, MappingFile) or (
+                isinstance(group, CodeGroup) and isinstance(group.codes, LearnedCodes)
+            ):
                 found.append(group.name)
-            if isinstance(group, LabGroup):
+            if isinstance(group, ResultGroup):
                 found += [f"{group.name}/{a.code}" for a in group.analytes if isinstance(a.bins, QuantileBins)]
         return tuple(found)
 
@@ -312,19 +243,20 @@ def json_schema() -> dict[str, Any]:
     return msgspec.json.schema(FeatureSpec)
 
 
-def _written(edge: float) -> str:
-    return f"{edge:.12g}"
-
-
-def _expect_each_once(things: Sequence[object], what: str) -> None:
-    if len(set(things)) != len(things):
-        raise ValueError(f"expected each {what} once")
-
-
-def _check_codes(group: DiagnosisGroup | MedicationGroup) -> None:
-    _expect_each_once(group.systems, f"system of {group.name!r}")
-    if isinstance(group.codes, FixedCodes) and any(code.system not in group.systems for code in group.codes.codes):
-        raise ValueError(f"expected codes of {group.name!r} to be of its systems")
+def _check_grouped(name: str, systems: tuple[str, ...], grouping: Grouping | None, codes: tuple[Code, ...]) -> None:
+    if isinstance(grouping, MappingFile):
+        return  # checked once the file is read
+    if isinstance(grouping, MappedCodes):
+        systems = (grouping.system,)
+        known = {line.group for line in grouping.codes}
+        if any(code.value not in known for code in codes):
+            raise ValueError(f"expected codes of {name!r} to be groups of its mapping")
+    if any(code.system not in systems for code in codes):
+        raise ValueError(f"expected codes of {name!r} to be of its systems, or of its mapping's groups")
+    if isinstance(grouping, PrefixGrouping) and any(
+        len(code.value) > grouping.length or "." in code.value for code in codes
+    ):
+        raise ValueError(f"expected codes of {name!r} of at most {grouping.length} characters, without dots")
 
 
 def _refuse_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:

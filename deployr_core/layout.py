@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 
 from deployr_core.codes import Code
+from deployr_core.declared import (
+    Analyte,
+    EdgeBins,
+    FixedCodes,
+    Grouping,
+    MappedCodes,
+    PrefixGrouping,
+    Statistic,
+)
 from deployr_core.features import (
     AgeGroup,
-    Analyte,
-    DiagnosisGroup,
-    EdgeBins,
+    CategoryGroup,
+    CodeGroup,
     EthnicityGroup,
     FeatureSpec,
-    FixedCodes,
-    LabGroup,
-    LabStatistic,
-    MedicationGroup,
+    Group,
     RaceGroup,
+    ResultGroup,
     SexGroup,
 )
 from deployr_core.units import CONVERSIONS, conversion_factor
@@ -31,52 +37,95 @@ class SpecNotFitted(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AnalyteLayout:
-    """One analyte's first column for each statistic, its bin edges and the unit factors already looked up."""
+class CategoryLayout:
+    """A demographic group's first column; the rest follow in the declared order.
 
-    analyte: Analyte
-    edges: tuple[float, ...]
-    columns: dict[LabStatistic, int]
-    factors: dict[str, float | None]
+    ``edges`` of ages; ``groups`` maps an OMB code to its category, where there is a mapping.
+    """
 
-    def factor(self, unit: str) -> float | None:
-        """Give the factor to the declared unit, or None without a reviewed conversion; remembered per spelling."""
-        if unit not in self.factors:
-            if len(self.factors) > 256:
-                self.factors.clear()
-            self.factors[unit] = conversion_factor(self.analyte.key, unit=unit, wanted=self.analyte.unit)
-        return self.factors[unit]
+    group: CategoryGroup
+    first: int
+    edges: tuple[float, ...] = ()
+    groups: Mapping[Code, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodeGroups:
+    """How a group's codes are grouped: by a mapping, or cut to a prefix, or not at all."""
+
+    systems: frozenset[str]
+    prefix_length: int | None
+    groups: Mapping[Code, Code] | None
+
+    def of(self, code: Code) -> Code | None:
+        """Give what the code counts as, or None if its system does not count or no mapping knows it."""
+        if code.system not in self.systems:
+            return None
+        if self.groups is not None:
+            return self.groups.get(code)
+        return grouped_by_prefix(code, self.prefix_length)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeLayout:
-    """A code group's columns by (grouped) code, and its window."""
+    """A code group's columns by (grouped) code, the weight of each column, and its window."""
 
-    group: DiagnosisGroup | MedicationGroup
-    columns: dict[Code, int]
-    prefix_length: int | None
+    group: CodeGroup
+    code_groups: CodeGroups
+    columns: Mapping[Code, int]
+    weights: Mapping[int, float]
     lookback: timedelta
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabLayout:
-    """A laboratory group's analytes by code, and its window."""
+class AnalyteLayout:
+    """One test's first column for each statistic, its bin edges and the unit factors already looked up."""
 
-    group: LabGroup
-    analytes: dict[Code, AnalyteLayout]
-    lookback: timedelta
+    analyte: Analyte
+    edges: tuple[float, ...]
+    columns: dict[Statistic, int]
+    factors: dict[tuple[Code, str], float | None]
+
+    def factor(self, code: Code, unit: str) -> float | None:
+        """Give the factor to the declared unit, or None without a reviewed conversion; remembered per spelling."""
+        key = (code, unit)
+        if key not in self.factors:
+            if len(self.factors) > 256:
+                self.factors.clear()
+            self.factors[key] = conversion_factor(code, unit=unit, wanted=self.analyte.unit)
+        return self.factors[key]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CategoryLayout:
-    """A demographic group's first column; the rest follow in the declared order."""
+class ResultLayout:
+    """A group of results: its tests in the declared order, where a code finds its test, and its window."""
 
-    group: AgeGroup | SexGroup | RaceGroup | EthnicityGroup
-    first: int
-    edges: tuple[float, ...] = ()
+    group: ResultGroup
+    analytes: tuple[AnalyteLayout, ...]
+    place_of: Mapping[Code, int]
+    lookback: timedelta
+    remembered: dict[tuple[tuple[Code, ...], str], tuple[tuple[int, float | None], ...]]
+
+    def conversions(self, codes: tuple[Code, ...], unit: str) -> tuple[tuple[int, float | None], ...]:
+        """Give the place of each test that these codes name, with the factor to its unit or None; remembered.
+
+        Of several codes of one test the first that the declaration names decides.
+        """
+        found = self.remembered.get((codes, unit))
+        if found is None:
+            if len(self.remembered) > 4096:
+                self.remembered.clear()
+            found = tuple(self._converted(codes, unit))
+            self.remembered[codes, unit] = found
+        return found
+
+    def _converted(self, codes: tuple[Code, ...], unit: str) -> Iterator[tuple[int, float | None]]:
+        for place in dict.fromkeys(self.place_of[code] for code in codes if code in self.place_of):
+            analyte = self.analytes[place]
+            yield place, analyte.factor(next(key for key in analyte.analyte.keys if key in codes), unit)
 
 
-GroupLayout = CategoryLayout | CodeLayout | LabLayout
+GroupLayout = CategoryLayout | CodeLayout | ResultLayout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,58 +159,100 @@ def layout_of(spec: FeatureSpec) -> FeatureLayout:
     )
 
 
-def grouped_code(code: Code, prefix_length: int | None) -> Code:
-    """Cut a code to its first ``prefix_length`` characters, not counting dots: ``I48.0`` to 4 is ``I480``."""
-    return code if prefix_length is None else Code(code.system, code.value.replace(".", "")[:prefix_length])
+def code_groups_of(group: CodeGroup) -> CodeGroups:
+    """Give how a group's codes are grouped; the group need not be fitted."""
+    return CodeGroups(
+        systems=frozenset(group.systems),
+        prefix_length=group.grouping.length if isinstance(group.grouping, PrefixGrouping) else None,
+        groups=groups_of_mapping(group.grouping),
+    )
+
+
+def grouped_by_prefix(code: Code, length: int | None) -> Code:
+    """Cut a code to its first ``length`` characters, not counting dots: ``I48.0`` to 4 is ``I480``; None leaves it."""
+    return code if length is None else Code(code.system, code.value.replace(".", "")[:length])
+
+
+def groups_of_mapping(grouping: Grouping | None) -> dict[Code, Code] | None:
+    """Give a mapping's group of each code, as a code itself; None where codes are not grouped by a mapping."""
+    if not isinstance(grouping, MappedCodes):
+        return None
+    return {Code(line.system, line.code): Code(grouping.system, line.group) for line in grouping.codes}
+
+
+def _lay_out(group: Group, names: list[str]) -> GroupLayout:
+    if isinstance(group, CodeGroup):
+        return _lay_out_codes(group, names)
+    if isinstance(group, ResultGroup):
+        return _lay_out_results(group, names)
+    return _lay_out_categories(group, names)
+
+
+def _lay_out_categories(group: CategoryGroup, names: list[str]) -> CategoryLayout:
+    first = len(names)
+    match group:
+        case AgeGroup(bins=EdgeBins() as bins):
+            names += [f"{group.name}/{label}" for label in bins.labels()]
+            return CategoryLayout(group=group, first=first, edges=bins.edges)
+        case SexGroup():
+            names += [f"{group.name}/{category}" for category in group.categories]
+            return CategoryLayout(group=group, first=first)
+        case RaceGroup() | EthnicityGroup():
+            names += [f"{group.name}/{category}" for category in group.categories]
+            mapped = groups_of_mapping(group.grouping)
+            groups = None if mapped is None else {code: to.value for code, to in mapped.items()}
+            return CategoryLayout(group=group, first=first, groups=groups)
+        case _:
+            raise SpecNotFitted(f"expected the ages of {group.name!r} cut at edges")
+
+
+def _lay_out_codes(group: CodeGroup, names: list[str]) -> CodeLayout:
+    first = len(names)
+    fixed = group.codes if isinstance(group.codes, FixedCodes) else FixedCodes(codes=())
+    names += [f"{group.name}/{label}" for label in _labels(fixed.codes)]
+    weights = fixed.weights or (1.0,) * len(fixed.codes)
+    return CodeLayout(
+        group=group,
+        columns={code: first + i for i, code in enumerate(fixed.codes)},
+        weights={first + i: weight for i, weight in enumerate(weights)},
+        code_groups=code_groups_of(group),
+        lookback=timedelta(days=group.lookback_days),
+    )
+
+
+def _lay_out_results(group: ResultGroup, names: list[str]) -> ResultLayout:
+    labels = _labels([analyte.key for analyte in group.analytes])
+    analytes = tuple(
+        _lay_out_analyte(group, analyte, label, names) for analyte, label in zip(group.analytes, labels, strict=True)
+    )
+    return ResultLayout(
+        group=group,
+        analytes=analytes,
+        place_of={key: place for place, analyte in enumerate(group.analytes) for key in analyte.keys},
+        lookback=timedelta(days=group.lookback_days),
+        remembered={},
+    )
+
+
+def _lay_out_analyte(group: ResultGroup, analyte: Analyte, label: str, names: list[str]) -> AnalyteLayout:
+    columns = {}
+    edges = analyte.bins.edges if isinstance(analyte.bins, EdgeBins) else ()
+    for statistic in group.statistics:
+        columns[statistic] = len(names)
+        stem = f"{group.name}/{label}/{statistic.value}"
+        if statistic is Statistic.BINS and isinstance(analyte.bins, EdgeBins):
+            names += [stem + interval for interval in analyte.bins.labels()]
+        else:
+            names.append(stem)
+    factors = {
+        (key, unit): conversion_factor(key, unit=unit, wanted=analyte.unit)
+        for key in analyte.keys
+        for unit in {analyte.unit} | {source for code, source, _ in CONVERSIONS if code == key}
+    }
+    return AnalyteLayout(analyte=analyte, edges=edges, columns=columns, factors=factors)
 
 
 def _labels(codes: Sequence[Code]) -> list[str]:
     """Name codes by their value; where two systems have the same one, by system and value."""
     times = Counter(code.value for code in codes)
     return [code.value if times[code.value] == 1 else f"{code.system}|{code.value}" for code in codes]
-
-
-def _lay_out(group: object, names: list[str]) -> GroupLayout:
-    first = len(names)
-    match group:
-        case AgeGroup():
-            if isinstance(group.bins, EdgeBins):
-                names += [f"{group.name}/{label}" for label in group.bins.labels()]
-                return CategoryLayout(group=group, first=first, edges=group.bins.edges)
-            raise SpecNotFitted("expected ages cut at edges")
-        case SexGroup() | RaceGroup() | EthnicityGroup():
-            names += [f"{group.name}/{category}" for category in group.categories]
-            return CategoryLayout(group=group, first=first)
-        case DiagnosisGroup() | MedicationGroup():
-            codes = group.codes.codes if isinstance(group.codes, FixedCodes) else ()
-            names += [f"{group.name}/{label}" for label in _labels(codes)]
-            return CodeLayout(
-                group=group,
-                columns={code: first + i for i, code in enumerate(codes)},
-                prefix_length=group.prefix_length if isinstance(group, DiagnosisGroup) else None,
-                lookback=timedelta(days=group.lookback_days),
-            )
-        case LabGroup():
-            labels = _labels([analyte.key for analyte in group.analytes])
-            analytes = {
-                analyte.key: _lay_out_analyte(group, analyte, label, names)
-                for analyte, label in zip(group.analytes, labels, strict=True)
-            }
-            return LabLayout(group=group, analytes=analytes, lookback=timedelta(days=group.lookback_days))
-        case _:
-            raise TypeError(f"expected a feature group, got {type(group).__name__}")
-
-
-def _lay_out_analyte(group: LabGroup, analyte: Analyte, label: str, names: list[str]) -> AnalyteLayout:
-    columns = {}
-    edges = analyte.bins.edges if isinstance(analyte.bins, EdgeBins) else ()
-    for statistic in group.statistics:
-        columns[statistic] = len(names)
-        stem = f"{group.name}/{label}/{statistic.value}"
-        if statistic is LabStatistic.BINS and isinstance(analyte.bins, EdgeBins):
-            names += [stem + interval for interval in analyte.bins.labels()]
-        else:
-            names.append(stem)
-    units = {analyte.unit} | {source for key, source, _ in CONVERSIONS if key == analyte.key}
-    factors = {unit: conversion_factor(analyte.key, unit=unit, wanted=analyte.unit) for unit in units}
-    return AnalyteLayout(analyte=analyte, edges=edges, columns=columns, factors=factors)

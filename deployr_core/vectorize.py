@@ -8,33 +8,47 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployr_core.codes import OMB_RACE_ETHNICITY, Code
-from deployr_core.facts import Demographics, Diagnosis, Lab, Medication, PatientFacts
+from deployr_core.codes import OMB_RACE_ETHNICITY
+from deployr_core.declared import CountKind, Statistic
+from deployr_core.facts import (
+    Demographics,
+    Diagnosis,
+    Lab,
+    Medication,
+    Order,
+    PatientFacts,
+    Procedure,
+    Visit,
+    Vital,
+)
 from deployr_core.features import (
     AgeGroup,
-    CountKind,
+    CodeGroup,
     DiagnosisGroup,
     FeatureSpec,
-    LabStatistic,
+    LabGroup,
+    MedicationGroup,
+    OrderGroup,
+    ProcedureGroup,
     RaceGroup,
+    ResultGroup,
     SexGroup,
+    VisitGroup,
 )
-from deployr_core.layout import (
-    AnalyteLayout,
-    CategoryLayout,
-    CodeLayout,
-    LabLayout,
-    grouped_code,
-    layout_of,
-)
+from deployr_core.layout import AnalyteLayout, CategoryLayout, CodeLayout, ResultLayout, layout_of
 from deployr_core.units import MILLION, canonical_value
+
+_Dated = tuple[datetime, datetime, float]
+CodedFacts = Sequence[Diagnosis] | Sequence[Medication] | Sequence[Procedure] | Sequence[Order] | Sequence[Visit]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -95,11 +109,11 @@ def vectorize(facts: PatientFacts, spec: FeatureSpec, as_of: datetime) -> Featur
     for group in layout.groups:
         match group:
             case CategoryLayout():
-                row.update(dict.fromkeys(_category_columns(group, facts.demographics, as_of), 1.0))
+                row.update(dict.fromkeys(_category_columns(group, facts.demographics, as_of, coverage), 1.0))
             case CodeLayout():
                 row.update(_code_counts(group, facts, as_of, coverage))
-            case LabLayout():
-                row.update(_lab_statistics(group, facts.labs, as_of, coverage))
+            case ResultLayout():
+                row.update(_result_statistics(group, facts, as_of, coverage))
     indices = sorted(column for column, value in row.items() if value != 0.0)
     return FeatureVector(
         spec_digest=layout.spec_digest,
@@ -119,7 +133,12 @@ def exact_mean(values: list[float]) -> float:
     return float(total) / float(len(values)) / MILLION
 
 
-def _category_columns(layout: CategoryLayout, who: Demographics, as_of: datetime) -> list[int]:
+def seconds_between(earlier: datetime, later: datetime) -> int:
+    """Give the whole seconds of the clock from one instant to the other: both are cut to their second first."""
+    return (later - _EPOCH) // _SECOND - (earlier - _EPOCH) // _SECOND
+
+
+def _category_columns(layout: CategoryLayout, who: Demographics, as_of: datetime, coverage: Counter[str]) -> list[int]:
     group = layout.group
     if isinstance(group, AgeGroup):
         if who.birth_date is None:
@@ -129,98 +148,114 @@ def _category_columns(layout: CategoryLayout, who: Demographics, as_of: datetime
         held = {who.sex.value}
     else:
         codes = who.races if isinstance(group, RaceGroup) else who.ethnicities
-        held = {code.value for code in codes if code.system == OMB_RACE_ETHNICITY}
+        if layout.groups is None:
+            held = {code.value for code in codes if code.system == OMB_RACE_ETHNICITY}
+        else:
+            held = {layout.groups[code] for code in codes if code in layout.groups}
+            coverage[f"{group.name}.not_mapped"] += sum(code not in layout.groups for code in codes)
     return [layout.first + i for i, category in enumerate(group.categories) if category in held]
 
 
 def _code_counts(layout: CodeLayout, facts: PatientFacts, as_of: datetime, coverage: Counter[str]) -> dict[int, float]:
-    group = layout.group
-    start = as_of - layout.lookback
+    group, start = layout.group, as_of - layout.lookback
     counts: dict[int, float] = {}
-    seen = unmapped = 0
-    for fact in _facts_of(layout, facts):
+    seen = not_mapped = not_in_vocabulary = 0
+    for fact in coded_facts(group, facts):
         if not (start <= fact.at < as_of and fact.known_at < as_of):
             continue
         seen += 1
-        columns = {
-            column
-            for code in fact.codes
-            if (column := layout.columns.get(grouped_code(code, layout.prefix_length))) is not None
-        }
-        if not columns:
-            unmapped += 1
+        grouped = {to for code in fact.codes if (to := layout.code_groups.of(code)) is not None}
+        columns = {column for to in grouped if (column := layout.columns.get(to)) is not None}
+        not_mapped += not grouped
+        not_in_vocabulary += bool(grouped) and not columns
         for column in columns:
             counts[column] = 1.0 if group.count is CountKind.BINARY else counts.get(column, 0.0) + 1.0
     coverage[f"{group.name}.facts"] += seen
-    coverage[f"{group.name}.not_mapped"] += unmapped
+    coverage[f"{group.name}.not_mapped"] += not_mapped
+    coverage[f"{group.name}.not_in_vocabulary"] += not_in_vocabulary
+    if group.count is CountKind.TFIDF:
+        return {column: count * layout.weights[column] for column, count in counts.items()}
     return counts
 
 
-def _facts_of(layout: CodeLayout, facts: PatientFacts) -> list[Diagnosis] | tuple[Medication, ...]:
-    group = layout.group
-    if isinstance(group, DiagnosisGroup):
-        return [fact for fact in facts.diagnoses if fact.recorded_in in group.recorded_in]
-    return facts.medications
+def coded_facts(group: CodeGroup, facts: PatientFacts) -> CodedFacts:
+    """Give the facts that a group counts, whenever they happened."""
+    match group:
+        case DiagnosisGroup(recorded_in=lists):
+            return [fact for fact in facts.diagnoses if fact.recorded_in in lists]
+        case MedicationGroup():
+            return facts.medications
+        case ProcedureGroup():
+            return facts.procedures
+        case OrderGroup():
+            return facts.orders
+        case VisitGroup():
+            return facts.visits
 
 
-def _lab_statistics(
-    layout: LabLayout, labs: tuple[Lab, ...], as_of: datetime, coverage: Counter[str]
+def result_facts(group: ResultGroup, facts: PatientFacts) -> Sequence[Lab] | Sequence[Vital]:
+    """Give the results that a group computes from, whenever they happened."""
+    return facts.labs if isinstance(group, LabGroup) else facts.vitals
+
+
+def _result_statistics(
+    layout: ResultLayout, facts: PatientFacts, as_of: datetime, coverage: Counter[str]
 ) -> dict[int, float]:
-    start = as_of - layout.lookback
-    lookup = layout.analytes
-    results: dict[Code, list[tuple[datetime, datetime, float]]] = {}
-    seen = no_value = no_unit = unmapped = 0
-    for lab in labs:
-        if not (start <= lab.at < as_of and lab.known_at < as_of):
-            continue
-        keys = {code for code in lab.codes if code in lookup}
-        if not keys:
-            unmapped += 1
+    start, name = as_of - layout.lookback, layout.group.name
+    results: list[list[_Dated]] = [[] for _ in layout.analytes]
+    seen = no_number = no_unit = not_mapped = 0
+    for fact in result_facts(layout.group, facts):
+        if not (start <= fact.at < as_of and fact.known_at < as_of):
             continue
         seen += 1
-        for key in keys:
-            factor = lookup[key].factor(lab.unit)
-            if lab.value is None:
-                no_value += 1
-            elif factor is None:
+        conversions = layout.conversions(fact.codes, fact.unit)
+        not_mapped += not conversions
+        for place, factor in conversions:
+            value = None if fact.value is None or factor is None else canonical_value(fact.value, factor)
+            if value is not None:
+                results[place].append((fact.at, fact.known_at, value))
+            elif fact.value is not None and factor is None:
                 no_unit += 1
-            elif (value := canonical_value(lab.value, factor)) is None:
-                no_value += 1
             else:
-                results.setdefault(key, []).append((lab.at, lab.known_at, value))
-    name = layout.group.name
+                no_number += 1
     coverage[f"{name}.results"] += seen
-    coverage[f"{name}.not_mapped"] += unmapped
-    coverage[f"{name}.no_number"] += no_value
+    coverage[f"{name}.not_mapped"] += not_mapped
+    coverage[f"{name}.no_number"] += no_number
     coverage[f"{name}.unit_not_convertible"] += no_unit
     row: dict[int, float] = {}
-    for key, analyte in lookup.items():
-        row.update(_analyte_statistics(analyte, results.get(key, [])))
+    for analyte, dated in zip(layout.analytes, results, strict=True):
+        row.update(_analyte_statistics(analyte, dated, as_of))
     return row
 
 
-def _analyte_statistics(layout: AnalyteLayout, results: list[tuple[datetime, datetime, float]]) -> dict[int, float]:
+def _analyte_statistics(layout: AnalyteLayout, results: list[_Dated], as_of: datetime) -> dict[int, float]:
     columns = layout.columns
     if not results:
-        return {columns[LabStatistic.MISSING]: 1.0} if LabStatistic.MISSING in columns else {}
-    values = [value for _, _, value in results]
+        return {columns[Statistic.MISSING]: 1.0} if Statistic.MISSING in columns else {}
     row: dict[int, float] = {}
     for statistic, column in columns.items():
-        match statistic:
-            case LabStatistic.BINS:
-                for value in values:
-                    cell = column + bisect_right(layout.edges, value)
-                    row[cell] = row.get(cell, 0.0) + 1.0
-            case LabStatistic.LAST:
-                row[column] = max(results)[2]
-            case LabStatistic.MEAN:
-                row[column] = exact_mean(values)
-            case LabStatistic.MIN:
-                row[column] = min(values)
-            case LabStatistic.MAX:
-                row[column] = max(values)
-            case LabStatistic.COUNT:
-                row[column] = float(len(values))
-            case LabStatistic.MISSING:
-                pass
+        if statistic is Statistic.BINS:
+            for _, _, value in results:
+                cell = column + bisect_right(layout.edges, value)
+                row[cell] = row.get(cell, 0.0) + 1.0
+        elif statistic is not Statistic.MISSING:
+            row[column] = _STATISTIC[statistic](results, as_of)
     return row
+
+
+def _slope(results: list[_Dated], _: datetime) -> float:
+    first, last = min(results), max(results)
+    seconds = seconds_between(first[0], last[0])
+    return (last[2] - first[2]) / (float(seconds) / 86400.0) if seconds else 0.0
+
+
+_STATISTIC: Mapping[Statistic, Callable[[list[_Dated], datetime], float]] = {
+    Statistic.LAST: lambda results, _: max(results)[2],
+    Statistic.FIRST: lambda results, _: min(results)[2],
+    Statistic.MEAN: lambda results, _: exact_mean([value for _, _, value in results]),
+    Statistic.MIN: lambda results, _: min(value for _, _, value in results),
+    Statistic.MAX: lambda results, _: max(value for _, _, value in results),
+    Statistic.COUNT: lambda results, _: float(len(results)),
+    Statistic.SLOPE: _slope,
+    Statistic.HOURS_SINCE: lambda results, as_of: float(seconds_between(max(results)[0], as_of)) / 3600.0,
+}

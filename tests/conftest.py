@@ -205,7 +205,7 @@ def bundle_files(feature_spec):
         ),
     }
     manifest = bundles.Manifest(
-        schema_version=1,
+        schema_version=bundles.SCHEMA_VERSION,
         model_id="hematocrit",
         version="1.0.0",
         task=bundles.Task(

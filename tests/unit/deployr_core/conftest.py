@@ -27,6 +27,16 @@ from deployr_core.bundle import (
     describe_part,
 )
 from deployr_core.codes import ICD10CM, LOINC, RXNORM, Code
+from deployr_core.declared import (
+    Analyte,
+    CountKind,
+    EdgeBins,
+    FixedCodes,
+    Grouping,
+    MappedCode,
+    MappedCodes,
+    Statistic,
+)
 from deployr_core.facts import (
     BirthDate,
     Demographics,
@@ -34,22 +44,15 @@ from deployr_core.facts import (
     DiagnosisList,
     Lab,
     Medication,
+    Order,
+    OrderStatus,
     PatientFacts,
+    Procedure,
     Sex,
+    Visit,
+    Vital,
 )
-from deployr_core.features import (
-    AgeGroup,
-    Analyte,
-    CountKind,
-    DiagnosisGroup,
-    EdgeBins,
-    FeatureSpec,
-    FixedCodes,
-    Group,
-    LabGroup,
-    LabStatistic,
-    MedicationGroup,
-)
+from deployr_core.features import AgeGroup, DiagnosisGroup, FeatureSpec, Group, LabGroup, MedicationGroup, VitalGroup
 from deployr_core.layout import layout_of
 from deployr_core.scoring import TreeEnsemble
 from deployr_core.vectorize import FeatureVector, vectorize
@@ -115,6 +118,48 @@ class Make:
             known_at=known_at or at,
         )
 
+    def vital(
+        self,
+        value: float | None = 36.6,
+        *,
+        unit: str = "%",
+        codes: tuple[Code, ...] = (hematocrit,),
+        at: datetime = yesterday,
+        known_at: datetime | None = None,
+    ) -> Vital:
+        return Vital(fact_id=self._fact_id(), codes=codes, at=at, known_at=known_at or at, value=value, unit=unit)
+
+    def procedure(self, *values: str, at: datetime = yesterday, known_at: datetime | None = None) -> Procedure:
+        return Procedure(fact_id=self._fact_id(), codes=self.local(*values), at=at, known_at=known_at or at)
+
+    def order(
+        self,
+        *values: str,
+        at: datetime = yesterday,
+        known_at: datetime | None = None,
+        status: OrderStatus = OrderStatus.OPEN,
+    ) -> Order:
+        return Order(
+            fact_id=self._fact_id(),
+            codes=self.local(*values),
+            at=at,
+            known_at=known_at or at,
+            encounter_id=None,
+            status=status,
+        )
+
+    def visit(self, *values: str, at: datetime = yesterday, known_at: datetime | None = None) -> Visit:
+        return Visit(fact_id=self._fact_id(), codes=self.local(*values), at=at, known_at=known_at or at)
+
+    def local(self, *values: str) -> tuple[Code, ...]:
+        """Give codes of the local system, ``A`` unless told."""
+        return tuple(Code("urn:local", value) for value in values or ("A",))
+
+    def mapping(self, group_of: Mapping[str, str], *, system: str = ICD10CM, name: str = "ccs") -> MappedCodes:
+        """Give a mapping of one system's codes to groups."""
+        codes = tuple(MappedCode(system, code, group) for code, group in group_of.items())
+        return MappedCodes(name=name, sha256="0" * 64, codes=codes)
+
     def patient(
         self,
         *,
@@ -125,10 +170,11 @@ class Make:
         labs: tuple[Lab, ...] = (),
         diagnoses: tuple[Diagnosis, ...] = (),
         medications: tuple[Medication, ...] = (),
+        **more: Any,
     ) -> PatientFacts:
         who = Demographics(birth_date=birth_date, sex=sex, races=races, ethnicities=ethnicities)
         return PatientFacts(
-            patient_id="patient-1", demographics=who, labs=labs, diagnoses=diagnoses, medications=medications
+            patient_id="patient-1", demographics=who, labs=labs, diagnoses=diagnoses, medications=medications, **more
         )
 
     def spec(self, *groups: Group) -> FeatureSpec:
@@ -147,16 +193,25 @@ class Make:
         return LabGroup(
             name="labs",
             analytes=analytes or (self.analyte(35, 47),),
-            statistics=tuple(LabStatistic(name) for name in statistics),
+            statistics=tuple(Statistic(name) for name in statistics),
+            lookback_days=lookback_days,
+        )
+
+    def vital_group(self, *statistics: str, lookback_days: int = 30) -> VitalGroup:
+        return VitalGroup(
+            name="vitals",
+            analytes=(self.analyte(35, 47),),
+            statistics=tuple(Statistic(name) for name in statistics),
             lookback_days=lookback_days,
         )
 
     def diagnosis_group(
         self,
         *codes: str,
-        prefix_length: int | None = None,
+        grouping: Grouping | None = None,
         count: CountKind = CountKind.COUNT,
         systems: tuple[str, ...] = (ICD10CM,),
+        fixed: FixedCodes | None = None,
         recorded_in: tuple[DiagnosisList, ...] = (DiagnosisList.PROBLEM_LIST,),
         lookback_days: int = 30,
     ) -> DiagnosisGroup:
@@ -164,9 +219,9 @@ class Make:
             name="problem_list",
             recorded_in=recorded_in,
             systems=systems,
-            codes=FixedCodes(codes=tuple(Code(systems[0], value) for value in codes or ("I48.0",))),
+            codes=fixed or FixedCodes(codes=tuple(Code(systems[0], value) for value in codes or ("I48.0",))),
             lookback_days=lookback_days,
-            prefix_length=prefix_length,
+            grouping=grouping,
             count=count,
         )
 
@@ -246,7 +301,7 @@ def shipment(make: Make) -> Shipment:
         GOLDEN_FILE: msgspec.json.encode((GoldenVector(indices=(1, 3), values=(1.0, 36.6), score=score),)),
     }
     manifest = Manifest(
-        schema_version=1,
+        schema_version=2,
         model_id="hematocrit",
         version="1.0.0",
         task=Task(

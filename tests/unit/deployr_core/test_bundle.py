@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,17 +11,31 @@ import pytest
 import treelite
 
 from deployr_core.bundle import (
+    CALIBRATION_FILE,
     FEATURES_FILE,
     GOLDEN_FILE,
+    JOBLIB_FILE,
+    LINEAR_FILE,
     MODEL_FILE,
     PARTS,
     Bundle,
     BundleInvalid,
+    GoldenVector,
+    Manifest,
+    ModelFormat,
     check_part,
     describe_part,
     open_bundle,
     parse_manifest,
 )
+from deployr_core.scoring import (
+    IsotonicTable,
+    LinearNumbers,
+    SigmoidTable,
+    calibration_json,
+    logistic,
+)
+from deployr_core.signing import KeyUnusable, sign_manifest, trusted_key, verify_manifest
 
 if TYPE_CHECKING:
     from tests.unit.deployr_core.conftest import Make, Shipment
@@ -239,7 +254,14 @@ def test_the_manifests_bytes_do_not_depend_on_the_order_of_its_parts(shipment: S
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        pytest.param({"schema_version": 2}, "expected schema_version 1, got 2", id="another version"),
+        pytest.param({"schema_version": 1}, "expected schema_version 2, got 1", id="another version"),
+        pytest.param({"model": {"kind": "onnx"}}, "`$.model.kind`", id="unknown kind of model"),
+        pytest.param({"model": {"kind": "joblib"}}, "expected runs_code", id="joblib that claims to be data"),
+        pytest.param({"model": {"runs_code": True}}, "expected runs_code", id="data that claims to run code"),
+        pytest.param({"model": {"kind": "linear"}}, "expected the parts features.json, model.json", id="another file"),
+        pytest.param(
+            {"model": {"kind": "linear", "zero_is_missing": True}}, "of trees only", id="missing values of numbers"
+        ),
         pytest.param({"n_features": "4"}, "`$.n_features`", id="text for a number"),
         pytest.param({"score": "x"}, "unknown field `score`", id="misspelt key"),
         pytest.param({"task": {}}, "`$.task`", id="task without its fields"),
@@ -269,3 +291,243 @@ def test_a_manifest_names_every_part_and_no_other(shipment: Shipment, change: st
 def test_a_manifest_that_is_no_json_object_is_refused(source: bytes) -> None:
     with pytest.raises(BundleInvalid, match=r"manifest.json: "):
         parse_manifest(source)
+
+
+# -- models that are numbers, and calibrations
+
+
+def shipped_as(
+    shipment: Shipment, model: ModelFormat, golden: float, **files: bytes
+) -> tuple[Manifest, dict[str, bytes]]:
+    """Give the shipment with another model; its one golden row is (0, 1, 0, 36.6)."""
+    vector = GoldenVector(indices=(1, 3), values=(1.0, 36.6), score=golden)
+    parts = {
+        FEATURES_FILE: shipment.parts[FEATURES_FILE],
+        **{name.replace("_json", ".json").replace("_joblib", ".joblib"): content for name, content in files.items()},
+        GOLDEN_FILE: msgspec.json.encode((vector,)),
+    }
+    described = {name: describe_part(content) for name, content in parts.items()}
+    return msgspec.structs.replace(shipment.manifest, model=model, parts=described), parts
+
+
+NUMBERS = LinearNumbers(coefficients=(0.0, -1.0, 0.0, 0.25), intercept=1.0, link="logit", scale=(1.0, 2.0, 1.0, 12.2))
+# 1 - 1/2 + 36.6/12.2 · 0.25, where 36.6/12.2 is a little more than 3 in float64.
+MARGIN = 1.0 - 0.5 + (36.6 / 12.2) * 0.25
+
+
+def test_a_linear_model_is_numbers(shipment: Shipment, make: Make) -> None:
+    manifest, parts = shipped_as(shipment, ModelFormat(kind="linear"), logistic(MARGIN), model_json=NUMBERS.to_json())
+    assert set(parts) == {FEATURES_FILE, LINEAR_FILE, GOLDEN_FILE}
+    bundle = open_bundle(manifest.to_json(), parts)
+    assert bundle.model.score(make.vector([0.0, 0.0, 0.0, 0.0])) == logistic(1.0)
+
+
+@pytest.mark.parametrize(
+    ("table", "score"),
+    [
+        (SigmoidTable(a=-2.0, b=0.5), logistic(2.0 * logistic(MARGIN) - 0.5)),
+        (IsotonicTable(thresholds=(0.0, 1.0), values=(0.25, 0.25)), 0.25),
+    ],
+)
+def test_a_calibration_is_applied_after_the_model(shipment: Shipment, table: Any, score: float) -> None:
+    manifest, parts = shipped_as(
+        shipment,
+        ModelFormat(kind="linear"),
+        score,
+        model_json=NUMBERS.to_json(),
+        calibration_json=calibration_json(table),
+    )
+    assert manifest.part_names == (FEATURES_FILE, LINEAR_FILE, CALIBRATION_FILE, GOLDEN_FILE)
+    assert open_bundle(manifest.to_json(), parts).manifest == manifest
+
+
+@pytest.mark.parametrize("name", [LINEAR_FILE, CALIBRATION_FILE])
+def test_one_flipped_bit_in_numbers_is_refused(shipment: Shipment, name: str) -> None:
+    table = calibration_json(IsotonicTable(thresholds=(0.0, 1.0), values=(0.25, 0.25)))
+    manifest, parts = shipped_as(
+        shipment, ModelFormat(kind="linear"), 0.25, model_json=NUMBERS.to_json(), calibration_json=table
+    )
+    parts[name] = parts[name][:-2] + bytes([parts[name][-2] ^ 1]) + parts[name][-1:]
+    with pytest.raises(BundleInvalid, match=f"{name}: expected SHA-256"):
+        open_bundle(manifest.to_json(), parts)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"{}", "`coefficients`"),
+        (b"not json", "as numbers"),
+        (NUMBERS.to_json().replace(b"0.25", b"1e999"), "model.json"),
+        (NUMBERS.to_json().replace(b"-1.0,", b""), "of 4 features, as declared; it has 3|as many scales"),
+        (NUMBERS.to_json().replace(b"12.2", b"0.0"), "scales above 0"),
+        (NUMBERS.to_json().replace(b"logit", b"probit"), "link"),
+    ],
+)
+def test_numbers_that_are_no_linear_model_are_refused(shipment: Shipment, content: bytes, complaint: str) -> None:
+    manifest, parts = shipped_as(shipment, ModelFormat(kind="linear"), 0.5, model_json=content)
+    with pytest.raises(BundleInvalid, match=complaint):
+        open_bundle(manifest.to_json(), parts)
+
+
+# -- models that run code
+
+
+class Half:
+    """An estimator by its interface alone."""
+
+    n_features_in_ = 4
+
+    def predict(self, rows: Any) -> list[float]:
+        return [0.5] * len(rows)
+
+
+@pytest.fixture
+def joblib_bundle(shipment: Shipment) -> tuple[Manifest, dict[str, bytes]]:
+    return shipped_as(shipment, ModelFormat(kind="joblib", runs_code=True), 0.5, model_joblib=b"whatever was pickled")
+
+
+def test_a_model_that_runs_code_is_refused_unless_somebody_loads_it(
+    joblib_bundle: tuple[Manifest, dict[str, bytes]],
+) -> None:
+    manifest, parts = joblib_bundle
+    with pytest.raises(BundleInvalid, match=r"model.joblib: .*runs code.*DEPLOYR_ALLOW_PICKLE=1"):
+        open_bundle(manifest.to_json(), parts)
+    loaded = []
+
+    def load(manifest: Manifest, content: bytes) -> object:
+        loaded.append(content)
+        return Half()
+
+    assert open_bundle(manifest.to_json(), parts, load_pickle=load).model.score
+    assert loaded == [b"whatever was pickled"]
+
+
+@pytest.mark.parametrize("name", [JOBLIB_FILE, FEATURES_FILE, GOLDEN_FILE])
+@pytest.mark.parametrize("change", [lambda c: bytes([c[0] ^ 1]) + c[1:], lambda c: c[:-1], lambda _: b""])
+def test_nothing_is_loaded_that_runs_code_before_every_digest_is_right(
+    joblib_bundle: tuple[Manifest, dict[str, bytes]], name: str, change: Callable[[bytes], bytes]
+) -> None:
+    manifest, parts = joblib_bundle
+
+    def load(manifest: Manifest, content: bytes) -> object:
+        raise ModelWasRead
+
+    with pytest.raises(ModelWasRead):
+        open_bundle(manifest.to_json(), parts, load_pickle=load)
+    with pytest.raises(BundleInvalid, match=f"{name}: expected"):
+        open_bundle(manifest.to_json(), {**parts, name: change(parts[name])}, load_pickle=load)
+
+
+# -- signatures
+
+
+def key_pair(seed: int) -> tuple[bytes, bytes]:
+    """Give a private and a public key as PEM, always the same ones."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    key = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
+    return (
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+    )
+
+
+OURS, THEIRS = key_pair(1), key_pair(2)
+
+
+def test_a_bundle_signed_by_a_trusted_key_says_by_which(shipment: Shipment) -> None:
+    content = shipment.manifest.to_json()
+    keys = (trusted_key(THEIRS[1]), trusted_key(OURS[1]))
+    bundle = open_bundle(content, shipment.parts, signature=sign_manifest(content, OURS[0]), trusted_keys=keys)
+    assert bundle.signed_by == keys[1].key_id
+    # Without a key to check it with, a signature says nothing.
+    assert open_bundle(content, shipment.parts, signature=sign_manifest(content, OURS[0])).signed_by is None
+
+
+def test_signing_twice_gives_the_same_bytes(shipment: Shipment) -> None:
+    content = shipment.manifest.to_json()
+    assert sign_manifest(content, OURS[0]) == sign_manifest(content, OURS[0])
+
+
+def with_fields(content: bytes, **changes: Any) -> bytes:
+    return json.dumps({**json.loads(content), **changes}).encode()
+
+
+def badly_signed(content: bytes) -> dict[str, tuple[bytes | None, str]]:
+    """Give what may lie beside a manifest in place of a trusted signature, and what is said of it."""
+    good, theirs = sign_manifest(content, OURS[0]), sign_manifest(content, THEIRS[0])
+    return {
+        "not signed": (None, "but the bundle is not signed"),
+        "by another key": (theirs, "got one by"),
+        "by another key under the trusted one's name": (
+            with_fields(theirs, key_id=trusted_key(OURS[1]).key_id),
+            "but it is of other bytes",
+        ),
+        "of other bytes": (sign_manifest(content + b" ", OURS[0]), "but it is of other bytes"),
+        "too short": (with_fields(good, signature="AAAA"), "but it is of other bytes"),
+        "empty": (b"", "expected algorithm"),
+        "cut off": (good[:-1], "expected algorithm"),
+        "no algorithm": (with_fields(good, algorithm="none"), "expected algorithm"),
+        "brings its own key": (with_fields(good, key="-----BEGIN PUBLIC KEY-----"), "unknown field"),
+    }
+
+
+@pytest.mark.parametrize("how", badly_signed(b"any manifest"))
+def test_a_bundle_that_is_not_signed_by_a_trusted_key_is_refused_before_the_model_is_read(
+    shipment: Shipment, tripwire: None, how: str
+) -> None:
+    content = shipment.manifest.to_json()
+    signature, complaint = badly_signed(content)[how]
+    with pytest.raises(BundleInvalid, match=rf"manifest.sig: .*{complaint}"):
+        open_bundle(content, shipment.parts, signature=signature, trusted_keys=(trusted_key(OURS[1]),))
+
+
+def test_every_flipped_bit_of_a_signed_manifest_is_noticed(shipment: Shipment) -> None:
+    content = shipment.manifest.to_json()
+    signature, keys = sign_manifest(content, OURS[0]), (trusted_key(OURS[1]),)
+    for place in range(0, len(content), 7):
+        changed = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        with pytest.raises(BundleInvalid, match="of other bytes"):
+            open_bundle(changed, shipment.parts, signature=signature, trusted_keys=keys)
+
+
+def test_the_signature_is_ed25519_of_the_manifests_bytes_themselves() -> None:
+    """RFC 8032, section 7.1, test 2: the one-byte message 72 under this key."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    secret = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
+    pem = Ed25519PrivateKey.from_private_bytes(secret).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    written = msgspec.json.decode(sign_manifest(b"\x72", pem))
+    assert msgspec.convert(written["signature"], bytes, strict=False).hex() == (
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+    )
+
+
+@pytest.mark.parametrize("pem", [b"", b"not a key", OURS[0]])
+def test_only_a_public_key_is_trusted(pem: bytes) -> None:
+    with pytest.raises(KeyUnusable, match="public Ed25519 key"):
+        trusted_key(pem)
+
+
+@pytest.mark.parametrize("pem", [b"", b"not a key", OURS[1]])
+def test_only_a_private_key_signs(pem: bytes) -> None:
+    with pytest.raises(KeyUnusable, match="private Ed25519 key"):
+        sign_manifest(b"", pem)
+
+
+def test_a_key_of_another_kind_is_refused() -> None:
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    public = generate_private_key(SECP256R1()).public_key()
+    with pytest.raises(KeyUnusable):
+        trusted_key(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
+def test_verifying_gives_the_id_of_the_key() -> None:
+    key = trusted_key(OURS[1])
+    assert verify_manifest(b"abc", sign_manifest(b"abc", OURS[0]), (key,)) == key.key_id
+    assert len(key.key_id) == 16

@@ -21,7 +21,10 @@ from deployr_core.facts import (
     Order,
     OrderStatus,
     PatientFacts,
+    Procedure,
     Sex,
+    Visit,
+    Vital,
 )
 
 NOON = datetime(2015, 1, 6, 12, tzinfo=UTC)
@@ -33,6 +36,9 @@ PERSONAL = [
     LAB,
     Diagnosis(**FACT, recorded_in=DiagnosisList.PROBLEM_LIST),
     Medication(**FACT),
+    Vital(**FACT, value=47.11, unit="CANARY-unit"),
+    Procedure(**FACT),
+    Visit(**FACT),
     Order(**FACT, encounter_id="CANARY-encounter", status=OrderStatus.OPEN),
     Encounter(encounter_id="CANARY-id", start=NOON, end=NOON, contact_serial_number="CANARY-csn"),
     BORN,
@@ -185,4 +191,5 @@ def test_a_refused_birth_date_is_not_repeated() -> None:
 def test_nothing_found_is_an_empty_tuple() -> None:
     nothing = PatientFacts(patient_id="p", demographics=Demographics(birth_date=None, sex=Sex.UNKNOWN))
     assert (nothing.labs, nothing.diagnoses, nothing.medications) == ((), (), ())
+    assert (nothing.vitals, nothing.procedures, nothing.orders, nothing.visits) == ((), (), (), ())
     assert (nothing.demographics.races, nothing.demographics.ethnicities) == ((), ())

@@ -12,17 +12,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from deployr_core.codes import ICD9CM, ICD10CM, Code
-from deployr_core.features import (
-    AgeGroup,
-    DeclarationInvalid,
-    EdgeBins,
-    FeatureSpec,
-    FixedCodes,
-    LearnedCodes,
-    QuantileBins,
-    json_schema,
-    parse_feature_spec,
-)
+from deployr_core.declared import EdgeBins, FixedCodes, LearnedCodes, QuantileBins
+from deployr_core.features import AgeGroup, DeclarationInvalid, FeatureSpec, json_schema, parse_feature_spec
 
 SHIPPED = sorted((Path(__file__).parents[3] / "deployr_dev" / "declarations").glob("*.json"))
 
@@ -37,7 +28,7 @@ DIAGNOSES = {
     "systems": [ICD10CM],
     "codes": {"kind": "codes", "codes": [[ICD10CM, "I48"]]},
     "lookback_days": 365,
-    "prefix_length": 3,
+    "grouping": {"kind": "prefix", "length": 3},
     "count": "binary",
 }
 MEDICATIONS = {
@@ -226,24 +217,29 @@ def test_text_and_bytes_read_the_same() -> None:
 
 
 MISTAKES = {
-    "no character of a code": put("diagnoses.prefix_length", 0),
-    "all but the last character": put("diagnoses.prefix_length", -1),
-    "a statistic twice": put("labs.statistics", ["last", "last"]),
-    "a race twice": put("race.categories", ["2106-3", "2106-3"]),
-    "a sex that no patient can have": put("sex.categories", ["femal"]),
-    "a group of 5 characters where codes are cut to 3": put("diagnoses.codes.codes", [[ICD10CM, "I48.0"]]),
-    "a code of a system that does not count": put("diagnoses.codes.codes", [[ICD9CM, "427"]]),
-    "a system twice": put("medications.systems", ["urn:local", "urn:local"]),
-    "a group with a dot": put("diagnoses.codes.codes", [[ICD10CM, "I4."]]),
-    "quantiles of age": put("age.bins", {"kind": "quantiles", "n": 5}),
-    "bins of one label": put("age.bins.edges", [1.0, 1.0000000000000002, 1.0000000000000004]),
+    "no character of a code": (put("diagnoses.grouping.length", 0), "prefix of at least 1 character"),
+    "all but the last character": (put("diagnoses.grouping.length", -1), "prefix of at least 1 character"),
+    "a statistic twice": (put("labs.statistics", ["last", "last"]), "each statistic of 'labs' once"),
+    "a race twice": (put("race.categories", ["2106-3", "2106-3"]), "each category of 'race' once"),
+    "a sex that no patient can have": (put("sex.categories", ["femal"]), "femal"),
+    "a group of 5 characters where codes are cut to 3": (
+        put("diagnoses.codes.codes", [[ICD10CM, "I48.0"]]),
+        "at most 3 characters",
+    ),
+    "a code of a system that does not count": (put("diagnoses.codes.codes", [[ICD9CM, "427"]]), "of its systems"),
+    "a system twice": (put("medications.systems", ["urn:local", "urn:local"]), "each system of 'drugs' once"),
+    "a group with a dot": (put("diagnoses.codes.codes", [[ICD10CM, "I4."]]), "without dots"),
+    "quantiles of age": (put("age.bins", {"kind": "quantiles", "n": 5}), "kind edges in 'age'"),
+    "bins of one label": (put("age.bins.edges", [1.0, 1.0000000000000002, 1.0000000000000004]), "first 12 digits"),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_declaration_that_can_only_be_a_mistake_is_refused(mistake: str) -> None:
-    with pytest.raises(DeclarationInvalid):
-        parse(changed(MISTAKES[mistake]))
+    change, complaint = MISTAKES[mistake]
+    with pytest.raises(DeclarationInvalid) as refused:
+        parse(changed(change))
+    assert complaint in str(refused.value)
 
 
 def test_two_edges_that_read_alike_are_refused() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 import treelite
@@ -12,7 +14,19 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 
-from deployr_core.scoring import ModelUnusable, ScoreInvalid, TreeEnsemble
+from deployr_core.scoring import (
+    Calibrated,
+    EstimatorModel,
+    IsotonicTable,
+    LinearModel,
+    LinearNumbers,
+    ModelUnusable,
+    ScoreInvalid,
+    SigmoidTable,
+    TreeEnsemble,
+    calibration_json,
+    logistic,
+)
 
 if TYPE_CHECKING:
     from tests.unit.deployr_core.conftest import Make
@@ -160,3 +174,242 @@ def test_a_value_too_large_for_float32_is_refused(checkpoint: bytes, make: Make)
         with pytest.raises(ValueError, match="float32"):
             ensemble.score(make.vector([too_large, 0, 0, 0, 0, 0]))
     assert ensemble.score(make.vector([largest, 0, 0, 0, 0, -largest])) >= 0
+
+
+# -- the logistic function
+
+
+@pytest.mark.parametrize(
+    ("margin", "probability"),
+    [
+        (0.0, 0.5),
+        (-0.0, 0.5),
+        (1.0, 0.73105857863000487925),  # 1 / (1 + 1/e), to 20 digits
+        (-1.0, 0.26894142136999512075),
+        (710.0, 1.0),
+        (1e308, 1.0),
+        (-1e308, 0.0),
+        (-800.0, 0.0),
+        (37.0, 1.0 - 2**-53),  # e^-37 is 0.77 of 2^-53: nearer to the float64 below 1 than to 1
+    ],
+)
+def test_the_logistic_function_is_correctly_rounded(margin: float, probability: float) -> None:
+    assert logistic(margin) == probability
+
+
+def test_the_logistic_function_is_within_an_ulp_of_the_c_librarys() -> None:
+    for margin in np.random.default_rng(4).normal(scale=8, size=2000).tolist():
+        assert logistic(margin) == pytest.approx(1.0 / (1.0 + math.exp(-margin)), rel=2**-50, abs=0)
+
+
+# -- linear models
+
+
+def linear(*coefficients: float, intercept: float = 0.0, link: Any = "logit", scale: Any = None) -> LinearModel:
+    numbers = LinearNumbers(coefficients=coefficients, intercept=intercept, link=link, scale=scale)
+    return LinearModel(numbers.to_json(), n_features=len(coefficients))
+
+
+def test_terms_that_cancel_are_added_exactly(make: Make) -> None:
+    """In a float64 sum from left to right 1e16 + 1 - 1e16 would be 0."""
+    assert linear(1e16, 1.0, -1e16).score(make.vector([1, 1, 1])) == logistic(1.0)
+    assert linear(-1e16, 1.0, 1e16).score(make.vector([1, 1, 1])) == logistic(1.0)
+
+
+def test_a_scale_divides_the_feature(make: Make) -> None:
+    assert linear(3.0, 5.0, scale=(2.0, 4.0)).score(make.vector([1.0, 1.0])) == logistic(3 / 2 + 5 / 4)
+
+
+def test_an_absent_feature_adds_nothing(make: Make) -> None:
+    assert linear(3.0, 5.0, intercept=-0.5).score(make.vector([0.0, 0.0])) == logistic(-0.5)
+
+
+@pytest.mark.parametrize(("feature", "probability"), [(0.0, 0.25), (1.0, 0.75), (1.5, 1.0)])
+def test_the_identity_link_gives_the_sum(make: Make, feature: float, probability: float) -> None:
+    assert linear(0.5, intercept=0.25, link="identity").score(make.vector([feature])) == probability
+
+
+@pytest.mark.parametrize("feature", [-1.0, 2.0])
+def test_a_sum_outside_0_to_1_is_no_score_but_a_raw_number(make: Make, feature: float) -> None:
+    model = linear(0.5, intercept=0.25, link="identity")
+    with pytest.raises(ScoreInvalid):
+        model.score(make.vector([feature]))
+    assert model.raw(make.vector([feature])) == 0.5 * feature + 0.25
+
+
+@pytest.mark.parametrize("row", [[1e308, 1e308], [np.inf, 0.0], [np.inf, -np.inf], [np.nan, 1.0]])
+def test_a_sum_that_is_no_number_is_no_score(make: Make, row: list[float]) -> None:
+    with pytest.raises(ScoreInvalid):
+        linear(1e10, 1e10).score(make.vector(row))
+
+
+def test_a_linear_model_refuses_a_row_of_another_width(make: Make) -> None:
+    with pytest.raises(ValueError, match="of 2 features, got 3"):
+        linear(1.0, 1.0).score(make.vector([1, 1, 1]))
+
+
+# -- calibrations
+
+ISOTONIC = IsotonicTable(thresholds=(0.25, 0.5, 1.0), values=(0.0, 0.5, 0.625))
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [(-9.0, 0.0), (0.25, 0.0), (0.375, 0.25), (0.5, 0.5), (0.75, 0.5625), (1.0, 0.625), (9.0, 0.625)],
+)
+def test_an_isotonic_table_is_a_line_through_its_points(raw: float, value: float) -> None:
+    assert ISOTONIC.calibrated(raw) == value
+
+
+def test_an_isotonic_table_of_one_point_is_constant() -> None:
+    table = IsotonicTable(thresholds=(0.5,), values=(0.125,))
+    assert [table.calibrated(raw) for raw in (0.0, 0.5, 1.0)] == [0.125] * 3
+
+
+def test_an_isotonic_table_gives_the_bits_of_scikit_learns() -> None:
+    from sklearn.isotonic import IsotonicRegression
+
+    rng = np.random.default_rng(12)
+    scores = rng.random(800)
+    fitted = IsotonicRegression(out_of_bounds="clip", y_min=0, y_max=1).fit(scores, rng.random(800) < scores**2)
+    table = IsotonicTable(thresholds=tuple(fitted.X_thresholds_.tolist()), values=tuple(fitted.y_thresholds_.tolist()))
+    rows = np.concatenate([rng.random(300) * 1.2 - 0.1, fitted.X_thresholds_])
+    assert bits([table.calibrated(each) for each in rows.tolist()]) == bits(fitted.predict(rows))
+
+
+def test_a_calibration_starts_from_the_raw_number(make: Make) -> None:
+    """The sum is 3, which is no probability; Platt's scaling of it is."""
+    model = linear(3.0, link="identity")
+    assert Calibrated(model, calibration_json(SigmoidTable(a=-1.0, b=1.0))).score(make.vector([1.0])) == logistic(2.0)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"type": "isotonic", "thresholds": [], "values": []},
+        {"type": "isotonic", "thresholds": [0.1, 0.2], "values": [0.1]},
+        {"type": "isotonic", "thresholds": [0.2, 0.1], "values": [0.1, 0.2]},
+        {"type": "isotonic", "thresholds": [0.1, 0.1], "values": [0.1, 0.2]},
+        {"type": "isotonic", "thresholds": [0.1, 0.2], "values": [0.2, 0.1]},
+        {"type": "isotonic", "thresholds": [0.1, 0.2], "values": [0.1, 1.1]},
+        {"type": "sigmoid", "a": 1.0},
+        {"type": "temperature", "t": 1.0},
+        {},
+    ],
+)
+def test_a_table_that_is_no_calibration_is_refused(table: dict[str, Any]) -> None:
+    with pytest.raises(ModelUnusable, match="calibration table"):
+        Calibrated(linear(1.0), msgspec.json.encode(table))
+
+
+# -- estimators that somebody else has loaded
+
+
+class Asked:
+    """An estimator that gives what it is told to."""
+
+    classes_: Any = (0, 1)
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def predict(self, rows: Any) -> Any:
+        raise NotImplementedError
+
+    def predict_proba(self, rows: Any) -> Any:
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+class FlippedClasses(Asked):
+    classes_ = np.array([1, 0])
+
+
+def test_the_positive_column_is_found_by_its_label(make: Make) -> None:
+    assert EstimatorModel(Asked([[0.25, 0.75]]), n_features=1).score(make.vector([1])) == 0.75
+    assert EstimatorModel(FlippedClasses([[0.25, 0.75]]), n_features=1).score(make.vector([1])) == 0.25
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [[0.2, 0.3, 0.5]],
+        [[0.5]],
+        [0.5, 0.5],
+        [[0.5, 0.5], [0.5, 0.5]],
+        [[0.5, np.nan]],
+        [[-0.1, 1.1]],
+        [["a", "b"]],
+        None,
+        RuntimeError("out of memory"),
+        ValueError("needs 7 features"),
+        KeyError("column"),
+        ZeroDivisionError(),
+    ],
+    ids=repr,
+)
+def test_an_estimator_that_gives_no_probability_gives_no_score(make: Make, answer: Any) -> None:
+    with pytest.raises(ScoreInvalid):
+        EstimatorModel(Asked(answer), n_features=1).score(make.vector([1]))
+
+
+@pytest.mark.parametrize("classes", [(), (0,), (0, 1, 2), ("no", "yes"), (-1, 1)])
+def test_labels_other_than_0_and_1_are_refused(classes: Any) -> None:
+    estimator = Asked([[0.5, 0.5]])
+    estimator.classes_ = classes
+    with pytest.raises(ModelUnusable, match="labels 0 and 1"):
+        EstimatorModel(estimator, n_features=1)
+
+
+def test_what_is_no_estimator_is_refused() -> None:
+    with pytest.raises(ModelUnusable, match="predict_proba or predict"):
+        EstimatorModel({"model": "none"}, n_features=1)
+
+
+def test_an_estimator_scores_in_one_job() -> None:
+    from sklearn.pipeline import make_pipeline
+
+    rows, labels = training_rows()
+    pipeline = make_pipeline(RandomForestClassifier(3, n_jobs=2, random_state=1)).fit(rows, labels)
+    EstimatorModel(pipeline, n_features=N_FEATURES)
+    assert pipeline[-1].n_jobs == 1
+
+
+# -- trees of other libraries
+
+
+def test_trees_that_end_in_something_else_are_refused() -> None:
+    from sklearn.ensemble import GradientBoostingClassifier
+
+    rows, _ = training_rows()
+    model = GradientBoostingClassifier(n_estimators=2, random_state=1).fit(rows, np.arange(len(rows)) % 3)
+    with pytest.raises(ModelUnusable, match=r"a probability or a log-odds; .* 'softmax'"):
+        TreeEnsemble(checkpoint_of(model), n_features=N_FEATURES)
+
+
+def test_float64_trees_are_not_rounded(make: Make) -> None:
+    """Two values that float32 takes for one, and histogram boosting cuts between them."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    low, high = 100.0, 100.000001
+    assert np.float32(low) == np.float32(high)
+    model = HistGradientBoostingClassifier(min_samples_leaf=1, max_iter=1, learning_rate=1.0)
+    model.fit(np.array([[low]] * 20 + [[high]] * 20), [False] * 20 + [True] * 20)
+    expected = model.predict_proba([[low], [high]])[:, 1]
+    assert expected[0] < 0.2 < 0.8 < expected[1]
+    exact = TreeEnsemble(checkpoint_of(model), n_features=1, input_type="float64")
+    rounded = TreeEnsemble(checkpoint_of(model), n_features=1)
+    assert [exact.score(make.vector([x])) for x in (low, high)] == pytest.approx(expected.tolist(), rel=1e-15)
+    assert rounded.score(make.vector([low])) == rounded.score(make.vector([high]))
+
+
+def test_float64_trees_take_what_float32_cannot_hold_but_nothing_infinite(make: Make) -> None:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model = HistGradientBoostingClassifier(max_iter=1).fit(*training_rows())
+    exact = TreeEnsemble(checkpoint_of(model), n_features=N_FEATURES, input_type="float64")
+    assert 0 <= exact.score(make.vector([1e39, 0, 0, 0, 0, 0])) <= 1
+    for no_number in (np.inf, np.nan):
+        with pytest.raises(ValueError, match="float64"):
+            exact.score(make.vector([no_number, 0, 0, 0, 0, 0]))

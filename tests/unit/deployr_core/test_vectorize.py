@@ -14,16 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployr_core.codes import ICD9CM, ICD10CM, NDC, OMB_RACE_ETHNICITY, Code
+from deployr_core.declared import CountKind, FixedCodes, LearnedCodes, PrefixGrouping, Statistic
 from deployr_core.facts import BirthDate, DiagnosisList, PatientFacts, Sex
 from deployr_core.features import (
-    CountKind,
     EthnicityGroup,
-    FixedCodes,
     Group,
-    LearnedCodes,
     MedicationGroup,
+    OrderGroup,
+    ProcedureGroup,
     RaceGroup,
     SexGroup,
+    VisitGroup,
 )
 from deployr_core.layout import SpecNotFitted, layout_of
 from deployr_core.vectorize import FeatureVector, exact_mean, vectorize
@@ -39,19 +40,23 @@ WINDOW = timedelta(days=30)
 Dated = Callable[[datetime, datetime], dict[str, float]]
 
 
-@pytest.fixture(params=["labs", "diagnoses", "medications"])
+@pytest.fixture(params=["labs", "vitals", "diagnoses", "medications", "procedures", "orders", "visits"])
 def dated(request: pytest.FixtureRequest, make: Make) -> Dated:
     """Give the features of one fact of each kind, 30 days of look-back, by when it happened and was known."""
+    local = {"systems": ("urn:local",), "codes": FixedCodes(codes=make.local("A")), "lookback_days": 30}
+    make_fact, group = {
+        "labs": (make.lab, make.lab_group("count")),
+        "vitals": (make.vital, make.vital_group("count")),
+        "diagnoses": (make.diagnosis, make.diagnosis_group()),
+        "medications": (make.medication, make.medication_group()),
+        "procedures": (make.procedure, ProcedureGroup(name="procedures", **local)),
+        "orders": (make.order, OrderGroup(name="orders", **local)),
+        "visits": (make.visit, VisitGroup(name="visits", **local)),
+    }[request.param]
 
     def features(at: datetime, known_at: datetime) -> dict[str, float]:
-        when = {"at": at, "known_at": known_at}
-        match request.param:
-            case "labs":
-                return make.row(make.patient(labs=(make.lab(**when),)), make.lab_group("count"))
-            case "diagnoses":
-                return make.row(make.patient(diagnoses=(make.diagnosis(**when),)), make.diagnosis_group())
-            case _:
-                return make.row(make.patient(medications=(make.medication(**when),)), make.medication_group())
+        facts = {request.param: (make_fact(at=at, known_at=known_at),)}
+        return make.row(make.patient(**facts), group)
 
     return features
 
@@ -189,7 +194,7 @@ def test_each_fact_counts_and_binary_only_says_whether_there_was_one(make: Make)
 
 def test_a_fact_with_several_codes_counts_once_for_each_feature(make: Make) -> None:
     facts = make.patient(diagnoses=(make.diagnosis("I48.0", "I48.1", "E11.9", "R99"),))
-    assert make.row(facts, make.diagnosis_group("I48", "E11", prefix_length=3)) == {
+    assert make.row(facts, make.diagnosis_group("I48", "E11", grouping=PrefixGrouping(length=3))) == {
         "problem_list/I48": 1.0,
         "problem_list/E11": 1.0,
     }
@@ -197,7 +202,7 @@ def test_a_fact_with_several_codes_counts_once_for_each_feature(make: Make) -> N
 
 def test_codes_are_grouped_by_prefix_without_dots(make: Make) -> None:
     facts = make.patient(diagnoses=tuple(make.diagnosis(code) for code in ("I48.0", "I480", "I48.20", "I48", "I47.0")))
-    assert make.row(facts, make.diagnosis_group("I480", "I48", prefix_length=4)) == {
+    assert make.row(facts, make.diagnosis_group("I480", "I48", grouping=PrefixGrouping(length=4))) == {
         "problem_list/I480": 2.0,
         "problem_list/I48": 1.0,
     }
@@ -273,7 +278,7 @@ def test_each_statistic_says_what_it_is_called(make: Make) -> None:
 
 
 def test_without_a_result_every_statistic_is_0_but_the_missing_indicator(make: Make) -> None:
-    group = make.lab_group("bins", "last", "mean", "min", "max", "count", "missing")
+    group = make.lab_group(*Statistic)
     assert make.row(make.patient(), group) == {"labs/4544-3/missing": 1.0}
 
 
@@ -405,8 +410,8 @@ def test_any_order_of_the_facts_gives_the_same_bits(make: Make, data: st.DataObj
     diagnoses = data.draw(st.lists(a_diagnosis, max_size=6))
     medications = data.draw(st.lists(a_medication, max_size=6))
     spec = make.spec(
-        make.lab_group("bins", "last", "mean", "min", "max", "count", "missing"),
-        make.diagnosis_group("I48", prefix_length=3),
+        make.lab_group("bins", "last", "first", "slope", "hours_since", "mean", "min", "max", "count", "missing"),
+        make.diagnosis_group("I48", grouping=PrefixGrouping(length=3)),
         make.medication_group("1", "2"),
     )
     in_order = vectorize(
@@ -485,7 +490,7 @@ def test_coverage_of_results_says_what_was_seen_and_what_could_not_be_used(make:
         make.lab(at=AS_OF - WINDOW - BARELY),
     )
     assert coverage(make.patient(labs=labs), make, make.lab_group("last")) == {
-        "labs.results": 5,
+        "labs.results": 7,
         "labs.not_mapped": 2,
         "labs.no_number": 2,
         "labs.unit_not_convertible": 1,
@@ -506,9 +511,11 @@ def test_coverage_of_codes_says_what_was_seen_and_what_is_no_feature(make: Make)
     )
     assert coverage(facts, make, make.diagnosis_group(), make.medication_group()) == {
         "problem_list.facts": 4,
-        "problem_list.not_mapped": 2,
+        "problem_list.not_mapped": 1,
+        "problem_list.not_in_vocabulary": 1,
         "drugs.facts": 1,
-        "drugs.not_mapped": 1,
+        "drugs.not_mapped": 0,
+        "drugs.not_in_vocabulary": 1,
     }
 
 
@@ -520,6 +527,7 @@ def test_coverage_counts_0_where_nothing_was_found(make: Make) -> None:
         "labs.unit_not_convertible": 0,
         "drugs.facts": 0,
         "drugs.not_mapped": 0,
+        "drugs.not_in_vocabulary": 0,
     }
 
 
