@@ -5,18 +5,60 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployr_core.bundle import MANIFEST_FILE, PARTS, Bundle, BundleInvalid, open_bundle
-from deployr_dev.training import TrainedBundle
+from deployr_core.bundle import (
+    CALIBRATION_FILE,
+    FEATURES_FILE,
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    MANIFEST_LIMIT,
+    MODEL_FILES,
+    Bundle,
+    BundleInvalid,
+    Manifest,
+    check_part,
+    check_part_size,
+    checked_manifest,
+    open_bundle,
+)
+from deployr_core.signing import SIGNATURE_FILE, TrustedKey, sign_manifest
+from deployr_dev.models import load_pickle
+from deployr_dev.trained import TrainedBundle
+
+_OURS = {MANIFEST_FILE, SIGNATURE_FILE, FEATURES_FILE, CALIBRATION_FILE, GOLDEN_FILE, *MODEL_FILES.values()}
 
 
 class BundleExists(ValueError):
     """Another bundle, or something else, is already there; nothing was changed."""
 
 
-def write_bundle(trained: TrainedBundle, folder: Path, *, replace: bool = False) -> Bundle:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BundleFiles:
+    """A bundle's files, whole and with the right digests, nothing in them deserialised but the manifest.
+
+    ``signature`` is None where there is none; ``signed_by`` where no trusted key was given. ``others`` names files in
+    the folder that are no part of the bundle: they are never opened.
+    """
+
+    manifest: Manifest
+    manifest_json: bytes = field(repr=False)
+    parts: Mapping[str, bytes] = field(repr=False)
+    signature: bytes | None = field(repr=False)
+    signed_by: str | None
+    others: tuple[str, ...]
+
+
+def write_bundle(
+    trained: TrainedBundle,
+    folder: Path,
+    *,
+    replace: bool = False,
+    allow_pickle: bool = False,
+    private_key_pem: bytes | None = None,
+) -> Bundle:
     """Write a bundle's files into ``folder`` and give the bundle as read back from there.
 
     The files are written beside it, opened and scored as serving will do it, and only then get their name: a crash
@@ -25,18 +67,24 @@ def write_bundle(trained: TrainedBundle, folder: Path, *, replace: bool = False)
     Args:
         trained: what to write.
         folder: the bundle's own folder; its parents are made if need be.
-        replace: puts the bundle in the place of another one. Of anything that is not a bundle, never.
+        replace: puts the bundle in the place of another one. Of anything that is not a bundle, never; a file in the
+            folder that is no part of a bundle makes it something else.
+        allow_pickle: lets a model through that runs code when it is loaded, here and wherever it is deployed.
+        private_key_pem: signs the manifest.
 
     Raises:
+        KeyUnusable: the private key is not an Ed25519 key.
         BundleExists: ``folder`` holds another bundle and ``replace`` is false, or holds something else.
         BundleInvalid: what was written cannot be opened, or does not give its golden scores.
     """
     files = {MANIFEST_FILE: trained.manifest.to_json(), **trained.parts}
+    if private_key_pem is not None:
+        files[SIGNATURE_FILE] = sign_manifest(files[MANIFEST_FILE], private_key_pem)
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else (folder,)):
         if not _is_bundle(folder):
             raise BundleExists(f"{folder}: expected a new folder or a bundle, but something else is there")
         if _holds(folder, files):
-            return read_bundle(folder)
+            return read_bundle(folder, allow_pickle=allow_pickle)
         if not replace:
             raise BundleExists(
                 f"{folder}: another bundle is there; ask for it to be replaced, or choose another folder"
@@ -48,7 +96,7 @@ def write_bundle(trained: TrainedBundle, folder: Path, *, replace: bool = False)
         fresh.mkdir()
         for name, content in files.items():
             _write_durably(fresh / name, content)
-        bundle = read_bundle(fresh)
+        bundle = read_bundle(fresh, allow_pickle=allow_pickle)
         if folder.exists():
             folder.rename(beside / "before")
         fresh.rename(folder)
@@ -59,29 +107,101 @@ def write_bundle(trained: TrainedBundle, folder: Path, *, replace: bool = False)
     return bundle
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, *, allow_pickle: bool = False, trusted_keys: Sequence[TrustedKey] = ()) -> Bundle:
     """Read a bundle and check all that it promises.
+
+    Args:
+        folder: the bundle's own.
+        allow_pickle: loads a model that runs code, once its digest and signature are right.
+        trusted_keys: with any, the bundle must be signed by one of them.
 
     Raises:
         BundleInvalid: a file is missing or not what the manifest says; the message names it.
     """
-    manifest = _read(folder, MANIFEST_FILE)
-    return open_bundle(manifest, {name: _read(folder, name) for name in PARTS})
+    files = read_files(folder, trusted_keys=trusted_keys)
+    return open_bundle(
+        files.manifest_json,
+        files.parts,
+        signature=files.signature,
+        trusted_keys=trusted_keys,
+        load_pickle=load_pickle if allow_pickle else None,
+    )
 
 
-def _read(folder: Path, name: str) -> bytes:
+def read_files(folder: Path, *, trusted_keys: Sequence[TrustedKey] = ()) -> BundleFiles:
+    """Read a bundle's files and check signature, sizes and digests; no model is deserialised.
+
+    Raises:
+        BundleInvalid: a file is missing or not what the manifest says; the message names it.
+    """
+    manifest_json = _read(folder, MANIFEST_FILE, limit=MANIFEST_LIMIT)
+    signed = (folder / SIGNATURE_FILE).exists()
+    signature = _read(folder, SIGNATURE_FILE, limit=MANIFEST_LIMIT) if signed else None
+    manifest, signed_by = checked_manifest(manifest_json, signature=signature, trusted_keys=trusted_keys)
+    parts = {}
+    for name in manifest.part_names:
+        check_part_size(manifest, name, _size(folder, name))
+        parts[name] = _read(folder, name, limit=manifest.parts[name].size)
+        check_part(manifest, name, parts[name])
+    known = {MANIFEST_FILE, SIGNATURE_FILE, *parts}
+    return BundleFiles(
+        manifest=manifest,
+        manifest_json=manifest_json,
+        parts=parts,
+        signature=signature,
+        signed_by=signed_by,
+        others=tuple(sorted(path.name for path in folder.iterdir() if path.name not in known)),
+    )
+
+
+def sign_bundle(folder: Path, private_key_pem: bytes) -> Manifest:
+    """Sign the bundle in a folder, whose digests must be right; an earlier signature is replaced.
+
+    Raises:
+        BundleInvalid: a file is missing or not what the manifest says; nothing was signed.
+        KeyUnusable: the private key is not an Ed25519 key.
+    """
+    files = read_files(folder)
+    signature = sign_manifest(files.manifest_json, private_key_pem)
+    beside = folder / f".{SIGNATURE_FILE}.new"
+    beside.unlink(missing_ok=True)
+    _write_durably(beside, signature)
+    beside.replace(folder / SIGNATURE_FILE)
+    _sync_folder(folder)
+    return files.manifest
+
+
+def _size(folder: Path, name: str) -> int:
     try:
-        return (folder / name).read_bytes()
+        return (folder / name).stat().st_size
     except OSError as error:
-        raise BundleInvalid(f"{folder / name}: cannot be read ({error.strerror})") from None
+        raise _unreadable(folder / name, error) from None
+
+
+def _read(folder: Path, name: str, *, limit: int) -> bytes:
+    try:
+        with (folder / name).open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise _unreadable(folder / name, error) from None
+    if len(content) > limit:
+        raise BundleInvalid(f"{name}: expected at most {limit} bytes")
+    return content
+
+
+def _unreadable(path: Path, error: OSError) -> BundleInvalid:
+    return BundleInvalid(f"{path}: expected in the bundle, but it cannot be read ({error.strerror})")
 
 
 def _is_bundle(folder: Path) -> bool:
-    return folder.is_dir() and {path.name for path in folder.iterdir()} == {MANIFEST_FILE, *PARTS}
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return MANIFEST_FILE in names and names <= _OURS
 
 
 def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
-    return all((folder / name).read_bytes() == content for name, content in files.items())
+    return {path.name for path in folder.iterdir()} == set(files) and all(
+        (folder / name).read_bytes() == content for name, content in files.items()
+    )
 
 
 def _write_durably(path: Path, content: bytes) -> None:

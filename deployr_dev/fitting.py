@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from math import log
 from typing import Protocol
 
 import msgspec
@@ -14,19 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployr_core.codes import Code
-from deployr_core.facts import Diagnosis, Lab, Medication, PatientFacts
-from deployr_core.features import (
-    DiagnosisGroup,
-    EdgeBins,
-    FeatureSpec,
-    FixedCodes,
-    LabGroup,
-    LearnedCodes,
-    MedicationGroup,
-    QuantileBins,
-)
-from deployr_core.layout import grouped_code
+from deployr_core.declared import CountKind, EdgeBins, FixedCodes, LearnedCodes, MappingFile, QuantileBins
+from deployr_core.facts import PatientFacts
+from deployr_core.features import CodeGroup, FeatureSpec, Group, ResultGroup
+from deployr_core.layout import code_groups_of
 from deployr_core.units import canonical_value, conversion_factor
+from deployr_core.vectorize import coded_facts, result_facts
 
 
 def fit(spec: FeatureSpec, patients_with_index_times: Iterable[tuple[PatientFacts, Sequence[datetime]]]) -> FeatureSpec:
@@ -37,13 +31,20 @@ def fit(spec: FeatureSpec, patients_with_index_times: Iterable[tuple[PatientFact
 
     Bin edges are the values at the shares 1/n, 2/n ... of the seen results in the declared unit, each edge once;
     an analyte without any gets a single bin. Codes are those that enough distinct patients have, the most common
-    first and among equals by code.
+    first and among equals by code. Their weights, where the group counts tfidf, are inverse document frequencies over
+    the training rows (see `inverse_document_frequency`).
 
     Args:
         spec: what to learn.
         patients_with_index_times: each training patient once, with the aware index times of their rows. Read once,
             one patient at a time; the order does not matter.
+
+    Raises:
+        ValueError: a mapping file is still to be read.
     """
+    unread = [group.name for group in spec.groups if isinstance(getattr(group, "grouping", None), MappingFile)]
+    if unread:
+        raise ValueError(f"expected the mapping files of {', '.join(unread)} to be read before fitting")
     learners = [_learner(group) for group in spec.groups]
     for facts, index_times in patients_with_index_times:
         ascending = sorted(index_times)
@@ -77,87 +78,97 @@ def most_common(patients_by_code: Counter[Code], wish: LearnedCodes) -> tuple[Co
     return tuple(code for code, _ in enough[: wish.at_most])
 
 
-def is_seen(fact: Lab | Diagnosis | Medication, ascending: Sequence[datetime], lookback: timedelta) -> bool:
-    """True when a row at one of the ``ascending`` index times sees the fact within ``lookback``.
+def inverse_document_frequency(*, rows: int, rows_with_code: int) -> float:
+    """Give ``ln((1 + rows) / (1 + rows_with_code)) + 1``: how much a code tells by being rare; at least 1.
 
-    The first row after it was known is the one whose window reaches back least far past it, so it decides.
+    Source: scikit-learn user guide, "Tf-idf term weighting", ``smooth_idf=True``.
     """
-    after = bisect_right(ascending, max(fact.at, fact.known_at))
-    return after < len(ascending) and ascending[after] <= fact.at + lookback
+    return log((1 + rows) / (1 + rows_with_code)) + 1.0
+
+
+def rows_that_see(at: datetime, known_at: datetime, ascending: Sequence[datetime], lookback: timedelta) -> range:
+    """Give which of the ``ascending`` index times see a fact: those after it was known, up to ``at + lookback``."""
+    first = bisect_right(ascending, max(at, known_at))
+    if first == len(ascending) or ascending[first] - at > lookback:
+        return range(first, first)
+    return range(first, bisect_right(ascending, at + lookback))
 
 
 class _Learner(Protocol):
     """Gathers from one patient after another, then gives the fitted group."""
 
     def see(self, facts: PatientFacts, ascending: Sequence[datetime]) -> None:
-        """Take in a patient with the index times of their rows."""
+        """Take in one patient; ``ascending`` are the index times of their rows."""
 
-    def fitted(self) -> DiagnosisGroup | MedicationGroup | LabGroup:
-        """Give the group with everything learned."""
+    def fitted(self) -> Group:
+        """Give the group with what was learned."""
 
 
-def _learner(group: object) -> _Learner | None:
-    match group:
-        case DiagnosisGroup(codes=LearnedCodes() as wish) | MedicationGroup(codes=LearnedCodes() as wish):
-            return _CodeLearner(group, wish)
-        case LabGroup() if any(isinstance(analyte.bins, QuantileBins) for analyte in group.analytes):
-            return _LabLearner(group)
-        case _:
-            return None
+def _learner(group: Group) -> _Learner | None:
+    if isinstance(group, CodeGroup) and isinstance(group.codes, LearnedCodes):
+        return _CodeLearner(group, group.codes)
+    if isinstance(group, ResultGroup) and any(isinstance(analyte.bins, QuantileBins) for analyte in group.analytes):
+        return _ResultLearner(group)
+    return None
 
 
 class _CodeLearner:
-    def __init__(self, group: DiagnosisGroup | MedicationGroup, wish: LearnedCodes) -> None:
+    def __init__(self, group: CodeGroup, wish: LearnedCodes) -> None:
         self._group = group
         self._wish = wish
-        self._systems = frozenset(group.systems)
-        self._prefix = group.prefix_length if isinstance(group, DiagnosisGroup) else None
+        self._groups = code_groups_of(group)
         self._lookback = timedelta(days=group.lookback_days)
         self._patients_by_code: Counter[Code] = Counter()
+        self._rows_by_code: Counter[Code] = Counter()
+        self._rows = 0
 
     def see(self, facts: PatientFacts, ascending: Sequence[datetime]) -> None:
-        self._patients_by_code.update(
-            {
-                grouped_code(code, self._prefix)
-                for fact in self._facts_of(facts)
-                if is_seen(fact, ascending, self._lookback)
-                for code in fact.codes
-                if code.system in self._systems
-            }
-        )
+        rows_of_code: dict[Code, set[int]] = {}
+        for fact in coded_facts(self._group, facts):
+            rows = rows_that_see(fact.at, fact.known_at, ascending, self._lookback)
+            for code in fact.codes if rows else ():
+                grouped = self._groups.of(code)
+                if grouped is not None:
+                    rows_of_code.setdefault(grouped, set()).update(rows)
+        self._patients_by_code.update(rows_of_code.keys())
+        self._rows_by_code.update({code: len(rows) for code, rows in rows_of_code.items()})
+        self._rows += len(ascending)
 
-    def fitted(self) -> DiagnosisGroup | MedicationGroup:
-        codes = FixedCodes(codes=most_common(self._patients_by_code, self._wish))
-        return msgspec.structs.replace(self._group, codes=codes)
+    def fitted(self) -> CodeGroup:
+        codes = most_common(self._patients_by_code, self._wish)
+        weights: tuple[float, ...] = ()
+        if self._group.count is CountKind.TFIDF:
+            weights = tuple(
+                inverse_document_frequency(rows=self._rows, rows_with_code=self._rows_by_code[code]) for code in codes
+            )
+        return msgspec.structs.replace(self._group, codes=FixedCodes(codes=codes, weights=weights))
 
-    def _facts_of(self, facts: PatientFacts) -> Iterable[Diagnosis | Medication]:
-        if isinstance(self._group, DiagnosisGroup):
-            lists = self._group.recorded_in
-            return (fact for fact in facts.diagnoses if fact.recorded_in in lists)
-        return facts.medications
 
-
-class _LabLearner:
-    def __init__(self, group: LabGroup) -> None:
+class _ResultLearner:
+    def __init__(self, group: ResultGroup) -> None:
         self._group = group
         self._lookback = timedelta(days=group.lookback_days)
-        self._units: dict[Code, str] = {a.key: a.unit for a in group.analytes if isinstance(a.bins, QuantileBins)}
-        self._values: dict[Code, array[float]] = {key: array("d") for key in self._units}
+        wished = [analyte for analyte in group.analytes if isinstance(analyte.bins, QuantileBins)]
+        self._analyte_of = {key: analyte for analyte in wished for key in analyte.keys}
+        self._values: dict[Code, array[float]] = {analyte.key: array("d") for analyte in wished}
 
     def see(self, facts: PatientFacts, ascending: Sequence[datetime]) -> None:
-        for lab in facts.labs:
-            keys = {code for code in lab.codes if code in self._units}
-            if not keys or lab.value is None:
+        for fact in result_facts(self._group, facts):
+            analytes = {
+                self._analyte_of[code].key: self._analyte_of[code] for code in fact.codes if code in self._analyte_of
+            }
+            if not analytes or fact.value is None:
                 continue
-            if not is_seen(lab, ascending, self._lookback):
+            if not rows_that_see(fact.at, fact.known_at, ascending, self._lookback):
                 continue
-            for key in keys:
-                factor = conversion_factor(key, unit=lab.unit, wanted=self._units[key])
-                value = None if factor is None else canonical_value(lab.value, factor)
+            for key, analyte in analytes.items():
+                code = next(code for code in analyte.keys if code in fact.codes)
+                factor = conversion_factor(code, unit=fact.unit, wanted=analyte.unit)
+                value = None if factor is None else canonical_value(fact.value, factor)
                 if value is not None:
                     self._values[key].append(value)
 
-    def fitted(self) -> LabGroup:
+    def fitted(self) -> ResultGroup:
         analytes = tuple(
             msgspec.structs.replace(
                 analyte,

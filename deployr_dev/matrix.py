@@ -1,27 +1,29 @@
-"""The features of many rows by the reference engine, as one sparse matrix."""
+"""The features of many rows as one sparse matrix, and who computes them: by default the reference engine."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deployr_core.facts import PatientFacts
 from deployr_core.features import FeatureSpec
 from deployr_core.layout import layout_of
 from deployr_core.vectorize import FeatureVector, vectorize
-from deployr_dev.cohorts.orders import CohortRow
+from deployr_dev.cohorts.rows import CohortRow, IndexRow
+from deployr_dev.fitting import fit
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
 class PatientSource(Protocol):
-    """What the features need of an extract; `deployr_dev.sources.omop.OmopExtract` has it."""
+    """What the reference engine needs of an extract; `deployr_dev.sources` has it."""
 
     def patients(self, person_ids: Collection[int] | None = None) -> Iterator[PatientFacts]:
         """Give the facts of these persons, one person at a time, ascending by id."""
@@ -40,28 +42,90 @@ class PatientsMissing(ValueError):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureMatrix:
-    """Row ``i`` belongs to row ``i`` of the cohort that was asked for."""
+    """Row ``i`` belongs to row ``i`` of the cohort that was asked for; zeros are left out.
+
+    ``starts``: int64, shape (n_rows + 1,), where each row's features start. ``features``: int32, shape (n_values,),
+    ascending within a row. ``values``: float64, shape (n_values,).
+    """
 
     spec: FeatureSpec
-    vectors: tuple[FeatureVector, ...]
+    starts: NDArray[np.int64]
+    features: NDArray[np.int32] = field(repr=False)
+    values: NDArray[np.float64] = field(repr=False)
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return self.starts.size - 1
+
+    @property
+    def n_features(self) -> int:
+        """How many features the declaration has."""
+        return len(layout_of(self.spec).names)
+
+    @property
+    def vectors(self) -> tuple[FeatureVector, ...]:
+        """The rows as vectors; what the engine could not use of the source is not known here."""
+        return tuple(self.vector(place) for place in range(self.n_rows))
+
+    def vector(self, place: int) -> FeatureVector:
+        """Give one row as a vector."""
+        start, end = self.starts[place], self.starts[place + 1]
+        layout = layout_of(self.spec)
+        return FeatureVector(
+            spec_digest=layout.spec_digest,
+            size=len(layout.names),
+            indices=self.features[start:end],
+            values=self.values[start:end],
+            coverage={},
+        )
+
+    def take(self, places: Sequence[int] | NDArray[np.int64]) -> FeatureMatrix:
+        """Give these rows, in this order."""
+        chosen = np.asarray(places, dtype=np.int64)
+        lengths = np.diff(self.starts)[chosen]
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        cells = np.arange(starts[-1]) + np.repeat(self.starts[:-1][chosen] - starts[:-1], lengths)
+        return FeatureMatrix(spec=self.spec, starts=starts, features=self.features[cells], values=self.values[cells])
 
     def csr(self) -> csr_matrix:
-        """Give the rows as float32, shape (n_rows, n_features): what trees are trained on and scored with."""
+        """Give the rows as float64, shape (n_rows, n_features): what models are trained on and scored with."""
         from scipy.sparse import csr_matrix
 
-        shape = (len(self.vectors), len(layout_of(self.spec).names))
-        starts = np.cumsum([0, *(vector.indices.size for vector in self.vectors)])
-        empty = np.zeros(0)
-        indices = np.concatenate([empty.astype(np.int32), *(vector.indices for vector in self.vectors)])
-        values = np.concatenate([empty, *(vector.values for vector in self.vectors)])
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused in training
-            return csr_matrix((values.astype(np.float32), indices, starts), shape=shape)
+        return csr_matrix((self.values, self.features, self.starts), shape=(self.n_rows, self.n_features))
+
+
+class FeatureEngine(Protocol):
+    """Fits declarations and computes features: the reference engine here, the set engine in the warehouse."""
+
+    def fit(self, declaration: FeatureSpec, rows: Sequence[IndexRow], *, progress: Progress | None) -> FeatureSpec:
+        """Learn from these rows what the declaration leaves open."""
+
+    def matrix(self, spec: FeatureSpec, rows: Sequence[IndexRow], *, progress: Progress | None) -> FeatureMatrix:
+        """Compute the features of each row as of its index time, in the order of the rows."""
+
+
+@dataclass(frozen=True)
+class ReferenceEngine:
+    """Reads patient by patient and computes with `deployr_core.vectorize`: the definition, not the fast way."""
+
+    extract: PatientSource
+
+    def fit(
+        self, declaration: FeatureSpec, rows: Sequence[IndexRow], *, progress: Progress | None = None
+    ) -> FeatureSpec:
+        """See `FeatureEngine.fit`."""
+        return fit(declaration, patients_with_index_times(self.extract, rows, progress=progress))
+
+    def matrix(self, spec: FeatureSpec, rows: Sequence[IndexRow], *, progress: Progress | None = None) -> FeatureMatrix:
+        """See `FeatureEngine.matrix`."""
+        return feature_matrix(self.extract, spec, rows, progress=progress)
 
 
 def feature_matrix(
     extract: PatientSource,
     spec: FeatureSpec,
-    rows: Sequence[CohortRow],
+    rows: Sequence[IndexRow],
     *,
     progress: Progress | None = None,
 ) -> FeatureMatrix:
@@ -87,11 +151,17 @@ def feature_matrix(
             progress(done, len(positions))
     if len(found) != len(rows):
         raise PatientsMissing(f"expected every row's patient in the extract; {len(rows) - len(found)} rows have none")
-    return FeatureMatrix(spec=spec, vectors=tuple(found[position] for position in range(len(rows))))
+    vectors = [found[position] for position in range(len(rows))]
+    return FeatureMatrix(
+        spec=spec,
+        starts=np.cumsum([0, *(vector.indices.size for vector in vectors)], dtype=np.int64),
+        features=np.concatenate([np.zeros(0, dtype=np.int32), *(vector.indices for vector in vectors)]),
+        values=np.concatenate([np.zeros(0), *(vector.values for vector in vectors)]),
+    )
 
 
 def patients_with_index_times(
-    extract: PatientSource, rows: Sequence[CohortRow], *, progress: Progress | None = None
+    extract: PatientSource, rows: Sequence[IndexRow], *, progress: Progress | None = None
 ) -> Iterator[tuple[PatientFacts, tuple[datetime, ...]]]:
     """Give each patient of the rows once, with the index times of their rows, for `deployr_dev.fitting.fit`."""
     positions = _positions_by_person(rows)
@@ -104,15 +174,15 @@ def patients_with_index_times(
 def snapshot_sha256(rows: Sequence[CohortRow], matrix: FeatureMatrix) -> str:
     """Give the SHA-256 over the rows' ids, index times, labels and features, in hex: what exactly was trained on."""
     digest = hashlib.sha256(matrix.spec.digest().encode())
-    for row, vector in zip(rows, matrix.vectors, strict=True):
-        digest.update(f"\n{row.person_id}|{row.order_id}|{row.index_time.isoformat()}|{row.label}|".encode())
-        digest.update(f"{vector.indices.size}|".encode())
-        digest.update(vector.indices.astype("<i4").tobytes())
-        digest.update(vector.values.astype("<f8").tobytes())
+    for row in rows:
+        digest.update(f"\n{row.person_id}|{row.unit_id}|{row.index_time.isoformat()}|{row.label}".encode())
+    for part, kind in ((matrix.starts, "<i8"), (matrix.features, "<i4"), (matrix.values, "<f8")):
+        digest.update(f"\n{part.size}|".encode())
+        digest.update(part.astype(kind).tobytes())
     return digest.hexdigest()
 
 
-def _positions_by_person(rows: Sequence[CohortRow]) -> dict[int, list[int]]:
+def _positions_by_person(rows: Sequence[IndexRow]) -> dict[int, list[int]]:
     positions: dict[int, list[int]] = {}
     for position, row in enumerate(rows):
         positions.setdefault(row.person_id, []).append(position)

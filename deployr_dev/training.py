@@ -1,76 +1,70 @@
-"""From an extract and a task to a trained, measured bundle, all in memory; `deployr_dev.bundles` writes it."""
+"""From an extract and tasks to trained, measured bundles, all in memory; `deployr_dev.bundles` writes them."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import platform
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
-import msgspec
 import numpy as np
 
-from deployr_core.bundle import (
-    FEATURES_FILE,
-    GOLDEN_FILE,
-    MODEL_FILE,
-    PARTS,
-    SCHEMA_VERSION,
-    Estimate,
-    Evaluation,
-    GoldenVector,
-    Manifest,
-    Training,
-    describe_part,
-)
 from deployr_core.features import FeatureSpec
-from deployr_core.layout import layout_of
-from deployr_core.metrics import Interval, NotMeasurable, auroc_interval
-from deployr_core.vectorize import FeatureVector
-from deployr_dev.cohorts.orders import CohortRow, OrderSource, cohort_rows
-from deployr_dev.cohorts.tasks import Task
-from deployr_dev.fitting import fit
-from deployr_dev.forest import Forest, ForestSettings, TrainingImpossible, checked_scores, score_of, train_forest
+from deployr_dev.cohorts.cohort import index_rows, labelled
+from deployr_dev.cohorts.rows import CohortInvalid, CohortRow, IndexRow
+from deployr_dev.cohorts.sources import NotInExtract, OrderSource
+from deployr_dev.cohorts.tasks import Task, group_by_features
+from deployr_dev.estimators import EstimatorChoice, fit_estimator
+from deployr_dev.folds import TrainingImpossible
 from deployr_dev.matrix import (
+    FeatureEngine,
     FeatureMatrix,
     PatientSource,
     Progress,
-    feature_matrix,
-    patients_with_index_times,
-    snapshot_sha256,
+    ReferenceEngine,
 )
+from deployr_dev.models import EstimatorRefused
+from deployr_dev.search import Search
+from deployr_dev.splits import Split, SplitKind, split_rows
+from deployr_dev.trained import TrainedBundle, labels_of, measured_bundle
 
-GOLDEN_VECTORS = 16
-_GOLDEN_DONORS = 64
 MIN_PATIENTS_PER_SIDE = 2
 
 
 class TrainingSource(OrderSource, PatientSource, Protocol):
-    """What training needs of an extract; `deployr_dev.sources.omop.OmopExtract` has it."""
+    """What training needs of an extract; `deployr_dev.sources` has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How models are trained and held to account.
+
+    ``before``: rows count only if they were predicted, and their label was known, before this instant; None takes all.
+    ``held_out_share``: of rows where time separates the sides, of patients where they do; above 0 and below 1. Time
+    holds out the last year instead where there are two. ``search``: goes before the task's own. ``allow_pickle``: also
+    ships models that run code when they are loaded.
+    """
+
+    estimator: EstimatorChoice = field(default_factory=EstimatorChoice)
+    split: SplitKind = SplitKind.TIME_AND_PATIENT
+    seed: int = 0
+    held_out_share: float = 0.3
+    before: datetime | None = None
+    search: Search | None = None
+    allow_pickle: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HeldOutPrediction:
-    """What the model gave for a row of a patient whom it never saw, and what was true."""
+class NotTrained:
+    """A task that the data cannot support, and what they lack."""
 
-    person_id: int = field(repr=False)
-    order_id: str = field(repr=False)
-    index_time: datetime
-    label: float
-    score: float
+    task: str
+    reason: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainedBundle:
-    """A bundle's files as bytes, with what they were made from. ``parts`` are all files but the manifest."""
-
-    manifest: Manifest
-    parts: Mapping[str, bytes]
-    predictions: tuple[HeldOutPrediction, ...] = field(repr=False)
-    spec: FeatureSpec = field(repr=False)
+Steps = Callable[[str], AbstractContextManager[Progress]]
+"""Opens a step of the work under a title, and gives what is told how far it is."""
 
 
 def train_bundle(
@@ -80,152 +74,231 @@ def train_bundle(
     *,
     before: datetime | None = None,
     seed: int = 0,
-    held_out_share: float = 0.3,
-    settings: ForestSettings | None = None,
+    options: TrainingOptions | None = None,
+    engine: FeatureEngine | None = None,
     progress: Progress | None = None,
 ) -> TrainedBundle:
-    """Train a task's model and measure it on patients whom it never saw; the same arguments give the same bytes.
-
-    The declaration is fitted and the forest grown on the training patients' rows alone. The AUROC's interval
-    resamples held-out patients 1,000 times. The scores are those of the checkpoint that is deployed.
+    """Train one task's model and measure it on rows it never saw; the same arguments give the same bytes.
 
     Args:
-        extract: where orders, results and patients come from.
+        extract: where rows, labels and patients come from.
         task: what is predicted.
         declaration: the features, with what is still to be learned.
-        before: rows count only if they were signed, and their label was known, before this instant; None takes
-            all. A patient with rows on both sides of it keeps the earlier ones, as it is in a hospital.
-        seed: of the split, the forest and the bootstrap.
-        held_out_share: of patients, above 0 and below 1.
-        settings: of the forest; None takes the defaults.
+        before: see `TrainingOptions`; replaces that of ``options``.
+        seed: of everything that is drawn; replaces that of ``options``.
+        options: None takes the defaults.
+        engine: computes the features; None takes the reference engine.
         progress: told how many patients were read, of both passes over them.
 
     Raises:
         TrainingImpossible: no labelled row, too few patients on a side, one class only.
-        CohortInvalid: an order there twice.
-        ScoresDiffer: the checkpoint does not score as the forest it was made from.
+        NotInExtract: the extract does not have what the task is about.
+        CohortInvalid: an order or visit there twice.
+        EstimatorRefused: no bundle can carry the model.
+        ScoresDiffer: the shipped model does not score as the one it was made from.
     """
-    rows = usable_rows(cohort_rows(extract, task), before=before)
-    if not rows:
-        when = "" if before is None else f" before {before.isoformat()}"
-        raise TrainingImpossible(f"task {task.name}: expected labelled orders{when}, got none")
-    held_out_patients = held_out({row.person_id for row in rows}, seed=seed, share=held_out_share)
-    train_rows = tuple(row for row in rows if row.person_id not in held_out_patients)
-    test_rows = tuple(row for row in rows if row.person_id in held_out_patients)
-    _check_side(task, "training", train_rows)
-    _check_side(task, "held-out", test_rows)
-
-    fitting, steps = len(_patients(train_rows)), len(_patients(train_rows)) + len(_patients(rows))
-    spec = fit(
-        declaration, patients_with_index_times(extract, train_rows, progress=_shifted(progress, by=0, total=steps))
-    )
-    matrix = feature_matrix(
-        extract, spec, (*train_rows, *test_rows), progress=_shifted(progress, by=fitting, total=steps)
-    )
-    train_matrix = FeatureMatrix(spec=spec, vectors=matrix.vectors[: len(train_rows)])
-    test_matrix = FeatureMatrix(spec=spec, vectors=matrix.vectors[len(train_rows) :])
-
-    forest = train_forest(train_matrix, _labels(train_rows), seed=seed, settings=settings)
-    scores = checked_scores(forest, test_matrix)
-    predictions = tuple(
-        HeldOutPrediction(
-            person_id=row.person_id,
-            order_id=row.order_id,
-            index_time=row.index_time,
-            label=_label(row),
-            score=float(score),
-        )
-        for row, score in zip(test_rows, scores, strict=True)
-    )
-    interval = _measured(task, predictions, seed=seed)
-    parts = {
-        FEATURES_FILE: spec.to_json(),
-        MODEL_FILE: forest.checkpoint,
-        GOLDEN_FILE: msgspec.json.encode(golden_vectors(test_matrix.vectors, score_of(forest, test_matrix), seed=seed)),
-    }
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        model_id=task.name,
-        version=content_version(parts),
-        task=task.for_manifest(),
-        score_name=task.score_name,
-        n_features=len(layout_of(spec).names),
-        spec_sha256=spec.digest(),
-        parts={name: describe_part(content) for name, content in parts.items()},
-        training=_training_record(train_rows, train_matrix, forest),
-        evaluation=Evaluation(
-            rows=len(test_rows),
-            patients=len(_patients(test_rows)),
-            prevalence=float(_labels(test_rows).mean()),
-            auroc=Estimate(value=interval.value, low=interval.low, high=interval.high),
-        ),
-    )
-    return TrainedBundle(manifest=manifest, parts=parts, predictions=predictions, spec=spec)
+    given = replace(options or TrainingOptions(), before=before, seed=seed)
+    rows = _rows(extract, task, given)
+    split = split_rows(rows, kind=given.split, seed=given.seed, held_out_share=given.held_out_share)
+    sides = _sides(extract, task, rows, split, given)
+    shared = _features(engine or ReferenceEngine(extract), declaration, rows, split, [sides], progress)
+    return _trained(task, shared, sides, given)
 
 
-def usable_rows(rows: Sequence[CohortRow], *, before: datetime | None) -> tuple[CohortRow, ...]:
-    """Give the labelled rows that could be trained with at ``before``: signed, and their label known, by then."""
-    return tuple(
-        row
-        for row in rows
-        if row.label is not None
-        and row.label_known_at is not None
-        and (before is None or (row.index_time < before and row.label_known_at < before))
-    )
+def train_tasks(
+    extract: TrainingSource,
+    tasks: Sequence[Task],
+    *,
+    declaration_of: Callable[[str], FeatureSpec],
+    options: TrainingOptions,
+    engine: FeatureEngine | None = None,
+    steps: Steps | None = None,
+) -> Iterator[TrainedBundle | NotTrained]:
+    """Train several tasks, those that share rows and features from one matrix; gives each as it is done.
 
+    A task comes out the same bytes whether it is trained alone or among others: the declaration is fitted on all
+    training rows that the tasks share, labelled or not.
 
-def held_out(person_ids: Collection[int], *, seed: int, share: float) -> frozenset[int]:
-    """Choose the patients to hold out, each by a keyed hash of the id alone.
+    Args:
+        extract: where rows, labels and patients come from.
+        tasks: what is predicted; each name once.
+        declaration_of: gives the declaration of a name.
+        options: how.
+        engine: computes the features; None takes the reference engine.
+        steps: opens a step of the work, for progress bars.
 
-    So a patient keeps their side when others come or go, and ``share`` is only met on average.
+    Yields:
+        In the order of the tasks within each group: the bundle, or what the data lack for it.
 
     Raises:
-        ValueError: ``share`` is not above 0 and below 1.
+        EstimatorInvalid: the estimator is not set as it can be; that concerns every task.
+        ScoresDiffer: as for `train_bundle`.
     """
-    if not 0.0 < share < 1.0:
-        raise ValueError("expected a held_out_share above 0 and below 1")
-    key = f"deployr-split-{seed}".encode()
-
-    def position(person_id: int) -> float:
-        digest = hmac.new(key, str(person_id).encode(), hashlib.sha256).digest()
-        return int.from_bytes(digest[:6]) / 2**48
-
-    return frozenset(person_id for person_id in person_ids if position(person_id) < share)
+    engine, open_step = engine or ReferenceEngine(extract), steps or _silently
+    for group in group_by_features(tasks):
+        yield from _train_group(extract, group, declaration_of, options, engine, open_step)
 
 
-def golden_vectors(
-    vectors: Sequence[FeatureVector], score: Callable[[FeatureVector], float], *, seed: int, count: int = GOLDEN_VECTORS
-) -> tuple[GoldenVector, ...]:
-    """Make rows to test a loaded bundle with, and score them.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Sides:
+    """One task's labelled rows, and the positions of those that it is trained on and measured with."""
 
-    A bundle travels, so no row of it may be a patient's: each feature's value comes from another row, drawn at random.
-    """
-    rng = np.random.default_rng(seed)
-    size = vectors[0].size
-    donors = rng.permutation(len(vectors))[:_GOLDEN_DONORS]
-    dense = np.stack([vectors[place].dense() for place in donors])
-    golden = []
-    for _ in range(count):
-        row = dense[rng.integers(len(donors), size=size), np.arange(size)]
-        indices = np.flatnonzero(row).astype(np.int32)
-        mixed = FeatureVector(
-            spec_digest=vectors[0].spec_digest, size=size, indices=indices, values=row[indices], coverage={}
+    cohort: tuple[CohortRow, ...]
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Shared:
+    """The matrix of all rows that any of the tasks uses; ``place`` finds a row of the cohort in it."""
+
+    matrix: FeatureMatrix
+    place: Mapping[int, int]
+    split: Split
+
+    def of(self, positions: Sequence[int]) -> FeatureMatrix:
+        return self.matrix.take([self.place[position] for position in positions])
+
+
+_REASONS = (TrainingImpossible, NotInExtract, CohortInvalid, EstimatorRefused)
+
+
+def _train_group(
+    extract: TrainingSource,
+    group: Sequence[Task],
+    declaration_of: Callable[[str], FeatureSpec],
+    options: TrainingOptions,
+    engine: FeatureEngine,
+    open_step: Steps,
+) -> Iterator[TrainedBundle | NotTrained]:
+    try:
+        rows = _rows(extract, group[0], options)
+    except _REASONS:
+        yield from (_why_no_rows(extract, task, options) for task in group)
+        return
+    split = split_rows(rows, kind=options.split, seed=options.seed, held_out_share=options.held_out_share)
+    ready: dict[str, _Sides] = {}
+    refused: dict[str, str] = {}
+    for task in group:
+        try:
+            ready[task.name] = _sides(extract, task, rows, split, options)
+        except _REASONS as error:
+            refused[task.name] = _reason(task, error)
+    shared = None
+    if ready:
+        names = ", ".join(ready)
+        with open_step(f"Features for {names if len(ready) < 3 else f'{len(ready)} tasks'}") as tell:
+            declaration = declaration_of(group[0].declaration)
+            shared = _features(engine, declaration, rows, split, list(ready.values()), tell)
+    for task in group:
+        if shared is None or task.name in refused:
+            yield NotTrained(task=task.name, reason=refused[task.name])
+            continue
+        outcome: TrainedBundle | NotTrained
+        with open_step(f"Training {task.name}") as tell:
+            try:
+                outcome = _trained(task, shared, ready[task.name], options)
+            except _REASONS as error:
+                outcome = NotTrained(task=task.name, reason=_reason(task, error))
+            tell(1, 1)
+        yield outcome
+
+
+def _rows(extract: OrderSource, task: Task, options: TrainingOptions) -> tuple[IndexRow, ...]:
+    rows = index_rows(extract, task)
+    if options.before is not None:
+        rows = tuple(row for row in rows if row.index_time < options.before)
+    if not rows:
+        raise TrainingImpossible(f"task {task.name}: expected {task.unit}s to train on{_when(options)}, got none")
+    return rows
+
+
+def _why_no_rows(extract: OrderSource, task: Task, options: TrainingOptions) -> NotTrained:
+    """Say what the data lack for rows that tasks share, in the words of each of them."""
+    try:
+        _rows(extract, task, options)
+    except _REASONS as error:
+        return NotTrained(task=task.name, reason=_reason(task, error))
+    raise CohortInvalid(f"task {task.name}: expected the same rows each time they are read")
+
+
+def _sides(
+    extract: OrderSource, task: Task, rows: Sequence[IndexRow], split: Split, options: TrainingOptions
+) -> _Sides:
+    """Label the task's rows and check that both sides can carry a model, before any feature is computed."""
+    cohort = labelled(extract, task, rows)
+    if not any(is_known(row, before=options.before) for row in cohort):
+        raise TrainingImpossible(
+            f"task {task.name}: expected labelled {task.unit}s{_when(options)}, got none: {_why_not(cohort)}"
         )
-        golden.append(
-            GoldenVector(
-                indices=tuple(indices.tolist()), values=tuple(mixed.values.tolist()), score=float(score(mixed))
-            )
+    ends = [instant for instant in (options.before, split.cutoff) if instant is not None]
+    sides = _Sides(
+        cohort=cohort,
+        train=tuple(i for i in split.train if is_known(cohort[i], before=min(ends, default=None))),
+        test=tuple(i for i in split.test if is_known(cohort[i], before=options.before)),
+    )
+    _check_side(task, split, "training", [cohort[i] for i in sides.train])
+    _check_side(task, split, "held-out", [cohort[i] for i in sides.test])
+    return sides
+
+
+def is_known(row: CohortRow, *, before: datetime | None) -> bool:
+    """True when the row has a label, and anybody could have known it before that instant."""
+    if row.label is None or row.label_known_at is None:
+        return False
+    return before is None or row.label_known_at < before
+
+
+def _features(
+    engine: FeatureEngine,
+    declaration: FeatureSpec,
+    rows: Sequence[IndexRow],
+    split: Split,
+    sides: Sequence[_Sides],
+    progress: Progress | None,
+) -> _Shared:
+    train_rows = [rows[i] for i in split.train]
+    used = sorted({i for side in sides for i in (*side.train, *side.test)})
+    used_rows = [rows[i] for i in used]
+    fitting = len(_patients(train_rows))
+    steps = fitting + len(_patients(used_rows))
+    spec = engine.fit(declaration, train_rows, progress=_shifted(progress, by=0, total=steps))
+    matrix = engine.matrix(spec, used_rows, progress=_shifted(progress, by=fitting, total=steps))
+    return _Shared(matrix=matrix, place={position: place for place, position in enumerate(used)}, split=split)
+
+
+def _trained(task: Task, shared: _Shared, sides: _Sides, options: TrainingOptions) -> TrainedBundle:
+    train_rows, test_rows = ([sides.cohort[i] for i in side] for side in (sides.train, sides.test))
+    train_matrix, test_matrix = shared.of(sides.train), shared.of(sides.test)
+    try:
+        fitted = fit_estimator(
+            options.estimator,
+            train_matrix.csr(),
+            labels_of(train_rows),
+            np.array([row.person_id for row in train_rows], dtype=np.int64),
+            seed=options.seed,
+            search=options.search or task.search,
         )
-    return tuple(golden)
+    except TrainingImpossible as error:
+        raise TrainingImpossible(f"task {task.name}: {error}") from error
+    return measured_bundle(
+        task,
+        fitted,
+        train_rows=train_rows,
+        train_matrix=train_matrix,
+        test_rows=test_rows,
+        test_matrix=test_matrix,
+        split=shared.split,
+        seed=options.seed,
+        allow_pickle=options.allow_pickle,
+    )
 
 
-def content_version(parts: Mapping[str, bytes]) -> str:
-    """Name a bundle by what is in it: 12 hex digits of the SHA-256 over its parts, in their fixed order."""
-    digest = hashlib.sha256()
-    for name in PARTS:
-        digest.update(f"{name} {len(parts[name])}\n".encode())
-        digest.update(parts[name])
-    return digest.hexdigest()[:12]
+def _silently(_title: str) -> AbstractContextManager[Progress]:
+    def tell(_done: int, _total: int, /) -> None:
+        pass
+
+    return nullcontext(tell)
 
 
 def _shifted(progress: Progress | None, *, by: int, total: int) -> Progress | None:
@@ -239,62 +312,33 @@ def _shifted(progress: Progress | None, *, by: int, total: int) -> Progress | No
     return tell
 
 
-def _patients(rows: Sequence[CohortRow]) -> set[int]:
+def _patients(rows: Sequence[IndexRow]) -> set[int]:
     return {row.person_id for row in rows}
 
 
-def _label(row: CohortRow) -> float:
-    if row.label is None:
-        raise ValueError("expected a labelled row")
-    return row.label
+def _reason(task: Task, error: BaseException) -> str:
+    return str(error).removeprefix(f"task {task.name}: ")
 
 
-def _labels(rows: Sequence[CohortRow]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.array([_label(row) for row in rows], dtype=np.float64)
+def _when(options: TrainingOptions) -> str:
+    return "" if options.before is None else f" before {options.before.isoformat()}"
 
 
-def _check_side(task: Task, side: str, rows: Sequence[CohortRow]) -> None:
+def _why_not(cohort: Sequence[CohortRow]) -> str:
+    reasons = ["a label known too late" if row.unlabelled is None else row.unlabelled.value for row in cohort]
+    return ", ".join(f"{reasons.count(reason)} with {reason}" for reason in sorted(set(reasons)))
+
+
+def _check_side(task: Task, split: Split, side: str, rows: Sequence[CohortRow]) -> None:
     patients = len(_patients(rows))
     if patients < MIN_PATIENTS_PER_SIDE:
         raise TrainingImpossible(
-            f"task {task.name}: expected at least {MIN_PATIENTS_PER_SIDE} {side} patients with labelled orders,"
-            f" got {patients}"
+            f"task {task.name}: expected at least {MIN_PATIENTS_PER_SIDE} {side} patients with labelled {task.unit}s,"
+            f" got {patients} (split by {split.kind}; another split may leave more)"
         )
     labels = {row.label for row in rows}
     if len(labels) < 2:
         raise TrainingImpossible(
-            f"task {task.name}: expected {side} orders of both classes, but all {len(rows)} are labelled"
+            f"task {task.name}: expected {side} {task.unit}s of both classes, but all {len(rows)} are labelled"
             f" {labels.pop():g}"
         )
-
-
-def _measured(task: Task, predictions: Sequence[HeldOutPrediction], *, seed: int) -> Interval:
-    try:
-        return auroc_interval(
-            np.array([row.label for row in predictions]),
-            np.array([row.score for row in predictions]),
-            np.array([row.person_id for row in predictions], dtype=np.int64),
-            rng=np.random.default_rng(seed),
-        )
-    except NotMeasurable as error:
-        raise TrainingImpossible(f"task {task.name}: the held-out patients cannot carry an AUROC: {error}") from error
-
-
-def _training_record(rows: Sequence[CohortRow], matrix: FeatureMatrix, forest: Forest) -> Training:
-    import sklearn
-    import treelite
-
-    return Training(
-        estimator=type(forest.estimator).__name__,
-        parameters=forest.parameters,
-        rows=len(rows),
-        patients=len(_patients(rows)),
-        prevalence=float(_labels(rows).mean()),
-        snapshot_sha256=snapshot_sha256(rows, matrix),
-        library_versions={
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-            "scikit-learn": sklearn.__version__,
-            "treelite": treelite.__version__,
-        },
-    )

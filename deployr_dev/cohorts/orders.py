@@ -1,87 +1,78 @@
-"""The rows of a task: one per order, with its index time and its label."""
+"""Rows that are orders, and labels that are results."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from enum import StrEnum
-from typing import Protocol
+from collections.abc import Sequence
 
 from deployr_core.facts import Lab
 from deployr_core.labels import LabComponentRule, is_abnormal
+from deployr_dev.cohorts.rows import CohortRow, IndexRow, Unlabelled, with_label, without_label
+from deployr_dev.cohorts.sources import NotInExtract, Order, OrderSource, visit_source_of
 from deployr_dev.cohorts.tasks import Task
-from deployr_dev.sources.omop import LabOrder
 
 
-class CohortInvalid(ValueError):
-    """The rows cannot be what the task says; the message says in what way."""
-
-
-class Unlabelled(StrEnum):
-    """Why an order has no label."""
-
-    NO_RESULT = "no result with a number"
-    NO_RANGE = "a result without a reference range"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CohortRow:
-    """One order. ``label`` is 1.0, 0.0 or None, and then ``unlabelled`` says why.
-
-    ``label_known_at``: when the label's result was released, so from when on anybody could train with it.
-    """
-
-    person_id: int = field(repr=False)
-    order_id: str = field(repr=False)
-    visit_occurrence_id: int | None = field(repr=False)
-    index_time: datetime
-    label: float | None
-    label_known_at: datetime | None
-    unlabelled: Unlabelled | None
-
-
-class OrderSource(Protocol):
-    """What a cohort needs of an extract; `deployr_dev.sources.omop.OmopExtract` has it."""
-
-    def lab_orders(self, panels: Sequence[str]) -> Iterator[LabOrder]:
-        """Give the orders for these panels, by person id."""
-
-    def results_of(self, components: Sequence[str]) -> Iterator[tuple[int, Lab]]:
-        """Give the results of these tests with their person ids, by person id."""
-
-
-def cohort_rows(extract: OrderSource, task: Task) -> tuple[CohortRow, ...]:
-    """Give every order of the task, labelled or not, by person id, index time and order id.
-
-    The label is decided by `deployr_core.labels.LabComponentRule`, which also decides the labels observed in service.
+def order_rows(extract: OrderSource, task: Task) -> list[IndexRow]:
+    """Give one row per order of the task's panels, whatever becomes of it; age and sampling are not looked at yet.
 
     Raises:
-        CohortInvalid: a person has the same order twice.
+        NotInExtract: the extract has no such order, or no visits where the task asks for their class or length.
+    """
+    orders = list(extract.lab_orders(task.panels))
+    if not orders:
+        raise NotInExtract(
+            f"expected orders for the panels {', '.join(task.panels)} (LOINC), got none; {_results(extract, task)}"
+        )
+    if task.inclusion.visit_classes:
+        orders = _of_visits(extract, task, orders)
+    return [
+        IndexRow(
+            person_id=order.person_id,
+            unit_id=order.order_id,
+            visit_id=None if order.visit_occurrence_id is None else str(order.visit_occurrence_id),
+            index_time=order.ordered_at,
+        )
+        for order in orders
+    ]
+
+
+def result_labels(extract: OrderSource, task: Task, rows: Sequence[IndexRow]) -> tuple[CohortRow, ...]:
+    """Label orders by their results.
+
+    `deployr_core.labels.LabComponentRule` decides, which also decides the labels observed in service.
+
+    Raises:
+        NotInExtract: the extract has no result of the task's components.
     """
     results: dict[int, list[Lab]] = defaultdict(list)
     for person_id, lab in extract.results_of(task.components):
         results[person_id].append(lab)
+    if rows and not results:
+        raise NotInExtract(f"expected results of {', '.join(task.components)} (LOINC), got none")
     rule = task.label_rule()
-    rows = [_row(order, results.get(order.person_id, ()), rule) for order in extract.lab_orders(task.panels)]
-    if len({(row.person_id, row.order_id) for row in rows}) != len(rows):
-        raise CohortInvalid(f"task {task.name}: expected each order of a person once, got some twice")
-    return tuple(sorted(rows, key=lambda row: (row.person_id, row.index_time, row.order_id)))
+    return tuple(_labelled(row, results.get(row.person_id, ()), rule) for row in rows)
 
 
-def _row(order: LabOrder, labs: Sequence[Lab], rule: LabComponentRule) -> CohortRow:
-    result = rule.deciding_result(labs, as_of=order.ordered_at, order_id=order.order_id)
+def _results(extract: OrderSource, task: Task) -> str:
+    """Say what there is to label orders with."""
+    held = [is_abnormal(lab) is not None for _, lab in extract.results_of(task.components)]
+    return f"of {len(held):,} results of {', '.join(task.components)}, {sum(held):,} have a reference range or a flag"
+
+
+def _labelled(row: IndexRow, labs: Sequence[Lab], rule: LabComponentRule) -> CohortRow:
+    result = rule.deciding_result(labs, as_of=row.index_time, order_id=row.unit_id)
     abnormal = None if result is None else is_abnormal(result)
-    unlabelled = None
-    if abnormal is None:
-        unlabelled = Unlabelled.NO_RESULT if result is None or result.value is None else Unlabelled.NO_RANGE
-    return CohortRow(
-        person_id=order.person_id,
-        order_id=order.order_id,
-        visit_occurrence_id=order.visit_occurrence_id,
-        index_time=order.ordered_at,
-        label=None if abnormal is None else float(abnormal),
-        label_known_at=None if result is None or abnormal is None else result.known_at,
-        unlabelled=unlabelled,
-    )
+    if result is not None and abnormal is not None:
+        return with_label(row, float(abnormal), result.known_at)
+    return without_label(row, Unlabelled.NO_RESULT if result is None or result.value is None else Unlabelled.NO_RANGE)
+
+
+def _of_visits(extract: OrderSource, task: Task, orders: Sequence[Order]) -> list[Order]:
+    """Keep the orders that were written in a visit of the task's classes; of what came of it nothing is looked at."""
+    wanted = set(task.inclusion.visit_classes)
+    visits = {
+        (visit.person_id, visit.visit_id)
+        for visit in visit_source_of(extract).visits()
+        if not wanted.isdisjoint(visit.classes)
+    }
+    return [order for order in orders if (order.person_id, str(order.visit_occurrence_id)) in visits]

@@ -1,110 +1,165 @@
-"""A task: what is predicted, about which orders, and what counts as the outcome; one JSON file each."""
+"""A task: what is predicted, about which orders or visits, and what counts as the outcome; one YAML file each."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-
-import msgspec
+from types import MappingProxyType
 
 from deployr_core.bundle import MODEL_ID, SCORE_NAME
 from deployr_core.bundle import Task as BundleTask
 from deployr_core.labels import LabComponentRule
+from deployr_dev.cohorts.observable import check_observable
+from deployr_dev.cohorts.rules import (
+    LONGEST_HOURS,
+    AllRows,
+    Declared,
+    IcuTransfer,
+    Inclusion,
+    IndexTime,
+    InHospitalMortality,
+    LabComponent,
+    LabelRule,
+    LongStay,
+    Period,
+    Readmission,
+    Sampling,
+    Unit,
+)
+from deployr_dev.search import Search
+from deployr_dev.yaml_files import FileInvalid, read_yaml
 
-SCHEMA_VERSION = 1
-_LOINC_CODE = re.compile(r"\d{1,7}-\d\Z", re.ASCII)
-_SHIPPED = Path(__file__).parent
+SCHEMA_VERSION = 2
+_SHIPPED = Path(__file__).parent / "tasks"
+_CBC = ("hematocrit", "hemoglobin", "wbc", "platelets")
+_METABOLIC = ("albumin", "bun", "calcium", "co2", "creatinine", "potassium", "sodium")
+TASK_GROUPS = MappingProxyType({"paper12": (*_CBC, *_METABOLIC, "magnesium")})
+"""Tasks that are trained together. ``paper12``: Corbin et al. (2023), doi:10.1093/jamia/ocad114, Table 2."""
 
 
 class TaskInvalid(ValueError):
     """The task file does not say what it must; the message names the file and the key."""
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One prediction task over laboratory orders.
+class Task(Declared, frozen=True, kw_only=True):
+    """One prediction task.
 
-    The unit is one order for any of ``panels``, its index time is when it was signed. The label is 1.0 when the
-    result of ``components`` is outside the reference range that came with it, ends included being normal. Several
-    components are alternatives, the first one preferred.
-
-    ``label_window_hours``: how long after the index time the result may be released, the end excluded. A result
-    that names the order answers it; without such a link the first specimen taken from the index time on does.
-    ``score_name``: what the EMR's score column is called. ``declaration``: the shipped features it starts from.
-    ``observable_at_inference``: why the inclusion needs nothing that is known only after the index time. A cohort
-    that is picked by its future, such as orders that got a result, is no cohort of the clinic.
+    ``meaning``: what a label of 1 means, in words. ``score_name``: what the EMR's score column is called.
+    ``declaration``: the shipped features that it starts from. ``observable_at_inference``: why the inclusion needs
+    nothing that is known only after the index time; that it uses no such key is checked. ``search``: which settings of
+    the estimator are tried, if any.
 
     Raises:
         ValueError: a value that cannot be; the message says what was expected.
+        FaultyCohort: rows picked by their future.
     """
 
     schema_version: int
     name: str
-    unit: str
-    index_time: str
-    label: str
     score_name: str
-    panels: tuple[str, ...]
-    components: tuple[str, ...]
-    label_window_hours: int
-    observable_at_inference: str
     declaration: str
+    unit: Unit
+    index_time: IndexTime
+    inclusion: Inclusion
+    label: LabelRule
+    meaning: str
+    observable_at_inference: str
+    sampling: Sampling = AllRows()
+    period: Period = Period()
+    search: Search | None = None
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"expected schema_version {SCHEMA_VERSION}, got {self.schema_version}")
-        if not MODEL_ID.match(self.name):
-            raise ValueError(f"expected a name of lower-case letters, digits and hyphens, got {self.name!r}")
+        if not MODEL_ID.match(self.model_id):
+            raise ValueError(f"expected a name of lower-case letters, digits, _ and -, got {self.name!r}")
         if not SCORE_NAME.match(self.score_name):
             raise ValueError("expected a score_name of capitals, digits and underscores, such as HEMATOCRIT_ABNORMAL")
-        for key in ("unit", "index_time", "label", "declaration"):
+        for key in ("meaning", "declaration"):
             if not getattr(self, key).strip():
                 raise ValueError(f"expected {key} to say something")
         if not self.observable_at_inference.strip():
             raise ValueError(
                 "expected observable_at_inference to say why the inclusion needs nothing from after the index time"
             )
-        for key in ("panels", "components"):
-            codes = getattr(self, key)
-            if not codes or len(set(codes)) != len(codes) or not all(_LOINC_CODE.match(code) for code in codes):
-                raise ValueError(f"expected {key} to be LOINC codes such as 4544-3, at least one, each once")
-        if not 1 <= self.label_window_hours <= 24 * 366:
-            raise ValueError("expected label_window_hours from 1 to 8784")
+        check_observable(self.unit, self.index_time, self.inclusion, self.label)
+
+    @property
+    def model_id(self) -> str:
+        """What the model is called in URLs, where underscores are not allowed."""
+        return self.name.replace("_", "-")
+
+    @property
+    def panels(self) -> tuple[str, ...]:
+        """The LOINC codes of the orders that are rows; empty where the unit is a visit."""
+        return self.inclusion.panels
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The LOINC codes of the result that decides the label; empty where no result does."""
+        return self.label.components if isinstance(self.label, LabComponent) else ()
 
     def label_rule(self) -> LabComponentRule:
-        """Give the rule that decides which result answers an order, the same in training and in service."""
-        return LabComponentRule(components=self.components, window=timedelta(hours=self.label_window_hours))
+        """Give the rule that decides which result answers an order, the same in training and in service.
+
+        Raises:
+            ValueError: no result decides this task's label.
+        """
+        if not isinstance(self.label, LabComponent):
+            raise ValueError(f"task {self.name}: expected a lab-component label")  # noqa: TRY004 — about the file
+        return LabComponentRule(components=self.label.components, window=timedelta(hours=self.label.window_hours))
+
+    def shares_features_with(self, other: Task) -> bool:
+        """True when both have the same rows and features, so that one matrix serves both."""
+        return self._rows_and_features() == other._rows_and_features()
 
     def for_manifest(self) -> BundleTask:
-        """Give what the bundle's manifest says of the task."""
+        """Give what the bundle's manifest says of the task.
+
+        ``label_window_hours`` of a label without a horizon of its own is the longest that a task file allows.
+        """
         return BundleTask(
             name=self.name,
-            unit=self.unit,
-            index_time=self.index_time,
-            label=self.label,
+            unit=self._unit_in_words(),
+            index_time=str(self.index_time),
+            label=" ".join(self.meaning.split()),
             components=self.components,
             panels=self.panels,
-            label_window_hours=self.label_window_hours,
+            label_window_hours=_window_hours(self.label),
         )
+
+    def _rows_and_features(self) -> tuple[object, ...]:
+        return (self.unit, self.index_time, self.inclusion, self.sampling, self.period, self.declaration, self._icu())
+
+    def _icu(self) -> tuple[str, ...]:
+        """Give the classes whose patients are no rows."""
+        return self.label.icu_classes if isinstance(self.label, IcuTransfer) else ()
+
+    def _unit_in_words(self) -> str:
+        classes = f" of class {', '.join(self.inclusion.visit_classes)}" if self.inclusion.visit_classes else ""
+        if self.unit is Unit.ORDER:
+            during = f", during a visit{classes}" if classes else ""
+            return f"one order for a panel of {', '.join(self.panels)} (LOINC){during}"
+        return f"one visit{classes}"
 
 
 def load_task(path: Path) -> Task:
     """Read a task file.
 
     Raises:
-        TaskInvalid: cannot be read, not JSON, a key missing, misspelt or of the wrong type, or a value that cannot be.
+        TaskInvalid: cannot be read, not YAML, a key missing, misspelt or of the wrong type, a value that cannot be, or
+            rows that are picked by their future.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Task)
-    except OSError as error:
-        raise TaskInvalid(f"{path}: cannot be read ({error.strerror})") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise TaskInvalid(f"{path}: {error}") from None
+        return read_yaml(path, Task)
+    except FileInvalid as error:
+        raise TaskInvalid(str(error)) from None
 
 
 def shipped_task_names() -> tuple[str, ...]:
     """Name the shipped tasks."""
-    return tuple(sorted(file.stem for file in _SHIPPED.glob("*.json")))
+    return tuple(sorted(file.stem for file in _SHIPPED.glob("*.yaml")))
 
 
 def shipped_task(name: str) -> Task:
@@ -115,4 +170,26 @@ def shipped_task(name: str) -> Task:
     """
     if name not in shipped_task_names():
         raise TaskInvalid(f"expected a shipped task ({', '.join(shipped_task_names())}), got {name!r}")
-    return load_task(_SHIPPED / f"{name}.json")
+    return load_task(_SHIPPED / f"{name}.yaml")
+
+
+def group_by_features(tasks: Sequence[Task]) -> tuple[tuple[Task, ...], ...]:
+    """Put tasks together that one feature matrix serves, in the order in which they come."""
+    groups: list[list[Task]] = []
+    for task in tasks:
+        home = next((group for group in groups if group[0].shares_features_with(task)), None)
+        if home is None:
+            groups.append([task])
+        else:
+            home.append(task)
+    return tuple(tuple(group) for group in groups)
+
+
+def _window_hours(label: LabelRule) -> int:
+    match label:
+        case LabComponent(window_hours=hours) | IcuTransfer(hours=hours):
+            return hours
+        case LongStay(days=days) | Readmission(days=days):
+            return days * 24
+        case InHospitalMortality():
+            return LONGEST_HOURS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from deployr_core.features import DeclarationInvalid, FeatureSpec, parse_feature_spec
+from deployr_dev.groupings import MappingFileInvalid, resolve_mappings
 
 _SHIPPED = Path(__file__).parent
 
@@ -16,9 +17,11 @@ def load_declaration(path: Path) -> FeatureSpec:
         DeclarationInvalid: cannot be read, not JSON, or not a declaration; the message names the file and the place.
     """
     try:
-        return parse_feature_spec(path.read_bytes())
+        return resolve_mappings(parse_feature_spec(path.read_bytes()), beside=path.parent)
     except OSError as error:
         raise DeclarationInvalid(f"{path}: cannot be read ({error.strerror})") from None
+    except MappingFileInvalid as error:
+        raise DeclarationInvalid(f"{path}: {error}") from None
     except DeclarationInvalid as error:
         raise DeclarationInvalid(f"{path}: {error}") from None
 

@@ -1,260 +1,218 @@
-"""The tables of an extract on DuckDB: found, checked and typed before anybody works with them.
-
-Every CSV column is read as text and converted here, because DuckDB's own conversions are too kind: it reads
-``1.5`` into an integer as 2 and drops the ``-05:00`` of a time without a word (both seen with 2.0).
-"""
+"""The files of an extract: which table each one is, and whether it has the columns that are read."""
 
 from __future__ import annotations
 
 import csv
 import gzip
-import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from deployr_dev.sources.kinds import AWARE
+from deployr_dev.sources.mapping import TableSpec
 
 if TYPE_CHECKING:
     import duckdb
 
-ENDINGS = (".csv", ".csv.gz", ".parquet")
-_BAD_VALUE = re.compile(r"deployr-column:(\w+)")
+ENDINGS = (".csv", ".csv.gz", ".parquet", ".xlsx")
+_WHOLE_FOLDER = "*.parquet"
 
 
 class ExtractInvalid(ValueError):
-    """The extract is not what was expected; the message names the folder, the table and the column, never a value."""
+    """The extract is not what was expected; the message names the folder, the table and the column, never a value.
 
+    ``faults``: each thing that is wrong, on its own.
+    """
 
-class Kind(Enum):
-    """What a column holds; the text says it in messages."""
-
-    KEY = "a whole number in every row"
-    INTEGER = "a whole number"
-    NUMBER = "a number"
-    TEXT = "text"
-    DATE = "a date such as 2015-01-06"
-    DATETIME = "a date and time without a zone, such as 2015-01-06 20:55:00"
-
-
-Columns = Mapping[str, Kind]
-
-_INTEGERS = "U?(BIG|SMALL|TINY)?INT(EGER)?"
-_NATIVE = {
-    Kind.KEY: _INTEGERS,
-    Kind.INTEGER: _INTEGERS,
-    Kind.NUMBER: f"{_INTEGERS}|DOUBLE|FLOAT|DECIMAL.*",
-    Kind.DATE: "DATE|TIMESTAMP(_S|_MS|_NS)?",
-    Kind.DATETIME: "DATE|TIMESTAMP(_S|_MS|_NS| WITH TIME ZONE)?",
-}
-"""The types that a Parquet column of each kind may have to be taken as it is, by DuckDB's names."""
-_TYPED = {
-    Kind.KEY: "BIGINT",
-    Kind.INTEGER: "BIGINT",
-    Kind.NUMBER: "DOUBLE",
-    Kind.DATE: "DATE",
-    Kind.DATETIME: "TIMESTAMP",
-}
+    def __init__(self, message: str, *, faults: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults) or (message,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableFile:
-    """Where a table is, and its columns as the file spells them, by lower-case name.
+    """Where a table is, and its columns as the file spells them, by the name that the mapping uses.
 
-    ``types``: DuckDB's type of each column in a Parquet file; empty for CSV, where all is text.
+    ``content`` is what is read for ``path``: a glob over a folder of Parquet files, or the CSV made of a workbook.
+    ``types``: DuckDB's type of each column in a Parquet file; empty for any other, where all is text.
     """
 
     table: str
     path: Path
+    content: Path
     spellings: Mapping[str, str]
     types: Mapping[str, str]
+    all_names: tuple[str, ...] = ()
 
     @property
     def is_parquet(self) -> bool:
-        """True for Parquet, False for CSV."""
-        return self.path.suffix == ".parquet"
+        """True for Parquet, False for what is read as CSV."""
+        return bool(self.types)
 
     def is_aware(self, column: str) -> bool:
         """True when the column's times are instants, so that no zone needs to be assumed."""
-        return self.types.get(column) == "TIMESTAMP WITH TIME ZONE"
+        return self.types.get(column) == AWARE
 
 
 def find_tables(
     connection: duckdb.DuckDBPyConnection,
     folder: Path,
+    specs: Mapping[str, TableSpec],
     *,
-    required: Mapping[str, Columns],
-    optional: Mapping[str, Columns],
+    scratch: Path,
+    expected: str,
 ) -> dict[str, TableFile]:
     """Find each table's file and check that it has the columns; nothing is loaded yet.
 
-    Table and column names are found in any case. Everything that is missing is said at once.
+    Table and column names are found in any case. A folder of Parquet files with the table's name is one table.
+    Everything that is missing is said at once.
+
+    Args:
+        connection: reads the headers of Parquet files.
+        folder: where the tables are.
+        specs: which tables and columns are read.
+        scratch: where the CSV of a workbook may be put.
+        expected: what the mapping calls such an extract, for messages.
 
     Raises:
         ExtractInvalid: no folder, a table missing or there twice, a column missing, a file that cannot be read.
     """
     if not folder.is_dir():
-        raise ExtractInvalid(f"{folder}: expected a folder with the tables {', '.join(required)}")
+        raise ExtractInvalid(f"{folder}: expected a folder with the tables {', '.join(specs)}")
     found: dict[str, TableFile] = {}
     faults: list[str] = []
-    for table, columns in (*required.items(), *optional.items()):
-        paths = [path for path in sorted(folder.iterdir()) if path.name.lower() in {table + end for end in ENDINGS}]
+    for table, spec in specs.items():
+        paths = files_of(folder, table)
         if len(paths) > 1:
             faults.append(f"table {table} is there {len(paths)} times: {', '.join(path.name for path in paths)}")
         elif paths:
-            file = _read_header(connection, table, paths[0])
-            found[table] = file
-            if missing := [column for column in columns if column not in file.spellings]:
-                faults.append(f"{file.path.name} lacks the column {', '.join(missing)}")
-        elif table in required:
+            file = _read_header(connection, table, paths[0], scratch=scratch)
+            found[table] = file = _with_spec_names(file, spec)
+            missing = [
+                name
+                for name, column in spec.parsed().items()
+                if name not in file.spellings and not column.may_be_missing
+            ]
+            if missing:
+                faults.append(f"{file.path.name} lacks the column {', '.join(missing)}{_separator_hint(file)}")
+        elif not spec.optional:
             faults.append(f"table {table} is missing (expected {', '.join(table + end for end in ENDINGS)})")
     if faults:
-        raise ExtractInvalid(f"{folder}: expected an OMOP 5.4 extract; " + "; ".join(faults))
+        raise ExtractInvalid(f"{folder}: expected {expected}; " + "; ".join(faults), faults=faults)
     return found
 
 
-def load_table(connection: duckdb.DuckDBPyConnection, file: TableFile, columns: Columns) -> None:
-    """Make the table available under its name, with exactly these columns, typed; empty text is null.
+def files_of(folder: Path, table: str) -> list[Path]:
+    """Give the files or folders that hold a table; more than one is a mistake."""
+    names = {table + end for end in ENDINGS}
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name.lower() in names
+        or (path.name.lower() == table and path.is_dir() and any(path.glob(_WHOLE_FOLDER)))
+    ]
 
-    Times become whole microseconds: since 1970 in UTC where the file has instants, else since 1970 on the wall
-    clock of the warehouse. CSV is loaded into the database; Parquet stays where it is and is read when asked.
+
+def text_column(connection: duckdb.DuckDBPyConnection, path: Path, columns: Iterable[str]) -> list[str]:
+    """Give the texts in some columns of a small table, whatever its format; columns that it lacks have none.
 
     Raises:
-        ExtractInvalid: the file is cut off or not UTF-8, or a value is not of its column's kind.
+        ExtractInvalid: the file cannot be read.
     """
     import duckdb
 
-    typed = ", ".join(f"{_expression(file, name, kind)} AS {name}" for name, kind in columns.items())
-    source = _scan(file)
+    file = _read_header(connection, path.name, path, scratch=path.parent)
+    wanted = [file.spellings[name] for name in columns if name in file.spellings]
+    if not wanted:
+        return []
     try:
-        if file.is_parquet:
-            connection.execute(f"CREATE VIEW {file.table} AS SELECT {typed} FROM {source}")  # noqa: S608 — our SQL
-            counts = ", ".join(f"count({name})" for name in columns)
-            connection.execute(f"SELECT {counts} FROM {file.table}").fetchall()  # noqa: S608 — our SQL
-        else:
-            connection.execute(f"CREATE TABLE {file.table} AS SELECT {typed} FROM {source}")  # noqa: S608 — our SQL
-    except (duckdb.Error, zlib.error) as error:
-        # DuckDB's messages quote the offending line, so they are neither repeated nor chained.
-        match = _BAD_VALUE.search(str(error))
-        bad = (match[1], columns[match[1]]) if match else None
-    else:
-        return
-    if bad is None:
-        raise ExtractInvalid(f"{file.path}: cannot be read: cut off, damaged or not UTF-8")
-    name, kind = bad
-    row = _first_bad_row(connection, file, name, kind)
-    raise ExtractInvalid(f"{file.path}: expected {kind.value} in column {name}, got something else in row {row}")
+        rows = connection.execute(
+            f"SELECT {', '.join(f'CAST({quoted_name(name)} AS VARCHAR)' for name in wanted)} FROM {scan(file)}"
+        ).fetchall()
+    except (duckdb.Error, zlib.error):
+        raise ExtractInvalid(f"{path}: {_UNREADABLE}") from None
+    return [text for row in rows for text in row if text]
 
 
-def check_unique(connection: duckdb.DuckDBPyConnection, file: TableFile, *columns: str) -> None:
-    """Check that no two rows agree in these columns.
-
-    Raises:
-        ExtractInvalid: some do.
-    """
-    key = ", ".join(columns)
-    repeated = connection.execute(
-        f"SELECT count(*) FROM (SELECT {key} FROM {file.table} GROUP BY {key} HAVING count(*) > 1)"  # noqa: S608 — our names
-    ).fetchall()[0][0]
-    if repeated:
-        raise ExtractInvalid(f"{file.path}: expected each {key} once, got {repeated} of them more than once")
-
-
-def holds_dates_only(connection: duckdb.DuckDBPyConnection, file: TableFile, column: str) -> bool:
-    """True when a time column holds midnights alone: dates written as times, as OMOP has it where no time is known.
-
-    Source: OMOP CDM 5.4, "If a source does not specify datetime the convention is to set the time to midnight".
-    """
-    if file.is_aware(column):
-        return False
-    day = 86_400_000_000
-    present, at_midnight = connection.execute(
-        f"SELECT count({column}), count(*) FILTER ({column} % {day} = 0) FROM {file.table}"  # noqa: S608 — our names
-    ).fetchall()[0]
-    return bool(present > 1 and present == at_midnight)
-
-
-def _read_header(connection: duckdb.DuckDBPyConnection, table: str, path: Path) -> TableFile:
-    import duckdb
-
-    types: dict[str, str] = {}
-    try:
-        if path.suffix == ".parquet":
-            described = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
-            names = [str(row[0]) for row in described]
-            types = {str(row[0]).lower(): str(row[1]) for row in described}
-        else:
-            opener = gzip.open if path.suffix == ".gz" else open
-            with opener(path, "rt", encoding="utf-8-sig", newline="") as lines:
-                names = next(csv.reader(lines), [])
-    except (duckdb.Error, OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error):
-        raise ExtractInvalid(f"{path}: cannot be read: cut off, damaged or not UTF-8") from None
-    return TableFile(table=table, path=path, spellings={name.lower(): name for name in names}, types=types)
-
-
-def _scan(file: TableFile) -> str:
+def scan(file: TableFile) -> str:
+    """Give the SQL that reads a table's file: Parquet with its types, anything else as text."""
     if file.is_parquet:
-        return f"read_parquet({_quoted(file.path)})"
-    columns = ", ".join(f"{_quoted(name)}: 'VARCHAR'" for name in file.spellings.values())
+        return f"read_parquet({quoted(file.content)})"
+    columns = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in file.all_names)
     return (
-        f"read_csv({_quoted(file.path)}, columns={{{columns}}}, header=true, auto_detect=false, delim=',', "
+        f"read_csv({quoted(file.content)}, columns={{{columns}}}, header=true, auto_detect=false, delim=',', "
         "quote='\"', escape='\"')"
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Conversion:
-    """SQL of one column: is it absent, is it of its kind, and its typed value."""
-
-    absent: str
-    good: str
-    value: str
-
-
-def _conversion(file: TableFile, column: str, kind: Kind) -> _Conversion:
-    spelling = '"' + file.spellings[column].replace('"', '""') + '"'
-    stored = file.types.get(column, "VARCHAR")
-    if kind is not Kind.TEXT and re.fullmatch(_NATIVE[kind], stored):
-        cast = f"CAST({spelling} AS {_TYPED[kind]})"
-        value = f"epoch_us({cast})" if kind is Kind.DATETIME else cast
-        if file.is_aware(column):
-            value = f"epoch_us({spelling})"
-        return _Conversion(absent=f"{spelling} IS NULL", good="true", value=value)
-    text = f"nullif(CAST({spelling} AS VARCHAR), '')"
-    good = "true"
-    match kind:
-        case Kind.TEXT:
-            value = text
-        case Kind.KEY | Kind.INTEGER:
-            # pandas writes an integer column with gaps as 8532.0
-            good = rf"regexp_full_match({text}, '-?[0-9]{{1,18}}(\.0*)?')"
-            value = f"TRY_CAST(split_part({text}, '.', 1) AS BIGINT)"
-        case Kind.NUMBER | Kind.DATE:
-            value = f"TRY_CAST({text} AS {_TYPED[kind]})"
-            good = f"{value} IS NOT NULL"
-        case Kind.DATETIME:
-            value = f"epoch_us(TRY_CAST({text} AS TIMESTAMP))"
-            good = rf"{value} IS NOT NULL AND NOT regexp_matches({text}, ':[0-9.]+ ?([A-Za-z]|[+-][0-9])')"
-    return _Conversion(absent=f"{text} IS NULL", good=good, value=value)
-
-
-def _expression(file: TableFile, column: str, kind: Kind) -> str:
-    sql = _conversion(file, column, kind)
-    refuse = f"error('deployr-column:{column}')"
-    absent = refuse if kind is Kind.KEY else "NULL"
-    return f"CASE WHEN {sql.absent} THEN {absent} WHEN {sql.good} THEN {sql.value} ELSE {refuse} END"
-
-
-def _first_bad_row(connection: duckdb.DuckDBPyConnection, file: TableFile, column: str, kind: Kind) -> int:
-    """Give the number of the first row with a wrong value in that column; the row under the header is 1."""
-    sql = _conversion(file, column, kind)
-    bad = f"{sql.absent} OR NOT ({sql.good})" if kind is Kind.KEY else f"NOT ({sql.absent}) AND NOT ({sql.good})"
-    rows = connection.execute(
-        f"SELECT min(n) FROM (SELECT row_number() OVER () AS n, ({bad}) AS bad FROM {_scan(file)}) WHERE bad"  # noqa: S608 — our SQL
-    ).fetchall()
-    return int(rows[0][0])
-
-
-def _quoted(text: object) -> str:
+def quoted(text: object) -> str:
+    """Give a text as an SQL literal."""
     return "'" + str(text).replace("'", "''") + "'"
+
+
+def quoted_name(name: str) -> str:
+    """Give a name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+_UNREADABLE = "cannot be read: cut off, damaged or not UTF-8"
+_NO_PARQUET = "cannot be read: it is no whole Parquet file; was its writing interrupted? Export it again"
+
+
+def _read_header(connection: duckdb.DuckDBPyConnection, table: str, path: Path, *, scratch: Path) -> TableFile:
+    import duckdb
+
+    content, types = path, {}
+    try:
+        if path.is_dir() or path.suffix.lower() == ".parquet":
+            content = path / _WHOLE_FOLDER if path.is_dir() else path
+            described = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(content)]).fetchall()
+            names = [str(row[0]) for row in described]
+            types = {str(row[0]).lower(): str(row[1]) for row in described}
+        else:
+            if path.suffix.lower() == ".xlsx":
+                from deployr_dev.sources.spreadsheets import WorkbookInvalid, csv_of_workbook
+
+                try:
+                    content = csv_of_workbook(path, scratch / f"{table}.csv", sheet=table)
+                except WorkbookInvalid as error:
+                    raise ExtractInvalid(f"{path}: {error}") from None
+            opener = gzip.open if content.suffix == ".gz" else open
+            with opener(content, "rt", encoding="utf-8-sig", newline="") as lines:
+                names = next(csv.reader(lines), [])
+    except duckdb.Error:
+        raise ExtractInvalid(f"{path}: {_NO_PARQUET}") from None
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error):
+        from deployr_dev.sources.damage import what_is_wrong
+
+        raise ExtractInvalid(f"{path}: {what_is_wrong(content) or _UNREADABLE}") from None
+    spellings = {name.lower(): name for name in names}
+    return TableFile(
+        table=table, path=path, content=content, spellings=spellings, types=types, all_names=tuple(spellings.values())
+    )
+
+
+def _with_spec_names(file: TableFile, spec: TableSpec) -> TableFile:
+    """Call columns that the file has by another of their names as the mapping does."""
+    spellings, types = dict(file.spellings), dict(file.types)
+    for name, others in spec.also_named.items():
+        other = next((other for other in others if other in file.spellings), None)
+        if name not in spellings and other is not None:
+            spellings[name] = file.spellings[other]
+            if file.types:
+                types[name] = file.types[other]
+    return TableFile(
+        table=file.table,
+        path=file.path,
+        content=file.content,
+        spellings=spellings,
+        types=types,
+        all_names=file.all_names,
+    )
+
+
+def _separator_hint(file: TableFile) -> str:
+    only = file.all_names[0] if len(file.all_names) == 1 else ""
+    return " (is it separated by semicolons or tabs? Expected commas)" if ";" in only or "\t" in only else ""

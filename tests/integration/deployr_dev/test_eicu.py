@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -13,18 +12,18 @@ import pytest
 
 from deployr_core.instants import parse_instant
 from deployr_dev.bundles import write_bundle
-from deployr_dev.cohorts.orders import cohort_rows
+from deployr_dev.cohorts.cohort import cohort_rows
 from deployr_dev.cohorts.tasks import shipped_task
 from deployr_dev.declarations.shipped import shipped_declaration
-from deployr_dev.sources.omop import OmopExtract
+from deployr_dev.sources.extract import Extract
 from deployr_dev.training import train_bundle
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def extract(eicu: Path) -> Iterator[OmopExtract]:
-    with OmopExtract.open(eicu / "omop") as opened:
+def extract(eicu: Path) -> Iterator[Extract]:
+    with Extract.open(eicu / "omop") as opened:
         yield opened
 
 
@@ -33,7 +32,7 @@ def resources(eicu: Path, kind: str) -> Iterator[dict[str, object]]:
         yield from (msgspec.json.decode(line) for line in lines)
 
 
-def test_the_extract_is_recognised_and_read_whole(extract: OmopExtract):
+def test_the_extract_is_recognised_and_read_whole(extract: Extract):
     facts = Counter[str]()
     for patient in extract.patients():
         facts.update(patients=1, labs=len(patient.labs), diagnoses=len(patient.diagnoses))
@@ -44,7 +43,7 @@ def test_the_extract_is_recognised_and_read_whole(extract: OmopExtract):
     assert facts == {"patients": 100, "labs": 14704, "diagnoses": 861, "medications": 4674, "uncoded": 158}
 
 
-def test_results_are_drawn_and_released_when_fhir_says_so(extract: OmopExtract, eicu: Path):
+def test_results_are_drawn_and_released_when_fhir_says_so(extract: Extract, eicu: Path):
     in_fhir = {
         str(observation["id"]).removeprefix("eicu-l-"): (
             parse_instant(str(observation["effectiveDateTime"])),
@@ -57,7 +56,7 @@ def test_results_are_drawn_and_released_when_fhir_says_so(extract: OmopExtract, 
     assert in_omop == in_fhir
 
 
-def test_medications_are_ordered_when_fhir_says_so(extract: OmopExtract, eicu: Path):
+def test_medications_are_ordered_when_fhir_says_so(extract: Extract, eicu: Path):
     in_fhir = {
         str(request["id"]).removeprefix("eicu-m-"): parse_instant(str(request["authoredOn"]))
         for request in resources(eicu, "MedicationRequest")
@@ -66,17 +65,17 @@ def test_medications_are_ordered_when_fhir_says_so(extract: OmopExtract, eicu: P
     assert {fact.fact_id: fact.known_at for patient in extract.patients() for fact in patient.medications} == in_fhir
 
 
-def test_persons_are_the_patients_of_fhir(extract: OmopExtract, eicu: Path):
+def test_persons_are_the_patients_of_fhir(extract: Extract, eicu: Path):
     identifiers = {patient["identifier"][0]["value"] for patient in resources(eicu, "Patient")}  # type: ignore[index]
 
     assert set(extract.patient_source_values().values()) == identifiers
 
 
-def test_the_cohort_is_every_blood_count_and_four_fifths_of_the_labels_are_abnormal(extract: OmopExtract):
+def test_the_cohort_is_every_blood_count_and_four_fifths_of_the_labels_are_abnormal(extract: Extract):
     task = shipped_task("hematocrit")
     rows = cohort_rows(extract, task)
     labels = [row.label for row in rows if row.label is not None]
-    late = timedelta(hours=task.label_window_hours)
+    late = task.label_rule().window
 
     # 938 of the 1,000 orders have a hematocrit; two were released more than 72 hours after their order.
     assert len(rows) == 1000
@@ -85,9 +84,7 @@ def test_the_cohort_is_every_blood_count_and_four_fifths_of_the_labels_are_abnor
     assert all(row.index_time < row.label_known_at + late for row in rows if row.label_known_at is not None)
 
 
-def test_the_model_tells_orders_of_unseen_patients_apart_and_comes_out_the_same_twice(
-    extract: OmopExtract, tmp_path: Path
-):
+def test_the_model_tells_orders_of_unseen_patients_apart_and_comes_out_the_same_twice(extract: Extract, tmp_path: Path):
     task, declaration = shipped_task("hematocrit"), shipped_declaration("hematocrit")
 
     first = train_bundle(extract, task, declaration, seed=0)

@@ -17,8 +17,8 @@ from deployr_core.codes import LOINC, Code
 from deployr_core.facts import BirthDate, Demographics, Lab, PatientFacts, Sex
 from deployr_core.features import FeatureSpec, parse_feature_spec
 from deployr_dev.cohorts.tasks import Task, shipped_task
-from deployr_dev.sources.omop import LabOrder
-from deployr_dev.sources.omop_tables import OPTIONAL_TABLES, REQUIRED_TABLES
+from deployr_dev.sources.extract import LabOrder
+from deployr_dev.sources.mapping import shipped_mapping
 
 Row = dict[str, object]
 DEFAULT_ROWS: dict[str, list[Row]] = {
@@ -47,10 +47,10 @@ def make_extract(tmp_path: Path) -> Callable[..., Path]:
     def make(*, ending: str = ".csv", without: Collection[str] = (), **tables: list[Row]) -> Path:
         folder = tmp_path / "omop"
         folder.mkdir()
-        for table, columns in {**REQUIRED_TABLES, **OPTIONAL_TABLES}.items():
-            if table in without or (table in OPTIONAL_TABLES and table not in tables):
+        for table, spec in shipped_mapping("omop54").tables.items():
+            if table in without or (spec.optional and table not in tables):
                 continue
-            text = csv_text(list(columns), tables.get(table, DEFAULT_ROWS.get(table, [])))
+            text = csv_text(list(spec.columns), tables.get(table, DEFAULT_ROWS.get(table, [])))
             path = folder / (table + ending)
             if ending == ".csv.gz":
                 path.write_bytes(gzip.compress(text.encode()))
@@ -106,7 +106,7 @@ def an_order(order_id: str, at: datetime, **changes: Any) -> LabOrder:
         **{
             "person_id": 1,
             "order_id": order_id,
-            "visit_occurrence_id": 7,
+            "visit_occurrence_id": "7",
             "panel_loinc": "58410-2",
             "ordered_at": at,
             "collected_at": None,

@@ -13,14 +13,17 @@ from deployr_core.bundle import GOLDEN_FILE, MODEL_FILE, BundleInvalid
 from deployr_core.features import FeatureSpec
 from deployr_dev.bundles import BundleExists, read_bundle, write_bundle
 from deployr_dev.cohorts.tasks import Task
-from deployr_dev.forest import ForestSettings
-from deployr_dev.training import TrainedBundle, train_bundle
+from deployr_dev.estimators import EstimatorChoice
+from deployr_dev.splits import SplitKind
+from deployr_dev.trained import TrainedBundle
+from deployr_dev.training import TrainingOptions, train_bundle
 
 
 @pytest.fixture
 def train(hospital: Callable[..., Any], task: Task, declaration: FeatureSpec) -> Callable[[int], TrainedBundle]:
-    settings = ForestSettings(trees=3, min_samples_leaf=2)
-    return lambda seed: train_bundle(hospital(), task, declaration, seed=seed, held_out_share=0.4, settings=settings)
+    forest = EstimatorChoice(parameters={"n_estimators": 3, "min_samples_leaf": 2})
+    options = TrainingOptions(estimator=forest, split=SplitKind.PATIENT, held_out_share=0.4)
+    return lambda seed: train_bundle(hospital(), task, declaration, seed=seed, options=options)
 
 
 def everything_in(folder: Path) -> dict[str, bytes]:

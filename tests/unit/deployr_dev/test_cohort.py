@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
+import msgspec
 import pytest
 
 from deployr_core.codes import LOINC, Code
-from deployr_core.facts import Lab
-from deployr_dev.cohorts.orders import CohortInvalid, CohortRow, Unlabelled, cohort_rows
+from deployr_core.facts import BirthDate, Lab
+from deployr_dev.cohorts.cohort import cohort_rows, index_rows
+from deployr_dev.cohorts.rows import CohortInvalid, CohortRow, Unlabelled
+from deployr_dev.cohorts.rules import Inclusion, OnePerPatient, Period
+from deployr_dev.cohorts.sources import DeathRecord, NotInExtract, VisitRecord
 from deployr_dev.cohorts.tasks import Task
-from deployr_dev.sources.omop import LabOrder
+from deployr_dev.sources.extract import LabOrder
 
 NOON = datetime(2031, 3, 5, 12, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -34,9 +39,35 @@ class Recorded:
         return [(1, lab) for lab in self.results]
 
 
+@dataclasses.dataclass
+class RecordedWithVisits(Recorded):
+    """Orders and results, with visits and births."""
+
+    visits_there: list[VisitRecord] = dataclasses.field(default_factory=list)
+    births: list[tuple[int, BirthDate]] = dataclasses.field(default_factory=list)
+
+    def visits(self) -> list[VisitRecord]:
+        return self.visits_there
+
+    def deaths(self) -> list[DeathRecord]:
+        return []
+
+    def birth_dates(self) -> list[tuple[int, BirthDate]]:
+        return self.births
+
+
 def only_row(task: Task, orders: list[LabOrder], results: list[Lab]) -> CohortRow:
-    (row,) = cohort_rows(Recorded(orders, results), task)  # type: ignore[arg-type]
+    (row,) = cohort_rows(Recorded(orders, results), task)
     return row
+
+
+def units(orders: list[LabOrder], task: Task, **there: Any) -> list[str]:
+    """Give the rows' ids."""
+    return [row.unit_id for row in index_rows(RecordedWithVisits(orders, [], **there), task)]
+
+
+def including(task: Task, **changes: Any) -> Task:
+    return msgspec.structs.replace(task, inclusion=msgspec.structs.replace(task.inclusion, **changes))
 
 
 @pytest.mark.parametrize(("value", "label"), [(34.9, 1.0), (35.0, 0.0), (41.0, 0.0), (47.0, 0.0), (47.1, 1.0)])
@@ -140,18 +171,96 @@ def test_the_alternative_component_answers_where_the_preferred_one_is_not_report
 def test_rows_come_by_person_time_and_order(task: Task, order: MakeOrder):
     orders = [order("c", NOON), order("b", NOON), order("a", NOON + HOUR), order("d", NOON, person_id=0)]
 
-    rows = cohort_rows(Recorded(orders, []), task)  # type: ignore[arg-type]
-
-    assert [row.order_id for row in rows] == ["d", "b", "c", "a"]
+    assert units(orders, task) == ["d", "b", "c", "a"]
 
 
 def test_an_order_that_is_there_twice_is_refused(task: Task, order: MakeOrder):
     with pytest.raises(CohortInvalid, match="each order of a person once"):
-        cohort_rows(Recorded([order("a", NOON), order("a", NOON + HOUR)], []), task)  # type: ignore[arg-type]
+        index_rows(Recorded([order("a", NOON), order("a", NOON + HOUR)], []), task)
 
 
 def test_a_row_does_not_print_whose_it_is(task: Task, order: MakeOrder):
-    row = only_row(task, [order("order-77", NOON, person_id=4242)], [])
+    (row,) = index_rows(Recorded([order("order-77", NOON, person_id=4242)], []), task)
 
     assert "4242" not in repr(row)
     assert "order-77" not in repr(row)
+
+
+def a_visit(visit_id: str, *classes: str, **changes: Any) -> VisitRecord:
+    return VisitRecord(
+        **{
+            "person_id": 1,
+            "visit_id": visit_id,
+            "classes": frozenset(classes),
+            "began_at": NOON,
+            "ended_at": None,
+            "discharged_to": None,
+            "known_at": NOON,
+            **changes,
+        }
+    )
+
+
+def test_an_extract_without_such_orders_is_refused_with_what_it_has(task: Task, result: MakeResult):
+    labs = [result("1", NOON, 40.0), result("2", NOON, 40.0, reference_low=None, reference_high=None)]
+
+    with pytest.raises(NotInExtract, match="expected orders for the panels 58410-2") as raised:
+        cohort_rows(Recorded([], labs), task)
+
+    assert "of 2 results of 4544-3, 20570-8, 1 have a reference range or a flag" in str(raised.value)
+
+
+def test_an_extract_without_any_result_of_the_test_is_refused(task: Task, order: MakeOrder):
+    with pytest.raises(NotInExtract, match="expected results of 4544-3"):
+        cohort_rows(Recorded([order("a", NOON)], []), task)
+
+
+def test_orders_can_be_picked_by_the_class_of_their_visit(task: Task, order: MakeOrder):
+    orders = [
+        order("a", NOON, visit_occurrence_id="7"),
+        order("b", NOON, visit_occurrence_id="8"),
+        order("c", NOON, visit_occurrence_id=None),
+    ]
+    visits = [a_visit("7", "IMP"), a_visit("8", "AMB")]
+
+    assert units(orders, including(task, visit_classes=("IMP", "ACUTE")), visits_there=visits) == ["a"]
+
+
+def test_ages_are_counted_at_the_index_time_and_the_unknown_are_left_out(task: Task, order: MakeOrder):
+    adults = including(task, age_at_least=18, age_below=65)
+    orders = [order(str(person), NOON, person_id=person) for person in range(1, 6)]
+    births = [
+        (1, BirthDate(year=2013, month=3, day=5)),  # 18 on the day
+        (2, BirthDate(year=2013, month=3, day=6)),
+        (3, BirthDate(year=1966, month=3, day=6)),
+        (4, BirthDate(year=1966, month=3, day=5)),  # 65 on the day
+    ]
+
+    assert units(orders, adults, births=births) == ["1", "3"]
+
+
+def test_a_source_without_visits_is_refused_where_the_task_asks_for_them(task: Task, order: MakeOrder):
+    with pytest.raises(NotInExtract, match="fact tables visits, deaths and persons"):
+        index_rows(Recorded([order("a", NOON)], []), including(task, age_at_least=18))
+
+
+def test_only_index_times_in_the_period_are_rows(task: Task, order: MakeOrder):
+    day = msgspec.structs.replace(task, period=Period(start=date(2031, 3, 5), end=date(2031, 3, 6)))
+
+    assert units([order("a", NOON), order("b", NOON + 12 * HOUR), order("c", NOON - 13 * HOUR)], day) == ["a"]
+
+
+def test_one_row_per_patient_and_day_takes_the_first_and_the_next_a_day_later(task: Task, order: MakeOrder):
+    daily = msgspec.structs.replace(task, sampling=OnePerPatient(hours=24))
+    orders = [order(str(hours), NOON + hours * HOUR) for hours in (0, 23, 24, 47, 72)]
+
+    assert units([*orders, order("other", NOON + HOUR, person_id=2)], daily) == ["0", "24", "72", "other"]
+
+
+def test_sampling_looks_at_the_rows_that_inclusion_leaves(task: Task, order: MakeOrder):
+    daily = msgspec.structs.replace(
+        task, sampling=OnePerPatient(hours=24), inclusion=Inclusion(panels=task.panels, visit_classes=("IMP",))
+    )
+    orders = [order("a", NOON, visit_occurrence_id="8"), order("b", NOON + HOUR, visit_occurrence_id="7")]
+
+    assert units(orders, daily, visits_there=[a_visit("7", "IMP"), a_visit("8", "AMB")]) == ["b"]

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from deployr_dev.sources.omop import OmopExtract
-from deployr_dev.sources.omop_tables import REQUIRED_TABLES
+from deployr_dev.sources.extract import Extract
+from deployr_dev.sources.mapping import shipped_mapping
 from deployr_dev.sources.tables import ExtractInvalid
 
 MakeExtract = Callable[..., Path]
+REQUIRED_TABLES = [name for name, table in shipped_mapping("omop54").tables.items() if not table.optional]
 
 
 def refusal(folder: Path) -> str:
     """Give the message of the refusal; nothing of what DuckDB says, which quotes rows, may hang on to it."""
     with pytest.raises(ExtractInvalid) as raised:
-        OmopExtract.open(folder)
+        Extract.open(folder)
     assert raised.value.__cause__ is None
     assert raised.value.__suppress_context__ or raised.value.__context__ is None
     return str(raised.value)
@@ -35,7 +36,7 @@ def test_a_missing_table_is_named_with_its_folder_and_what_was_expected(make_ext
     message = refusal(folder)
 
     assert str(folder) in message
-    assert f"table {table} is missing (expected {table}.csv, {table}.csv.gz, {table}.parquet)" in message
+    assert f"table {table} is missing (expected {table}.csv, {table}.csv.gz, {table}.parquet, {table}.xlsx)" in message
 
 
 def test_everything_that_is_missing_is_said_at_once(make_extract: MakeExtract):
@@ -161,3 +162,56 @@ def test_a_refused_extract_leaves_no_temporary_folder(
     refusal(make_extract(without={"concept"}))
 
     assert list(scratch.iterdir()) == []
+
+
+def test_what_is_wrong_with_a_csv_is_said_with_its_row_and_a_remedy(make_extract: MakeExtract):
+    folder = make_extract(person=[{"person_id": n, "person_source_value": f"A-{n}"} for n in (1, 2, 3)])
+    path = folder / "person.csv"
+    whole = path.read_bytes()
+
+    path.write_bytes(whole.replace(b"A-2", "Zoë".encode("latin-1")))
+    assert "line 3 is not UTF-8 but perhaps Latin-1 or Windows-1252; save the file as UTF-8" in refusal(folder)
+    path.write_bytes(whole.replace(b"A-2", b"A,2"))
+    assert "expected 8 values in row 2, got 9; was the file cut off, or a comma" in refusal(folder)
+
+
+def test_a_gzip_file_says_whether_it_is_cut_off_or_none(make_extract: MakeExtract):
+    folder = make_extract(ending=".csv.gz")
+    path = folder / "person.csv.gz"
+
+    path.write_bytes(path.read_bytes()[:-9])
+    assert "the gzip file is cut off or damaged; copy or export it again" in refusal(folder)
+    path.write_bytes(b"person_id\n1\n")
+    assert "expected a gzip file, as its name says" in refusal(folder)
+
+
+def test_half_a_parquet_file_says_to_export_it_again(make_extract: MakeExtract):
+    folder = make_extract(without={"person"})
+    (folder / "person.parquet").write_bytes(b"PAR1 and then the disk was full")
+
+    assert "it is no whole Parquet file; was its writing interrupted? Export it again" in refusal(folder)
+
+
+def test_each_fault_is_on_its_own_for_the_validator(make_extract: MakeExtract):
+    folder = make_extract(without={"concept", "person"})
+
+    with pytest.raises(ExtractInvalid) as raised:
+        Extract.open(folder)
+
+    assert [fault.split(" (")[0] for fault in raised.value.faults] == [
+        "table person is missing",
+        "table concept is missing",
+    ]
+
+
+def test_a_key_missing_in_parquet_is_named_by_row(make_extract: MakeExtract):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = make_extract(without={"visit_occurrence"})
+    columns = list(shipped_mapping("omop54").tables["visit_occurrence"].columns)
+    table = {name: pa.array([None, None], pa.int64() if name.endswith("_id") else pa.string()) for name in columns}
+    table |= {"visit_occurrence_id": pa.array([1, None], pa.int64()), "person_id": pa.array([1, 1], pa.int64())}
+    pq.write_table(pa.table(table), folder / "visit_occurrence.parquet")
+
+    assert "a whole number in every row in column visit_occurrence_id, got something else in row 2" in refusal(folder)

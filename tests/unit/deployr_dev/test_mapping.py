@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from deployr_dev.sources.detect import mapping_for
 from deployr_dev.sources.mapping import (
     MappingInvalid,
     load_mapping,
-    mapping_for,
     shipped_mapping,
     shipped_names,
 )
@@ -23,7 +23,15 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_every_shipped_mapping_can_be_read():
-    assert [shipped_mapping(name).name for name in shipped_names()] == ["deployr_synthetic", "eicu_demo", "omop54"]
+    assert [shipped_mapping(name).name for name in shipped_names()] == [
+        "deployr_synthetic",
+        "eicu_demo",
+        "fhir_ndjson",
+        "flat",
+        "omop53",
+        "omop54",
+        "starr",
+    ]
 
 
 def test_the_default_assumes_utc_and_no_local_systems():

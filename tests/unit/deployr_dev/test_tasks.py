@@ -1,26 +1,67 @@
-"""What a task file must say."""
+"""What a task file must say, and that no task may pick its rows by their future."""
 
 from __future__ import annotations
 
-import json
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import yaml
 
-from deployr_dev.cohorts.tasks import Task, TaskInvalid, load_task, shipped_task, shipped_task_names
+from deployr_core.bundle import MODEL_ID
+from deployr_dev.cohorts.rules import Period
+from deployr_dev.cohorts.tasks import (
+    TASK_GROUPS,
+    Task,
+    TaskInvalid,
+    group_by_features,
+    load_task,
+    shipped_task,
+    shipped_task_names,
+)
 
-SHIPPED = Path(__file__).parents[3] / "deployr_dev" / "cohorts" / "hematocrit.json"
+SHIPPED = Path(__file__).parents[3] / "deployr_dev" / "cohorts" / "tasks"
 
 
-def written(folder: Path, **changes: Any) -> Path:
-    path = folder / "task.json"
-    path.write_text(json.dumps({**json.loads(SHIPPED.read_bytes()), **changes}))
+def written(folder: Path, shipped: str = "hematocrit", **changes: Any) -> Path:
+    """Write a shipped task with changes; a dict is merged into what is there, None removes a key."""
+    content = yaml.safe_load((SHIPPED / f"{shipped}.yaml").read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        merged = {**content[key], **value} if isinstance(value, dict) and key in content else value
+        if isinstance(merged, dict):
+            merged = {k: v for k, v in merged.items() if v is not None}
+        content[key] = merged
+    path = folder / "task.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
     return path
 
 
-def test_every_shipped_task_can_be_read_and_is_named_as_its_file():
-    assert [shipped_task(name).name for name in shipped_task_names()] == list(shipped_task_names())
+@pytest.mark.parametrize("name", shipped_task_names())
+def test_every_shipped_task_can_be_read_is_named_as_its_file_and_can_stand_in_a_url(name: str):
+    task = shipped_task(name)
+
+    assert task.name == name
+    assert MODEL_ID.match(task.model_id)
+    assert len(task.observable_at_inference.split()) > 20
+
+
+def test_the_papers_twelve_tasks_are_a_group_and_share_three_matrices():
+    tasks = [shipped_task(name) for name in TASK_GROUPS["paper12"]]
+
+    assert [[task.name for task in group] for group in group_by_features(tasks)] == [
+        ["hematocrit", "hemoglobin", "wbc", "platelets"],
+        ["albumin", "bun", "calcium", "co2", "creatinine", "potassium", "sodium"],
+        ["magnesium"],
+    ]
+
+
+def test_tasks_with_other_rows_or_features_share_no_matrix(task: Task):
+    other = msgspec.structs.replace(task, name="other", period=Period(start=date(2030, 1, 1)))
+
+    assert not task.shares_features_with(other)
+    assert not task.shares_features_with(msgspec.structs.replace(task, declaration="inpatient"))
 
 
 def test_hematocrit_is_about_blood_counts_with_and_without_differential(task: Task):
@@ -33,21 +74,30 @@ def test_the_manifest_takes_over_what_the_task_says(task: Task):
 
     assert (manifest.name, manifest.components, manifest.panels) == (task.name, task.components, task.panels)
     assert manifest.label_window_hours == 72
+    assert manifest.index_time == "when the order was signed"
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"pannels": []}, "pannels"),
-        ({"panels": []}, "panels"),
-        ({"panels": ["58410-2", "58410-2"]}, "each once"),
-        ({"components": ["hematocrit"]}, "LOINC"),
+        ({"pannels": []}, "unknown key 'pannels'"),
+        ({"inclusion": {"pannels": []}}, r"unknown key 'pannels' in inclusion; did you mean 'panels'\?"),
+        ({"label": {"component": []}}, "unknown key 'component' in label; did you mean 'components'"),
+        ({"score_name": None}, "expected the key 'score_name'"),
+        ({"label": {"window_hours": None}}, "expected the key 'window_hours' in label"),
+        ({"inclusion": {"panels": []}}, "panels"),
+        ({"inclusion": {"panels": ["58410-2", "58410-2"]}}, "each once"),
+        ({"label": {"components": ["hematocrit"]}}, "LOINC"),
+        ({"label": {"kind": "lab-value"}}, "lab-value"),
         ({"name": "Hematocrit!"}, "name of lower-case"),
-        ({"label": " "}, "label to say something"),
-        ({"label_window_hours": 0}, "label_window_hours"),
-        ({"label_window_hours": "72"}, "label_window_hours"),
+        ({"meaning": " "}, "meaning to say something"),
+        ({"label": {"window_hours": 0}}, "window_hours"),
+        ({"label": {"window_hours": "72"}}, "window_hours"),
         ({"observable_at_inference": "  "}, "observable_at_inference"),
-        ({"schema_version": 2}, "schema_version 1"),
+        ({"schema_version": 1}, "schema_version 2"),
+        ({"period": {"start": date(2020, 1, 1), "end": date(2020, 1, 1)}}, "starts before it ends"),
+        ({"sampling": {"kind": "one-per-patient", "hours": 0}}, "at least 1"),
+        ({"search": {"parameters": {}}}, "at least one parameter"),
     ],
 )
 def test_a_task_that_does_not_say_what_it_must_is_refused_by_file_and_key(
@@ -58,17 +108,86 @@ def test_a_task_that_does_not_say_what_it_must_is_refused_by_file_and_key(
     with pytest.raises(TaskInvalid, match=named) as raised:
         load_task(path)
 
-    assert str(path) in str(raised.value)
+    assert str(raised.value).startswith(f"{path}: ")
 
 
-def test_a_file_that_is_not_there_or_not_json_is_refused_by_name(tmp_path: Path):
-    with pytest.raises(TaskInvalid, match=r"absent\.json: cannot be read"):
-        load_task(tmp_path / "absent.json")
-    (tmp_path / "task.json").write_text("name: hematocrit")
-    with pytest.raises(TaskInvalid, match=r"task\.json"):
-        load_task(tmp_path / "task.json")
+@pytest.mark.parametrize(
+    ("name", "changes", "key"),
+    [
+        ("hematocrit", {"inclusion": {"has_result": True}}, "inclusion.has_result"),
+        ("hematocrit", {"inclusion": {"minimum_stay_hours": 24}}, "inclusion.minimum_stay_hours"),
+        ("hematocrit", {"inclusion": {"maximum_stay_hours": 240}}, "inclusion.maximum_stay_hours"),
+        ("hematocrit", {"inclusion": {"discharged_alive": True}}, "inclusion.discharged_alive"),
+        ("long_stay", {"inclusion": {"minimum_stay_hours": 25}}, "inclusion.minimum_stay_hours"),
+        ("long_stay", {"inclusion": {"maximum_stay_hours": 999}}, "inclusion.maximum_stay_hours"),
+        ("long_stay", {"inclusion": {"discharged_alive": True}}, "inclusion.discharged_alive"),
+        ("long_stay", {"label": {"days": 1}}, "label.days"),
+        ("long_stay", {"index_time": {"kind": "discharge", "hours": None}}, "label"),
+        ("in_hospital_mortality", {"index_time": {"kind": "discharge", "hours": None}}, "label"),
+    ],
+)
+def test_a_cohort_that_is_picked_by_its_future_is_refused_as_what_it_is(
+    tmp_path: Path, name: str, changes: dict[str, Any], key: str
+):
+    path = written(tmp_path, name, **changes)
+
+    with pytest.raises(TaskInvalid, match="faulty cohort design") as raised:
+        load_task(path)
+
+    assert str(raised.value).startswith(f"{path}: {key}")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("long_stay", {"inclusion": {"minimum_stay_hours": 24}}),
+        ("readmission_30d", {"inclusion": {"minimum_stay_hours": 48, "maximum_stay_hours": 480}}),
+        ("hematocrit", {"inclusion": {"visit_classes": ["IMP"], "age_at_least": 18}}),
+    ],
+)
+def test_what_is_known_at_the_index_time_may_pick_the_rows(tmp_path: Path, name: str, changes: dict[str, Any]):
+    assert load_task(written(tmp_path, name, **changes)).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "named"),
+    [
+        ("hematocrit", {"index_time": {"kind": "discharge"}}, "expected order-signed for the unit order"),
+        ("long_stay", {"inclusion": {"panels": ["58410-2"]}}, "inclusion.panels"),
+        ("readmission_30d", {"index_time": {"kind": "after-admission", "hours": 24}}, "expected discharge"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path, name: str, changes: dict[str, Any], named: str):
+    if name == "readmission_30d":
+        changes = {**changes, "inclusion": {"discharged_alive": None}}
+    with pytest.raises(TaskInvalid, match=named):
+        load_task(written(tmp_path, name, **changes))
+
+
+def test_a_file_that_is_not_there_or_not_a_task_is_refused_by_name(tmp_path: Path):
+    with pytest.raises(TaskInvalid, match=r"absent\.yaml: cannot be read"):
+        load_task(tmp_path / "absent.yaml")
+    path = tmp_path / "task.yaml"
+    for content, named in (
+        (b"- a list", "expected YAML keys"),
+        (b"name: [1", r"task\.yaml: line \d"),
+        (b"name: caf\xe9", "UTF-8"),
+        (b"name: a\nname: b\n", "line 2: expected the key 'name' once"),
+        (b"1: a\n", "keys that are text"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(TaskInvalid, match=named):
+            load_task(path)
 
 
 def test_an_unknown_task_is_refused_with_those_that_there_are():
     with pytest.raises(TaskInvalid, match="hematocrit"):
-        shipped_task("sodium")
+        shipped_task("hematokrit")
+
+
+def test_a_period_includes_its_first_day_and_excludes_its_last():
+    period = Period(start=date(2030, 1, 1), end=date(2031, 1, 1))
+
+    assert period.holds(datetime(2030, 1, 1, tzinfo=UTC))
+    assert not period.holds(datetime(2031, 1, 1, tzinfo=UTC))
+    assert not period.holds(datetime(2029, 12, 31, 23, 59, tzinfo=UTC))

@@ -11,32 +11,36 @@ import msgspec
 import numpy as np
 import pytest
 
-from deployr_core.bundle import GOLDEN_FILE, MODEL_FILE, PARTS, GoldenVector, open_bundle
+from deployr_core.bundle import GOLDEN_FILE, MODEL_FILE, GoldenVector, open_bundle
+from deployr_core.facts import BirthDate, Demographics, PatientFacts, Sex
 from deployr_core.features import FeatureSpec
 from deployr_core.scoring import TreeEnsemble
 from deployr_core.vectorize import FeatureVector, vectorize
-from deployr_dev.cohorts.orders import CohortRow, Unlabelled, cohort_rows
+from deployr_dev.cohorts.cohort import cohort_rows
+from deployr_dev.cohorts.rows import CohortRow, Unlabelled
+from deployr_dev.cohorts.rules import LabComponent
+from deployr_dev.cohorts.sources import NotInExtract
 from deployr_dev.cohorts.tasks import Task
+from deployr_dev.estimators import EstimatorChoice, EstimatorName, fit_estimator
 from deployr_dev.fitting import fit
-from deployr_dev.forest import ForestSettings, ScoresDiffer, TrainingImpossible, checked_scores, train_forest
+from deployr_dev.folds import Calibration, TrainingImpossible
 from deployr_dev.matrix import (
+    FeatureMatrix,
     PatientsMissing,
+    ReferenceEngine,
     feature_matrix,
     patients_with_index_times,
     snapshot_sha256,
 )
-from deployr_dev.training import (
-    TrainedBundle,
-    content_version,
-    golden_vectors,
-    held_out,
-    train_bundle,
-    usable_rows,
-)
+from deployr_dev.models import model_part
+from deployr_dev.splits import SplitKind, held_out
+from deployr_dev.trained import ScoresDiffer, TrainedBundle, checked_scores, content_version, golden_vectors
+from deployr_dev.training import NotTrained, TrainingOptions, is_known, train_bundle, train_tasks
 
 DAY_0 = datetime(2031, 3, 5, 12, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-SMALL = ForestSettings(trees=7, min_samples_leaf=2)
+SMALL = EstimatorChoice(parameters={"n_estimators": 7, "min_samples_leaf": 2})
+OPTIONS = TrainingOptions(estimator=SMALL, split=SplitKind.PATIENT, held_out_share=0.4, seed=3)
 Hospital = Any
 MakeHospital = Callable[..., Hospital]
 
@@ -45,9 +49,12 @@ MakeHospital = Callable[..., Hospital]
 def train(hospital: MakeHospital, task: Task, declaration: FeatureSpec) -> Callable[..., TrainedBundle]:
     """Give a function that trains a small forest on the default hospital, but for what is named."""
 
-    def trained(extract: Hospital = None, **changes: Any) -> TrainedBundle:
-        options = {"seed": 3, "held_out_share": 0.4, "settings": SMALL, **changes}
-        return train_bundle(extract or hospital(), task, declaration, **options)
+    def trained(
+        extract: Hospital = None, *, seed: int = 3, before: datetime | None = None, progress: Any = None, **changes: Any
+    ) -> TrainedBundle:
+        options = dataclasses.replace(OPTIONS, **changes)
+        given = {"seed": seed, "before": before, "progress": progress, "options": options}
+        return train_bundle(extract or hospital(), task, declaration, **given)
 
     return trained
 
@@ -56,8 +63,8 @@ def a_row(**changes: Any) -> CohortRow:
     return CohortRow(
         **{
             "person_id": 1,
-            "order_id": "a",
-            "visit_occurrence_id": None,
+            "unit_id": "a",
+            "visit_id": None,
             "index_time": DAY_0,
             "label": 1.0,
             "label_known_at": DAY_0 + HOUR,
@@ -80,7 +87,7 @@ def test_another_seed_gives_another_version(train: Callable[..., TrainedBundle])
 
 
 def test_the_version_names_the_content():
-    parts = dict.fromkeys(PARTS, b"x")
+    parts = dict.fromkeys(("a", "b", GOLDEN_FILE), b"x")
 
     assert content_version(parts) == content_version(dict(reversed(parts.items())))
     assert content_version(parts) != content_version({**parts, GOLDEN_FILE: b"y"})
@@ -116,7 +123,8 @@ def test_predictions_are_of_held_out_patients_and_carry_what_the_deployed_model_
 
     assert {row.person_id for row in trained.predictions} == held_out(people, seed=3, share=0.4)
     for row in trained.predictions:
-        assert row.score == model.score(vectorize(people[row.person_id], trained.spec, row.index_time))
+        vector = vectorize(people[row.person_id], trained.spec, row.index_time)
+        assert (row.score, row.features_present) == (model.score(vector), vector.indices.size)
 
 
 def test_nothing_is_learned_from_held_out_patients(train: Callable[..., TrainedBundle], hospital: MakeHospital):
@@ -138,32 +146,13 @@ def test_nothing_is_learned_from_held_out_patients(train: Callable[..., TrainedB
     assert train(shifted).parts["model.treelite"] == train(whole).parts["model.treelite"]
 
 
-def test_the_split_keeps_a_patient_on_one_side_whoever_else_comes():
-    few, many = held_out(range(100), seed=1, share=0.3), held_out(range(1000), seed=1, share=0.3)
-
-    assert few == {person for person in many if person < 100}
-    assert 250 < len(many) < 350
-    assert held_out(range(1000), seed=2, share=0.3) != many
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
-def test_a_share_that_leaves_a_side_empty_is_refused(share: float):
-    with pytest.raises(ValueError, match="held_out_share"):
-        held_out({1, 2}, seed=0, share=share)
-
-
-def test_rows_count_if_they_were_signed_and_their_label_known_before():
+def test_a_row_is_known_if_its_label_was_known_strictly_before():
     before = DAY_0 + DAY
-    good = a_row()
-    rows = [
-        good,
-        a_row(index_time=before),
-        a_row(label_known_at=before),
-        a_row(label=None, label_known_at=None, unlabelled=Unlabelled.NO_RESULT),
-    ]
 
-    assert usable_rows(rows, before=before) == (good,)
-    assert usable_rows(rows, before=None) == tuple(rows[:3])
+    assert is_known(a_row(), before=before)
+    assert is_known(a_row(), before=None)
+    assert not is_known(a_row(label_known_at=before), before=before)
+    assert not is_known(a_row(label=None, label_known_at=None, unlabelled=Unlabelled.NO_RESULT), before=None)
 
 
 def test_training_before_an_instant_is_training_without_what_came_after(
@@ -183,13 +172,13 @@ def test_training_before_an_instant_is_training_without_what_came_after(
 @pytest.mark.parametrize(
     ("population", "options", "named"),
     [
-        ({"persons": 0}, {}, "expected labelled orders, got none"),
-        ({}, {"before": DAY_0 - DAY}, "expected labelled orders before 2031-03-04"),
+        ({}, {"before": DAY_0 - DAY}, "expected orders to train on before 2031-03-04"),
+        ({}, {"before": DAY_0 + HOUR / 4}, "expected labelled orders"),
         ({"level": lambda _: 30.0}, {}, "both classes"),
         ({"persons": 3}, {"held_out_share": 0.01}, "at least 2 held-out patients"),
         ({"persons": 3}, {"held_out_share": 0.99}, "at least 2 training patients"),
     ],
-    ids=["no rows", "no rows before", "one class", "nobody held out", "everybody held out"],
+    ids=["no rows before", "no label before", "one class", "nobody held out", "everybody held out"],
 )
 def test_what_cannot_be_trained_or_measured_is_refused_in_words(
     train: Callable[..., TrainedBundle],
@@ -232,16 +221,18 @@ def test_golden_vectors_are_nobodys_rows_but_made_of_real_values(
         assert ensemble.score(vector) == row.score
 
 
-def test_a_golden_vector_mixes_the_values_of_several_rows():
-    def donor(value: float) -> FeatureVector:
-        return FeatureVector(
-            spec_digest="", size=40, indices=np.arange(40, dtype=np.int32), values=np.full(40, value), coverage={}
-        )
+def test_a_golden_vector_mixes_the_values_of_several_rows(declaration: FeatureSpec):
+    matrix = FeatureMatrix(
+        spec=fit(declaration, []),
+        starts=np.array([0, 3, 6, 9]),
+        features=np.tile(np.arange(3, dtype=np.int32), 3),
+        values=np.repeat([1.0, 2.0, 3.0], 3),
+    )
 
-    golden = golden_vectors([donor(1.0), donor(2.0), donor(3.0)], lambda _: 0.5, seed=0, count=4)
+    golden = golden_vectors(matrix, lambda _: 0.5, seed=0, count=40)
 
-    assert all(set(row.values) == {1.0, 2.0, 3.0} for row in golden)
-    assert golden == golden_vectors([donor(1.0), donor(2.0), donor(3.0)], lambda _: 0.5, seed=0, count=4)
+    assert {row.values for row in golden} > {(1.0, 2.0, 3.0), (3.0, 2.0, 1.0)}
+    assert golden == golden_vectors(matrix, lambda _: 0.5, seed=0, count=40)
 
 
 def test_the_matrix_has_the_rows_in_the_order_asked_for(hospital: MakeHospital, task: Task, declaration: FeatureSpec):
@@ -253,9 +244,10 @@ def test_the_matrix_has_the_rows_in_the_order_asked_for(hospital: MakeHospital, 
     matrix = feature_matrix(extract, spec, rows)
 
     assert matrix.vectors == tuple(vectorize(people[row.person_id], spec, row.index_time) for row in rows)
-    dense = np.array([vector.dense() for vector in matrix.vectors], dtype=np.float32)
-    assert matrix.csr().dtype == np.float32
+    dense = np.array([vector.dense() for vector in matrix.vectors])
+    assert matrix.csr().dtype == np.float64
     assert np.array_equal(matrix.csr().toarray(), dense)
+    assert np.array_equal(matrix.take([4, 0, 4]).csr().toarray(), dense[[4, 0, 4]])
 
 
 def test_a_row_of_a_patient_who_is_not_in_the_extract_is_refused(hospital: MakeHospital, declaration: FeatureSpec):
@@ -272,35 +264,141 @@ def test_the_snapshot_changes_with_a_label_an_id_or_a_feature(hospital: MakeHosp
     digests = {
         snapshot_sha256(rows, matrix),
         snapshot_sha256([a_row(label=0.0), rows[1]], matrix),
-        snapshot_sha256([a_row(order_id="b"), rows[1]], matrix),
+        snapshot_sha256([a_row(unit_id="b"), rows[1]], matrix),
         snapshot_sha256(rows, later),
     }
 
     assert len(digests) == 4
 
 
-def test_a_checkpoint_that_scores_otherwise_than_its_forest_is_refused(
+def test_a_model_that_scores_otherwise_than_its_estimator_is_refused(
     hospital: MakeHospital, task: Task, declaration: FeatureSpec
 ):
     extract = hospital(persons=12)
     rows = cohort_rows(extract, task)
-    spec = fit(declaration, patients_with_index_times(extract, rows))
-    matrix = feature_matrix(extract, spec, rows)
+    matrix = feature_matrix(extract, fit(declaration, patients_with_index_times(extract, rows)), rows)
     labels = np.array([row.label for row in rows])
-    forest = train_forest(matrix, labels, seed=0, settings=SMALL)
-    other = train_forest(matrix, 1.0 - labels, seed=0, settings=SMALL)
+    patients = np.array([row.person_id for row in rows])
+    forest = fit_estimator(SMALL, matrix.csr(), labels, patients, seed=0)
+    other = fit_estimator(SMALL, matrix.csr(), 1.0 - labels, patients, seed=0)
+    part = model_part(forest.estimator, n_features=matrix.n_features)
 
-    assert checked_scores(forest, matrix).size == len(rows)
+    assert checked_scores(part, forest, matrix).size == len(rows)
     with pytest.raises(ScoresDiffer, match="rows differ"):
-        checked_scores(dataclasses.replace(forest, checkpoint=other.checkpoint), matrix)
-
-
-@pytest.mark.parametrize("changes", [{"trees": 0}, {"min_samples_leaf": 0}, {"max_features": 0.0}])
-def test_a_forest_that_cannot_grow_is_refused(changes: dict[str, Any]):
-    with pytest.raises(ValueError, match="expected"):
-        ForestSettings(**changes)
+        checked_scores(part, other, matrix)
 
 
 def test_predictions_do_not_print_whose_they_are(train: Callable[..., TrainedBundle]):
     assert "person_id" not in repr(train().predictions[0])
     assert "person_id" not in repr(train())
+
+
+def sister(task: Task, **changes: Any) -> Task:
+    """Give a task over the same orders with another name."""
+    return msgspec.structs.replace(task, **{"name": "sister", "score_name": "SISTER", **changes})
+
+
+def train_all(
+    extract: Hospital, tasks: list[Task], declaration: FeatureSpec, **changes: Any
+) -> dict[str, TrainedBundle | NotTrained]:
+    outcomes = train_tasks(
+        extract,
+        tasks,
+        declaration_of=lambda _: declaration,
+        options=dataclasses.replace(OPTIONS, **{key: value for key, value in changes.items() if key != "engine"}),
+        engine=changes.get("engine"),
+    )
+    return {o.task if isinstance(o, NotTrained) else o.manifest.task.name: o for o in outcomes}
+
+
+def test_a_task_comes_out_the_same_alone_or_among_others(
+    train: Callable[..., TrainedBundle], hospital: MakeHospital, task: Task, declaration: FeatureSpec
+):
+    both = train_all(hospital(), [task, sister(task)], declaration)
+    alone = train()
+
+    assert both["hematocrit"].manifest.to_json() == alone.manifest.to_json()
+    assert both["hematocrit"].parts == alone.parts == both["sister"].parts
+
+
+@dataclasses.dataclass
+class CountingEngine:
+    """The reference engine, counting how often it is asked."""
+
+    inner: ReferenceEngine
+    asked: list[str] = dataclasses.field(default_factory=list)
+
+    def fit(self, *arguments: Any, **named: Any) -> FeatureSpec:
+        self.asked.append("fit")
+        return self.inner.fit(*arguments, **named)
+
+    def matrix(self, *arguments: Any, **named: Any) -> FeatureMatrix:
+        self.asked.append("matrix")
+        return self.inner.matrix(*arguments, **named)
+
+
+def test_tasks_that_share_rows_are_trained_from_one_matrix(
+    hospital: MakeHospital, task: Task, declaration: FeatureSpec
+):
+    extract = hospital()
+    engine = CountingEngine(ReferenceEngine(extract))
+
+    train_all(extract, [task, sister(task), sister(task, name="third")], declaration, engine=engine)
+
+    assert engine.asked == ["fit", "matrix"]
+
+
+def test_a_task_that_the_data_cannot_support_says_why_and_does_not_stop_the_others(
+    hospital: MakeHospital, task: Task, declaration: FeatureSpec
+):
+    sodium = sister(task, name="sodium", label=LabComponent(components=("2951-2",), window_hours=72))
+    other_orders = sister(task, name="panel", inclusion=msgspec.structs.replace(task.inclusion, panels=("24323-8",)))
+
+    outcomes = train_all(hospital(), [sodium, task, other_orders], declaration)
+
+    assert isinstance(outcomes["hematocrit"], TrainedBundle)
+    assert outcomes["sodium"] == NotTrained(task="sodium", reason="expected results of 2951-2 (LOINC), got none")
+    assert isinstance(outcomes["panel"], NotTrained)
+    assert outcomes["panel"].reason.startswith("expected orders for the panels 24323-8 (LOINC), got none")
+
+
+def test_an_empty_cohort_is_refused(train: Callable[..., TrainedBundle], hospital: MakeHospital):
+    with pytest.raises(NotInExtract, match="expected orders for the panels"):
+        train(hospital(persons=0))
+
+
+@pytest.mark.parametrize("kind", [SplitKind.TIME, SplitKind.TIME_AND_PATIENT])
+def test_training_labels_were_known_before_the_cutoff(
+    train: Callable[..., TrainedBundle], hospital: MakeHospital, kind: SplitKind
+):
+    trained = train(hospital(persons=40, days=6), split=kind)
+    cutoff = trained.split.cutoff
+
+    assert cutoff is not None
+    assert trained.manifest.training.parameters["split.cutoff"] == cutoff.isoformat()
+    assert all(row.index_time >= cutoff for row in trained.predictions)
+
+
+def test_a_calibrated_model_is_shipped_with_its_table_and_opens(train: Callable[..., TrainedBundle]):
+    for kind in Calibration:
+        trained = train(estimator=dataclasses.replace(SMALL, calibration=kind))
+
+        bundle = open_bundle(trained.manifest.to_json(), trained.parts)
+
+        assert "calibration.json" in bundle.manifest.parts
+        assert bundle.manifest.training.parameters["calibration"] == kind.value
+
+
+@pytest.mark.parametrize("name", list(EstimatorName))
+def test_every_estimator_becomes_a_bundle_that_opens(train: Callable[..., TrainedBundle], name: EstimatorName):
+    trained = train(estimator=EstimatorChoice(name=name))
+
+    assert open_bundle(trained.manifest.to_json(), trained.parts).manifest.version == trained.manifest.version
+    assert trained.parts == train(estimator=EstimatorChoice(name=name)).parts
+
+
+def test_facts_of_patients_without_rows_are_not_needed(train: Callable[..., TrainedBundle], hospital: MakeHospital):
+    extract = hospital()
+    stranger = PatientFacts(patient_id="777", demographics=Demographics(birth_date=BirthDate(year=1950), sex=Sex.MALE))
+
+    assert train(dataclasses.replace(extract, people=(*extract.people, stranger))).parts == train(extract).parts

@@ -1,0 +1,71 @@
+"""The rows of a task: whom and what each is about, when it is predicted, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class CohortInvalid(ValueError):
+    """The rows cannot be what the task says; the message says in what way."""
+
+
+class Unlabelled(StrEnum):
+    """Why a row has no label."""
+
+    NO_RESULT = "no result with a number"
+    NO_RANGE = "a result without a reference range"
+    NOT_ENDED = "a visit that has not ended"
+    NOT_FOLLOWED = "data that end before the outcome is due"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexRow:
+    """One order or visit, and when it is predicted.
+
+    ``unit_id``: the order's id, or the visit's. ``visit_id``: the visit that it belongs to, None if nobody says.
+    """
+
+    person_id: int = field(repr=False)
+    unit_id: str = field(repr=False)
+    visit_id: str | None = field(repr=False)
+    index_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CohortRow(IndexRow):
+    """A row with what came of it. ``label`` is a number or None, and then ``unlabelled`` says why.
+
+    ``label_known_at``: from when on anybody could have known the label, and so trained with it.
+    """
+
+    label: float | None
+    label_known_at: datetime | None
+    unlabelled: Unlabelled | None
+
+
+def with_label(row: IndexRow, label: float, known_at: datetime) -> CohortRow:
+    """Give the row with its label."""
+    return CohortRow(
+        person_id=row.person_id,
+        unit_id=row.unit_id,
+        visit_id=row.visit_id,
+        index_time=row.index_time,
+        label=label,
+        label_known_at=known_at,
+        unlabelled=None,
+    )
+
+
+def without_label(row: IndexRow, why: Unlabelled) -> CohortRow:
+    """Give the row with the reason why it has no label."""
+    return CohortRow(
+        person_id=row.person_id,
+        unit_id=row.unit_id,
+        visit_id=row.visit_id,
+        index_time=row.index_time,
+        label=None,
+        label_known_at=None,
+        unlabelled=why,
+    )

@@ -1,0 +1,126 @@
+"""The model card: what the manifest knows, what people have to say, and what nobody has said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from deployr_core.bundle import Manifest
+from deployr_core.features import FeatureSpec
+from deployr_core.layout import layout_of
+from deployr_dev.evaluation.words import count, number, of, percent
+
+
+class Statements(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What only people can say of a model. What is None is shown as not given, in words."""
+
+    intended_use: str | None = None
+    not_for: str | None = None
+    users: str | None = None
+    what_follows: str | None = None
+    """What is to be done on an alert, and by whom."""
+    source_of_rows: str | None = None
+    """Which hospitals, which years."""
+    limits: str | None = None
+    tried_elsewhere: str | None = None
+    approved_by: str | None = None
+    contact: str | None = None
+
+
+_ASKED: Mapping[str, str] = {
+    "intended_use": "Intended use",
+    "not_for": "Not to be used for",
+    "users": "Who is to use it",
+    "what_follows": "What follows from an alert",
+    "source_of_rows": "Hospitals and years of the rows",
+    "limits": "Known limits and risks",
+    "tried_elsewhere": "Performance at other sites",
+    "approved_by": "Reviewed or approved by",
+    "contact": "Who answers for it",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """One line of the card: what is asked, and each part of the answer; none means that it was not given.
+
+    ``exact``: the answer is a code or digest, not prose.
+    """
+
+    asked: str
+    answer: tuple[str, ...]
+    exact: bool = False
+
+
+def statement_lines(statements: Statements) -> tuple[Line, ...]:
+    """Give what people said, and name what they did not."""
+    lines = []
+    for name, asked in _ASKED.items():
+        said: str | None = getattr(statements, name)
+        lines.append(Line(asked=asked, answer=() if said is None or not said.strip() else (said,)))
+    return tuple(lines)
+
+
+def manifest_lines(manifest: Manifest, *, spec: FeatureSpec | None) -> tuple[Line, ...]:
+    """Give what the bundle says of its making.
+
+    Raises:
+        ValueError: ``spec`` is not the declaration that the manifest names.
+    """
+    training, task = manifest.training, manifest.task
+    return (
+        Line(asked="Model", answer=(manifest.model_id,), exact=True),
+        Line(asked="Version", answer=(manifest.version,), exact=True),
+        Line(asked="Column in the EMR", answer=(manifest.score_name,), exact=True),
+        Line(asked="Orders it is for (LOINC)", answer=task.panels, exact=True),
+        Line(asked="Results that decide the label (LOINC)", answer=task.components, exact=True),
+        Line(
+            asked="Training rows",
+            answer=(
+                f"{of(training.rows, 'row')} of {of(training.patients, 'patient')},"
+                f" {percent(training.prevalence)} with the outcome",
+            ),
+        ),
+        Line(asked="Features", answer=_features(manifest, spec)),
+        Line(asked="Estimator", answer=(training.estimator,), exact=True),
+        Line(asked="Its parameters", answer=_pairs(training.parameters), exact=True),
+        Line(asked="Library versions", answer=_pairs(training.library_versions), exact=True),
+        Line(
+            asked="AUROC in the manifest",
+            answer=(
+                f"{number(manifest.evaluation.auroc.value)} ({number(manifest.evaluation.auroc.low)} to"
+                f" {number(manifest.evaluation.auroc.high)}) on {of(manifest.evaluation.rows, 'row')} of"
+                f" {of(manifest.evaluation.patients, 'patient')}",
+            ),
+        ),
+    )
+
+
+def digest_lines(manifest: Manifest) -> tuple[Line, ...]:
+    """Give the SHA-256 digests that tie this report to files."""
+    code = manifest.code_version
+    return (
+        Line(asked="Feature declaration", answer=(manifest.spec_sha256,), exact=True),
+        Line(asked="Training rows, labels and features", answer=(manifest.training.snapshot_sha256,), exact=True),
+        Line(asked="Training code", answer=() if code is None else (code.sources_sha256,), exact=True),
+        *(Line(asked=name, answer=(part.sha256,), exact=True) for name, part in sorted(manifest.parts.items())),
+    )
+
+
+def _features(manifest: Manifest, spec: FeatureSpec | None) -> tuple[str, ...]:
+    if spec is None:
+        return (f"{count(manifest.n_features)}; by group: not given",)
+    if spec.digest() != manifest.spec_sha256:
+        raise ValueError("expected the declaration that the manifest names, got another")
+    by_group = Counter(layout_of(spec).groups_of)
+    return (
+        f"{count(manifest.n_features)} in all",
+        *(f"{name}: {count(by_group[name])}" for name in (group.name for group in spec.groups)),
+    )
+
+
+def _pairs(named: Mapping[str, str | int | float | bool | None]) -> tuple[str, ...]:
+    return tuple(f"{name} {value}" for name, value in sorted(named.items()))

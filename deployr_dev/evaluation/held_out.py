@@ -1,0 +1,69 @@
+"""The evaluation of a trained bundle's held-out rows, with the groups of people that the extract can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from math import nan
+from typing import Protocol
+
+import numpy as np
+
+from deployr_core.codes import Code
+from deployr_core.facts import Demographics, PatientFacts
+from deployr_dev.evaluation.groups import age_bands
+from deployr_dev.evaluation.measuring import evaluate
+from deployr_dev.evaluation.records import Evaluation
+from deployr_dev.trained import TrainedBundle
+
+_RACES = {
+    "1002-5": "American Indian",
+    "2028-9": "Asian",
+    "2054-5": "Black",
+    "2076-8": "Pacific Islander",
+    "2106-3": "White",
+}
+_ETHNICITIES = {"2135-2": "Hispanic", "2186-5": "Not Hispanic"}
+
+
+class PeopleSource(Protocol):
+    """What is needed of an extract: who the held-out patients are."""
+
+    def patients(self, person_ids: Collection[int] | None = None) -> Iterator[PatientFacts]:
+        """Give the facts of these persons, one person at a time."""
+
+
+def evaluate_held_out(trained: TrainedBundle, extract: PeopleSource, *, seed: int) -> Evaluation:
+    """Measure what the bundle gave for the rows that it never saw, also by age, sex, race and ethnicity.
+
+    Who has several races counts as ``Several``; a code that is no OMB category, as recorded under that code.
+    """
+    rows = trained.predictions
+    people = {int(facts.patient_id): facts.demographics for facts in extract.patients({row.person_id for row in rows})}
+    whose = [people[row.person_id] for row in rows]
+    ages = [
+        float(max(who.birth_date.age_in_years(row.index_time), 0)) if who.birth_date else nan
+        for row, who in zip(rows, whose, strict=True)
+    ]
+    return evaluate(
+        np.array([row.label for row in rows]),
+        np.array([row.score for row in rows]),
+        np.array([row.person_id for row in rows], dtype=np.int64),
+        rng=np.random.default_rng(seed),
+        subgroups={
+            "sex": np.array([_sex(who) for who in whose]),
+            "age": age_bands(np.array(ages)),
+            "race": np.array([_category(who.races, _RACES) for who in whose]),
+            "ethnicity": np.array([_category(who.ethnicities, _ETHNICITIES) for who in whose]),
+        },
+        available_features=np.array([row.features_present for row in rows], dtype=np.int64),
+    )
+
+
+def _sex(who: Demographics) -> str:
+    return "" if who.sex == "unknown" else str(who.sex)
+
+
+def _category(codes: tuple[Code, ...], names: dict[str, str]) -> str:
+    if len(codes) > 1:
+        return "Several"
+    return "".join(names.get(code.value, code.value) for code in codes)

@@ -1,0 +1,263 @@
+"""An extract of any warehouse, open: its fact tables on DuckDB, and the facts of the core read from them.
+
+A folder with the tables that its mapping names, each as CSV, gzipped CSV, Parquet or Excel, or with the NDJSON files of
+a Bulk FHIR export. Everything after reads the fact tables alone (docs/fact-tables.md).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from deployr_core.codes import LOINC
+from deployr_core.facts import Lab, PatientFacts
+from deployr_dev.sources.build import build_fact_tables
+from deployr_dev.sources.detect import detect_mapping
+from deployr_dev.sources.mapping import SourceMapping, load_mapping, shipped_mapping, shipped_names
+from deployr_dev.sources.reading import (
+    CATEGORIES,
+    PERSONS,
+    READERS,
+    ByPerson,
+    Row,
+    demographics_of,
+    facts_of,
+    facts_query,
+    utc,
+)
+from deployr_dev.sources.staging import Staged, stage_tables
+from deployr_dev.sources.tables import ExtractInvalid, find_tables, quoted_name
+
+if TYPE_CHECKING:
+    import duckdb
+
+_FETCH = 4096
+_LAB_ORDERS = """
+    SELECT person_id, fact_id, visit_id, code, happened_at, collected_at, resulted_at
+    FROM orders
+    WHERE system = $1 AND list_contains($2, code)
+    ORDER BY person_id, happened_at, fact_id
+"""
+_OF_COMPONENTS = """
+    WHERE (person_id, fact_id) IN (SELECT person_id, fact_id FROM labs WHERE system = $1 AND list_contains($2, code))
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabOrder:
+    """One order for laboratory tests; the instants are when it was signed, drawn and resulted, None if never."""
+
+    person_id: int
+    order_id: str
+    visit_occurrence_id: str | None
+    panel_loinc: str
+    ordered_at: datetime
+    collected_at: datetime | None
+    resulted_at: datetime | None
+
+
+class Extract:
+    """An open extract; a context manager, because it holds a database in a temporary folder.
+
+    ``connection`` has the fact tables in its schema ``main``; whoever is handed it reads them, and makes temporary
+    tables at most.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        mapping: SourceMapping,
+        staged: Mapping[str, Staged],
+        left_out: Mapping[str, int],
+        connection: duckdb.DuckDBPyConnection,
+        scratch: tempfile.TemporaryDirectory[str],
+    ) -> None:
+        """Use `open`."""
+        self.folder = folder
+        self.mapping = mapping
+        self.staged = staged
+        self.left_out = left_out
+        self.connection = connection
+        self._scratch = scratch
+
+    @classmethod
+    def open(cls, folder: Path, mapping: SourceMapping | None = None) -> Extract:
+        """Find, check and type every table of the extract and build its fact tables, before any work is done.
+
+        Args:
+            folder: where the tables are.
+            mapping: the warehouse's tables and conventions; None finds it (`deployr_dev.sources.detect.mapping_for`).
+
+        Raises:
+            ExtractInvalid: a table or column missing, a file cut off, a value of another kind, an id there twice.
+            MappingInvalid: the mapping beside the tables is none, or its queries do not run.
+        """
+        import duckdb
+
+        scratch = tempfile.TemporaryDirectory(prefix="deployr-extract-", ignore_cleanup_errors=True)
+        space = Path(scratch.name)
+        connection = duckdb.connect(str(space / "extract.duckdb"))
+        try:
+            mapping = mapping or detect_mapping(connection, folder)
+            left_out: Mapping[str, int] = {}
+            tables = folder
+            if mapping.reads == "fhir_ndjson":
+                from deployr_dev.sources.fhir_ndjson import write_tables
+
+                tables = space / "tables"
+                left_out = write_tables(folder, tables, zone=mapping.zone)
+            files = find_tables(connection, tables, mapping.tables, scratch=space, expected=mapping.describes)
+            staged = stage_tables(connection, mapping, files)
+            build_fact_tables(connection, folder, mapping, staged)
+            return cls(
+                folder=folder,
+                mapping=mapping,
+                staged=staged,
+                left_out=MappingProxyType(dict(left_out)),
+                connection=connection,
+                scratch=scratch,
+            )
+        except BaseException:
+            connection.close()
+            scratch.cleanup()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database and remove its temporary folder; closing twice is harmless."""
+        self.connection.close()
+        self._scratch.cleanup()
+
+    @cached_property
+    def undated_rows(self) -> Mapping[str, int]:
+        """Per table of the warehouse, how many rows have neither time nor day.
+
+        Nobody can place them, so they are no facts.
+        """
+        return MappingProxyType(
+            {
+                table: self._count(f"SELECT count(*) FROM source.{quoted_name(table)} WHERE {staged.undated}")
+                for table, staged in self.staged.items()
+                if staged.undated is not None
+            }
+        )
+
+    def person_ids(self) -> tuple[int, ...]:
+        """Give every person of the extract, ascending."""
+        return tuple(row[0] for row in self.rows("SELECT person_id FROM persons ORDER BY person_id"))
+
+    def patient_source_values(self) -> dict[int, str]:
+        """Give each person's identifier outside the warehouse, by person id; persons without one are left out."""
+        query = "SELECT person_id, source_value FROM persons WHERE source_value IS NOT NULL ORDER BY person_id"
+        return dict(self.rows(query))
+
+    def patients(self, person_ids: Collection[int] | None = None) -> Iterator[PatientFacts]:
+        """Give the facts person by person, ascending by id; one person at a time is held in memory.
+
+        ``patient_id`` is the person id as text. A fact's codes come in the order of their systems' URIs.
+
+        Args:
+            person_ids: whom to read; None reads everybody. Ids that the extract does not have are passed over.
+
+        Raises:
+            ExtractInvalid: two facts have one id, or a file changed while it was read.
+        """
+        facts = {
+            table: ByPerson(facts_of(table, self._of(person_ids, facts_query(table), "fact_id, system, code")))
+            for table in READERS
+        }
+        categories = ByPerson((row[0], row) for row in self._of(person_ids, CATEGORIES, "kind, code"))
+        for row in self._of(person_ids, PERSONS, "birth_year"):
+            person_id = row[0]
+            yield PatientFacts(
+                patient_id=str(person_id),
+                demographics=demographics_of(row, categories.take(person_id)),
+                **{table: tuple(of_table.take(person_id)) for table, of_table in facts.items()},
+            )
+
+    def lab_orders(self, panels: Collection[str]) -> Iterator[LabOrder]:
+        """Give the orders for these panels (LOINC codes), by person id, then by when they were signed.
+
+        An order without the time of its signing is left out; `undated_rows` counts them.
+        """
+        for person_id, order_id, visit_id, panel, *times in self.rows(_LAB_ORDERS, [LOINC, sorted(panels)]):
+            ordered, collected, resulted = times
+            yield LabOrder(
+                person_id=person_id,
+                order_id=order_id,
+                visit_occurrence_id=visit_id,
+                panel_loinc=panel,
+                ordered_at=utc(ordered),
+                collected_at=None if collected is None else utc(collected),
+                resulted_at=None if resulted is None else utc(resulted),
+            )
+
+    def results_of(self, components: Collection[str]) -> Iterator[tuple[int, Lab]]:
+        """Give the results of these tests (LOINC codes) with their person ids, by person id."""
+        query = facts_query("labs", where=_OF_COMPONENTS) + " ORDER BY person_id, fact_id, system, code"
+        yield from facts_of("labs", self.rows(query, [LOINC, sorted(components)]))
+
+    def rows(self, query: str, parameters: Sequence[object] = ()) -> Iterator[Row]:
+        """Run a query over the fact tables on a cursor of its own, a few thousand rows in memory at a time.
+
+        Raises:
+            ExtractInvalid: a file could not be read to its end.
+        """
+        import duckdb
+
+        cursor = self.connection.cursor()
+        try:
+            cursor.execute(query, list(parameters))
+            while rows := cursor.fetchmany(_FETCH):
+                yield from rows
+        except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
+            raise  # the query is wrong, not the extract
+        except duckdb.Error:
+            raise ExtractInvalid(f"{self.folder}: the extract could not be read to its end") from None
+        finally:
+            cursor.close()
+
+    def _of(self, person_ids: Collection[int] | None, query: str, order: str) -> Iterator[Row]:
+        """Run a query that has a person_id for these persons, by person and then in that order."""
+        parameters: list[Any] = []
+        if person_ids is not None:
+            query = f"SELECT * FROM ({query}) WHERE person_id IN (SELECT unnest(?))"
+            parameters = [sorted(set(person_ids))]
+        return self.rows(f"{query} ORDER BY person_id, {order}", parameters)
+
+    def _count(self, query: str) -> int:
+        return int(next(self.rows(query))[0])
+
+
+def open_source(source: str, mapping: Path | None = None) -> Extract:
+    """Open what a command line calls a source: ``PATH``, or ``NAME:PATH`` with the name of a shipped mapping.
+
+    Args:
+        source: such as ``extract/omop`` or ``omop53:extract/omop``.
+        mapping: a mapping file of one's own, in place of a name.
+
+    Raises:
+        ExtractInvalid, MappingInvalid: see `Extract.open`; a name that is no shipped mapping's, or a name and a file.
+    """
+    name, colon, path = source.partition(":")
+    if not colon or (name not in shipped_names() and Path(source).exists()):
+        return Extract.open(Path(source), None if mapping is None else load_mapping(mapping))
+    if not path:
+        raise ExtractInvalid(f"expected a folder after {name}:, such as {name}:path/to/extract")
+    if mapping is not None:
+        raise ExtractInvalid(f"expected either the mapping {name} or the file {mapping}, got both")
+    return Extract.open(Path(path), shipped_mapping(name))

@@ -1,0 +1,244 @@
+"""A trained bundle in memory: the model as it is shipped, measured on rows that it never saw."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from deployr_core.bundle import (
+    FEATURES_FILE,
+    GOLDEN_FILE,
+    SCHEMA_VERSION,
+    Estimate,
+    Evaluation,
+    GoldenVector,
+    Manifest,
+    Training,
+    describe_part,
+)
+from deployr_core.features import FeatureSpec
+from deployr_core.layout import layout_of
+from deployr_core.metrics import Interval, NotMeasurable, auroc_interval
+from deployr_core.vectorize import FeatureVector
+from deployr_dev.code_version import code_version
+from deployr_dev.cohorts.rows import CohortRow, IndexRow
+from deployr_dev.cohorts.tasks import Task
+from deployr_dev.estimators import Fitted
+from deployr_dev.folds import TrainingImpossible
+from deployr_dev.matrix import FeatureMatrix, snapshot_sha256
+from deployr_dev.models import ModelPart, calibrated, model_part
+from deployr_dev.splits import Split
+
+GOLDEN_VECTORS = 16
+
+_GOLDEN_DONORS = 64
+
+_TOLERANCE = 1e-6
+
+
+class ScoresDiffer(RuntimeError):
+    """The shipped model does not score as the estimator that it was made from; it is never deployed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldOutPrediction:
+    """What the model gave for a row that it never saw, and what was true.
+
+    ``features_present``: how many of the row's features are not 0.
+    """
+
+    person_id: int = field(repr=False)
+    unit_id: str = field(repr=False)
+    index_time: datetime
+    label: float
+    score: float
+    features_present: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedBundle:
+    """A bundle's files as bytes, with what they were made from. ``parts`` are all files but the manifest."""
+
+    manifest: Manifest
+    parts: Mapping[str, bytes]
+    predictions: tuple[HeldOutPrediction, ...] = field(repr=False)
+    spec: FeatureSpec = field(repr=False)
+    split: Split = field(repr=False)
+
+
+def measured_bundle(
+    task: Task,
+    fitted: Fitted,
+    *,
+    train_rows: Sequence[CohortRow],
+    train_matrix: FeatureMatrix,
+    test_rows: Sequence[CohortRow],
+    test_matrix: FeatureMatrix,
+    split: Split,
+    seed: int,
+    allow_pickle: bool,
+) -> TrainedBundle:
+    """Ship a trained estimator, measure what is shipped on the held-out rows, and put the bundle together.
+
+    Raises:
+        EstimatorRefused: no bundle can carry the model.
+        ScoresDiffer: the shipped model does not score as the estimator.
+        TrainingImpossible: the held-out rows cannot carry an AUROC.
+    """
+    spec = test_matrix.spec
+    part = model_part(fitted.estimator, n_features=test_matrix.n_features, allow_pickle=allow_pickle)
+    scores = checked_scores(part, fitted, test_matrix)
+    if fitted.calibration is not None:
+        part = calibrated(part, fitted.calibration)
+        scores = _scores(part, test_matrix)
+    present = np.diff(test_matrix.starts)
+    predictions = tuple(
+        HeldOutPrediction(
+            person_id=row.person_id,
+            unit_id=row.unit_id,
+            index_time=row.index_time,
+            label=_label(row),
+            score=float(scores[place]),
+            features_present=int(present[place]),
+        )
+        for place, row in enumerate(test_rows)
+    )
+    interval = _measured(task, predictions, seed=seed)
+    golden = golden_vectors(test_matrix, part.scorer(n_features=test_matrix.n_features).score, seed=seed)
+    parts = {FEATURES_FILE: spec.to_json(), **part.files(), GOLDEN_FILE: msgspec.json.encode(golden)}
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        model_id=task.model_id,
+        version=content_version(parts),
+        task=task.for_manifest(),
+        score_name=task.score_name,
+        n_features=len(layout_of(spec).names),
+        spec_sha256=spec.digest(),
+        parts={name: describe_part(content) for name, content in parts.items()},
+        training=_training_record(train_rows, train_matrix, fitted, split),
+        evaluation=Evaluation(
+            rows=len(test_rows),
+            patients=len(_patients(test_rows)),
+            prevalence=float(labels_of(test_rows).mean()),
+            auroc=Estimate(value=interval.value, low=interval.low, high=interval.high),
+        ),
+        model=part.format,
+        code_version=code_version(),
+    )
+    return TrainedBundle(manifest=manifest, parts=parts, predictions=predictions, spec=spec, split=split)
+
+
+def checked_scores(part: ModelPart, fitted: Fitted, matrix: FeatureMatrix) -> NDArray[np.float64]:
+    """Score rows as the deployed bundle will, shape (n_rows,), having checked that the estimator says the same.
+
+    A random forest must say the same to the bit, any other within a millionth: XGBoost adds in float32.
+
+    Raises:
+        ScoresDiffer: it does not.
+    """
+    scores = _scores(part, matrix)
+    tolerance = 0.0 if type(fitted.estimator).__name__.startswith("RandomForest") else _TOLERANCE
+    differing = int(np.count_nonzero(~(np.abs(scores - fitted.scores(matrix.csr())) <= tolerance)))
+    if differing:
+        raise ScoresDiffer(
+            f"expected the shipped model to score as the estimator, but {differing} of {scores.size} rows differ"
+        )
+    return scores
+
+
+def golden_vectors(
+    matrix: FeatureMatrix, score: Callable[[FeatureVector], float], *, seed: int, count: int = GOLDEN_VECTORS
+) -> tuple[GoldenVector, ...]:
+    """Make rows to test a loaded bundle with, and score them.
+
+    A bundle travels, so no row of it may be a patient's: each feature's value comes from another row, drawn at random.
+    """
+    rng = np.random.default_rng(seed)
+    size, digest = matrix.n_features, layout_of(matrix.spec).spec_digest
+    donors = rng.permutation(matrix.n_rows)[:_GOLDEN_DONORS]
+    dense = np.stack([matrix.vector(int(place)).dense() for place in donors])
+    golden = []
+    for _ in range(count):
+        row = dense[rng.integers(len(donors), size=size), np.arange(size)]
+        indices = np.flatnonzero(row).astype(np.int32)
+        mixed = FeatureVector(spec_digest=digest, size=size, indices=indices, values=row[indices], coverage={})
+        golden.append(
+            GoldenVector(
+                indices=tuple(indices.tolist()), values=tuple(mixed.values.tolist()), score=float(score(mixed))
+            )
+        )
+    return tuple(golden)
+
+
+def content_version(parts: Mapping[str, bytes]) -> str:
+    """Name a bundle by what is in it: 12 hex digits of the SHA-256 over its parts, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, content in sorted(parts.items()):
+        digest.update(f"{name} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()[:12]
+
+
+def labels_of(rows: Sequence[CohortRow]) -> NDArray[np.float64]:
+    """Give the labels, shape (n_rows,); every row must have one."""
+    return np.array([_label(row) for row in rows], dtype=np.float64)
+
+
+def _label(row: CohortRow) -> float:
+    if row.label is None:
+        raise ValueError("expected a labelled row")
+    return row.label
+
+
+def _patients(rows: Sequence[IndexRow]) -> set[int]:
+    return {row.person_id for row in rows}
+
+
+def _scores(part: ModelPart, matrix: FeatureMatrix) -> NDArray[np.float64]:
+    scorer = part.scorer(n_features=matrix.n_features)
+    return np.array([scorer.score(vector) for vector in matrix.vectors], dtype=np.float64)
+
+
+def _measured(task: Task, predictions: Sequence[HeldOutPrediction], *, seed: int) -> Interval:
+    try:
+        return auroc_interval(
+            np.array([row.label for row in predictions]),
+            np.array([row.score for row in predictions]),
+            np.array([row.person_id for row in predictions], dtype=np.int64),
+            rng=np.random.default_rng(seed),
+        )
+    except NotMeasurable as error:
+        raise TrainingImpossible(f"task {task.name}: the held-out patients cannot carry an AUROC: {error}") from error
+
+
+def _training_record(rows: Sequence[CohortRow], matrix: FeatureMatrix, fitted: Fitted, split: Split) -> Training:
+    cutoff = {} if split.cutoff is None else {"split.cutoff": split.cutoff.isoformat()}
+    return Training(
+        estimator=fitted.name,
+        parameters={**fitted.parameters, "split": split.kind.value, **cutoff},
+        rows=len(rows),
+        patients=len(_patients(rows)),
+        prevalence=float(labels_of(rows).mean()),
+        snapshot_sha256=snapshot_sha256(rows, matrix),
+        library_versions=_library_versions(fitted),
+    )
+
+
+def _library_versions(fitted: Fitted) -> dict[str, str]:
+    import sklearn
+    import treelite
+
+    versions = {
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "scikit-learn": sklearn.__version__,
+        "treelite": treelite.__version__,
+    }
+    return {**versions, **fitted.libraries}
