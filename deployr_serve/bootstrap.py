@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from deployr_serve.adapters.auth import ClientKey, Credentials, NoCredentials, SmartBackend
 from deployr_serve.adapters.clock import ReplayClock, SystemClock
 from deployr_serve.adapters.epic import ScoreColumn
+from deployr_serve.adapters.fhir_plan import unfetchable
 from deployr_serve.adapters.fhir_search import FhirClient
 from deployr_serve.adapters.fhir_source import FhirSource
 from deployr_serve.adapters.http import AiohttpTransport
@@ -72,7 +73,12 @@ def build(settings: Settings) -> Application:
         clock=clock,
         store=store,
         source=source,
-        models=BundleFolder(settings.bundles),
+        models=BundleFolder(
+            settings.bundles,
+            allow_pickle=settings.allow_pickle,
+            trusted_keys=tuple(file.read_bytes() for file in settings.trusted_keys),
+            unfetchable=unfetchable,
+        ),
         outputs=outputs,
     )
     return Application(services=services, outcomes=source, new_correlation_id=new_correlation_id, transport=transport)

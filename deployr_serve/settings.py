@@ -40,14 +40,17 @@ class SmartSettings:
 class Settings:
     """See local.settings.example.json for what each is called and means.
 
-    ``store_file``: None keeps packets in memory. ``vendor_base``: None writes no scores back. ``smart``: None sends no
-    credentials. ``clock_file``: a replay's clock, else None.
+    ``allow_pickle`` loads models that run code; with ``trusted_keys`` (public Ed25519 keys, PEM) only bundles signed by
+    one of them are loaded. ``store_file``: None keeps packets in memory. ``vendor_base``: None writes no scores back.
+    ``smart``: None sends no credentials. ``clock_file``: a replay's clock, else None.
     """
 
     profile: Profile
     site: str
     environment: str
     bundles: Path
+    allow_pickle: bool
+    trusted_keys: tuple[Path, ...]
     store_file: Path | None
     id_key: bytes = field(repr=False)
     fhir_base: str
@@ -77,6 +80,8 @@ def read_settings(source: Mapping[str, str]) -> Settings:
         site=reader.read("DEPLOYR_SITE", _word, default="local"),
         environment=reader.read("DEPLOYR_ENVIRONMENT", _word, default="DEV"),
         bundles=reader.read("DEPLOYR_BUNDLES", Path),
+        allow_pickle=reader.read("DEPLOYR_ALLOW_PICKLE", _yes_or_no, default=False),
+        trusted_keys=reader.read("DEPLOYR_TRUSTED_KEYS", _existing_files, default=()),
         store_file=reader.read("DEPLOYR_STORE", _store_file, default=None),
         id_key=reader.read("DEPLOYR_ID_KEY", _id_key, default=_DEV_ID_KEY.encode()),
         fhir_base=reader.read("DEPLOYR_EMR_FHIR_BASE", _base_url),
@@ -150,7 +155,7 @@ def _smart(reader: _Reader) -> SmartSettings | None:
             "DEPLOYR_EMR_SCOPE",
             str,
             default="system/Patient.rs system/Encounter.rs system/ServiceRequest.rs system/Observation.rs "
-            "system/Condition.rs system/MedicationRequest.rs",
+            "system/Condition.rs system/MedicationRequest.rs system/Procedure.rs",
         ),
     )
 
@@ -208,6 +213,16 @@ def _deadline(text: str) -> float:
     if not 0.1 <= seconds <= 230:
         raise ValueError("expected 0.1 to 230 seconds, the longest that the Functions front end waits")
     return seconds
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise ValueError("expected 0 or 1")
+    return text == "1"
+
+
+def _existing_files(text: str) -> tuple[Path, ...]:
+    return tuple(_existing_file(part.strip()) for part in text.split(","))
 
 
 def _existing_file(text: str) -> Path:

@@ -91,6 +91,13 @@ PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
         "date": _dated("effective"),
         "status": _word("status"),
     },
+    "Procedure": {
+        **_IN_AN_ENCOUNTER,
+        "category": _codes("category"),
+        "code": _codes("code"),
+        "date": _dated("performed"),
+        "status": _word("status"),
+    },
     "ServiceRequest": {
         **_IN_AN_ENCOUNTER,
         "authored": _dated("authoredOn"),

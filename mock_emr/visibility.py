@@ -24,6 +24,7 @@ _SHOWN_FROM: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "MedicationRequest": (("authoredOn",),),
     "ServiceRequest": (("authoredOn",),),
     "Encounter": (("period", "start"),),
+    "Procedure": (("performedDateTime",), ("performedPeriod", "start")),
 }
 _ORDERS = ("ServiceRequest", "MedicationRequest")
 _ENDS_OF_ENCOUNTER = ("length", "statusHistory", "classHistory")
@@ -90,8 +91,9 @@ def showing_of(resource: Resource, *, links: Links) -> Showing:
     """Decide when the resource shows, and as what until it is settled.
 
     An order is `active` until its last result shows. An encounter is `in-progress` and open until its period
-    ends, and can be seen from its first order, which some sources put before the period's start. A death and
-    the end of a condition stay unseen until they happen. A MedicationRequest always shows as stored.
+    ends, and can be seen from its first order, which some sources put before the period's start. A procedure is
+    `in-progress` until its period ends. A death and the end of a condition stay unseen until they happen. A
+    MedicationRequest always shows as stored.
     """
     own = shown_from(resource)
     key = f"{resource['resourceType']}/{resource['id']}"
@@ -103,6 +105,9 @@ def showing_of(resource: Resource, *, links: Links) -> Showing:
             own = min(own, links.first_order.get(key, own))
             settled = _instant_at(resource, "period", "end", last=True)
             early = _open_encounter(resource)
+        case "Procedure":
+            settled = _instant_at(resource, "performedPeriod", "end", last=True)
+            early = _underway(resource)
         case "Patient":
             settled = _instant_at(resource, "deceasedDateTime")
             early = {name: value for name, value in resource.items() if name != "deceasedDateTime"}
@@ -124,6 +129,11 @@ def _open_encounter(encounter: Resource) -> Resource:
         stay = child(encounter, "hospitalization")
         shown["hospitalization"] = {name: stay[name] for name in stay if not name.startswith("discharge")}
     return shown
+
+
+def _underway(procedure: Resource) -> Resource:
+    period = {name: value for name, value in child(procedure, "performedPeriod").items() if name != "end"}
+    return {**procedure, "status": "in-progress", "performedPeriod": period}
 
 
 def _ongoing_condition(condition: Resource) -> Resource:

@@ -5,22 +5,40 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from deployr_core.codes import Code
-from deployr_core.facts import Encounter, Lab, Order, PatientFacts
-from deployr_core.features import DiagnosisGroup, FeatureSpec, LabGroup, MedicationGroup
+from deployr_core.facts import Demographics, Encounter, Lab, Order, PatientFacts
+from deployr_core.features import FeatureSpec
 from deployr_core.packet import Subject
 from deployr_serve.adapters import fhir_facts as read
 from deployr_serve.adapters import fhir_wire as wire
+from deployr_serve.adapters.fhir_plan import lab_search, plan, unfetchable
 from deployr_serve.adapters.fhir_search import FhirClient, Found, Search
-from deployr_serve.core.errors import AskDifferently, EmrBadResponse, UnknownContext, UnknownPatient, WrongPatient
+from deployr_serve.core.errors import (
+    AskDifferently,
+    EmrBadResponse,
+    ModelUnavailable,
+    UnknownContext,
+    UnknownPatient,
+    WrongPatient,
+)
 from deployr_serve.core.ports import FetchedFacts, OutcomeFacts
 
+__all__ = ["FhirSource", "plan", "unfetchable"]
+
 _T = TypeVar("_T")
-_R = TypeVar("_R", wire.Encounter, wire.ServiceRequest, wire.Observation, wire.Condition, wire.MedicationRequest)
+_R = TypeVar(
+    "_R",
+    wire.Encounter,
+    wire.ServiceRequest,
+    wire.Observation,
+    wire.Condition,
+    wire.MedicationRequest,
+    wire.Procedure,
+)
 _P = TypeVar("_P", wire.Patient, wire.Encounter, wire.ServiceRequest)
 
 
@@ -39,7 +57,13 @@ class FhirSource:
         self._csn_system = csn_system
 
     async def fetch(self, subject: Subject, spec: FeatureSpec, *, as_of: datetime) -> FetchedFacts:
-        """Fetch everything at once; the first failure ends the others."""
+        """Fetch everything at once; the first failure ends the others.
+
+        Raises:
+            ModelUnavailable: the declaration holds what this source cannot fetch (see `unfetchable`).
+        """
+        if names := unfetchable(spec):
+            raise ModelUnavailable(f"expected feature groups that FHIR can fetch; these it cannot: {', '.join(names)}")
         searches = {"patient": Search(resource_type="Patient", parameters=(("_id", subject.patient_id),))}
         if subject.encounter_id is not None:
             searches["encounter"] = Search(resource_type="Encounter", parameters=(("_id", subject.encounter_id),))
@@ -57,25 +81,7 @@ class FhirSource:
             found["encounter"] = await self._client.search(search)
         encounter = self._encounter(found, subject, subject.encounter_id or ordered_in)
         dropped: Counter[str] = Counter()
-        facts = PatientFacts(
-            patient_id=subject.patient_id,
-            demographics=read.demographics(patient),
-            labs=self._labs(found, subject.patient_id, dropped),
-            diagnoses=self._read(
-                found.get("diagnoses"),
-                wire.Condition,
-                lambda resource: read.diagnosis(resource, zone=self._zone, dropped=dropped),
-                subject.patient_id,
-                dropped,
-            ),
-            medications=self._read(
-                found.get("medications"),
-                wire.MedicationRequest,
-                lambda resource: read.medication(resource, zone=self._zone, dropped=dropped),
-                subject.patient_id,
-                dropped,
-            ),
-        )
+        facts = self._facts(found, subject, read.demographics(patient), dropped)
         records = tuple(result.record for result in found.values())
         return FetchedFacts(facts=facts, encounter=encounter, fetches=records, dropped=dict(dropped))
 
@@ -83,7 +89,7 @@ class FhirSource:
         self, patient_id: str, *, order_ids: tuple[str, ...], codes: tuple[Code, ...], since: datetime
     ) -> OutcomeFacts:
         """Fetch results and orders for the label rules."""
-        searches = {"labs": _lab_search(patient_id, codes, since)}
+        searches = {"labs": lab_search(patient_id, codes, since)}
         if order_ids:
             searches["orders"] = Search(
                 resource_type="ServiceRequest", parameters=(("patient", patient_id), ("_id", ",".join(order_ids)))
@@ -91,9 +97,8 @@ class FhirSource:
         found = await self._search_all(searches)
         dropped: Counter[str] = Counter()
         orders = self._read(found.get("orders"), wire.ServiceRequest, self._order, patient_id, dropped)
-        return OutcomeFacts(
-            labs=self._labs(found, patient_id, dropped), orders={order.fact_id: order for order in orders}
-        )
+        labs = self._read(found.get("labs"), wire.Observation, self._lab(dropped), patient_id, dropped)
+        return OutcomeFacts(labs=labs, orders={order.fact_id: order for order in orders})
 
     async def _search_all(self, searches: dict[str, Search]) -> dict[str, Found]:
         """Search all at once; when one fails the others are cancelled, and its own error is what comes out."""
@@ -126,13 +131,37 @@ class FhirSource:
     def _order(self, resource: wire.ServiceRequest) -> Order | None:
         return read.order(resource, fhir_base=self._client.base, zone=self._zone)
 
-    def _labs(self, found: dict[str, Found], patient_id: str, dropped: Counter[str]) -> tuple[Lab, ...]:
-        return self._read(
-            found.get("labs"),
-            wire.Observation,
-            lambda it: read.lab(it, fhir_base=self._client.base, zone=self._zone, dropped=dropped),
-            patient_id,
-            dropped,
+    def _lab(self, dropped: Counter[str]) -> Callable[[wire.Observation], Lab | None]:
+        return lambda it: read.lab(it, fhir_base=self._client.base, zone=self._zone, dropped=dropped)
+
+    def _facts(
+        self, found: dict[str, Found], subject: Subject, who: Demographics, dropped: Counter[str]
+    ) -> PatientFacts:
+        """Read all that was found, by the names that `plan` gives its searches."""
+        zone, base = self._zone, self._client.base
+
+        def facts(name: str, kind: type[_R], reader: Callable[[_R], _T | None]) -> tuple[_T, ...]:
+            return self._read(found.get(name), kind, reader, subject.patient_id, dropped)
+
+        measured = facts("vitals", wire.Observation, lambda it: read.vitals(it, zone=zone, dropped=dropped))
+        ordered = facts(
+            "orders",
+            wire.ServiceRequest,
+            lambda it: read.signed_order(it, fhir_base=base, zone=zone, dropped=dropped),
+        )
+        return PatientFacts(
+            patient_id=subject.patient_id,
+            demographics=who,
+            labs=facts("labs", wire.Observation, self._lab(dropped)),
+            diagnoses=facts("diagnoses", wire.Condition, lambda it: read.diagnosis(it, zone=zone, dropped=dropped)),
+            medications=facts(
+                "medications", wire.MedicationRequest, lambda it: read.medication(it, zone=zone, dropped=dropped)
+            ),
+            vitals=tuple(chain.from_iterable(measured)),
+            procedures=facts("procedures", wire.Procedure, lambda it: read.procedure(it, zone=zone, dropped=dropped)),
+            # A call that comes a moment after the signing must not see the very order that it is about.
+            orders=tuple(order for order in ordered if order.fact_id != subject.order_id),
+            visits=facts("visits", wire.Encounter, lambda it: read.visit(it, zone=zone, dropped=dropped)),
         )
 
     def _read(
@@ -152,7 +181,7 @@ class FhirSource:
                     facts.append(fact)
         return tuple(facts)
 
-    def _is_about(self, resource: Any, patient_id: str, dropped: Counter[str]) -> bool:
+    def _is_about(self, resource: wire.AboutPatient, patient_id: str, dropped: Counter[str]) -> bool:
         """True if the resource says that it is about this patient; one that says nothing is left out, and counted."""
         subject = read.subject_of(resource, fhir_base=self._client.base)
         if subject is None:
@@ -165,57 +194,6 @@ class FhirSource:
     def _insist(self, resource: wire.Encounter | wire.ServiceRequest, patient_id: str) -> None:
         if read.subject_of(resource, fhir_base=self._client.base) != patient_id:
             raise WrongPatient("expected an encounter and an order of the patient that the request names")
-
-
-def plan(spec: FeatureSpec, *, patient_id: str, as_of: datetime) -> dict[str, Search]:
-    """Derive the searches from the declaration: no more is asked than the windows and codes need.
-
-    Dates are cut to the minute before, and asked for with their offset, so that no server's rounding loses the first
-    minute of a window.
-    """
-    searches = {}
-    labs = [group for group in spec.groups if isinstance(group, LabGroup)]
-    if labs:
-        codes = tuple(dict.fromkeys(analyte.key for group in labs for analyte in group.analytes))
-        searches["labs"] = _lab_search(patient_id, codes, as_of - _longest(labs))
-    diagnoses = [group for group in spec.groups if isinstance(group, DiagnosisGroup)]
-    if diagnoses:
-        lists = dict.fromkeys(chain.from_iterable(group.recorded_in for group in diagnoses))
-        searches["diagnoses"] = Search(
-            resource_type="Condition",
-            parameters=(
-                ("patient", patient_id),
-                ("category", ",".join(lists)),
-                ("recorded-date", _since(as_of - _longest(diagnoses))),
-            ),
-        )
-    medications = [group for group in spec.groups if isinstance(group, MedicationGroup)]
-    if medications:
-        searches["medications"] = Search(
-            resource_type="MedicationRequest",
-            parameters=(("patient", patient_id), ("authoredon", _since(as_of - _longest(medications)))),
-        )
-    return searches
-
-
-def _lab_search(patient_id: str, codes: tuple[Code, ...], since: datetime) -> Search:
-    return Search(
-        resource_type="Observation",
-        parameters=(
-            ("patient", patient_id),
-            ("category", "laboratory"),
-            ("code", ",".join(f"{code.system}|{code.value}" for code in codes)),
-            ("date", _since(since)),
-        ),
-    )
-
-
-def _longest(groups: list[LabGroup] | list[DiagnosisGroup] | list[MedicationGroup]) -> timedelta:
-    return timedelta(days=max(group.lookback_days for group in groups))
-
-
-def _since(instant: datetime) -> str:
-    return "ge" + instant.astimezone(UTC).replace(second=0, microsecond=0).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _exactly_one(found: Found, kind: type[_P], asked_for: str, *, missing: type[AskDifferently]) -> _P:

@@ -12,7 +12,9 @@ import msgspec
 _MAX_ENTRIES = 5_000
 
 
-class _Fhir(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class _Fhir(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    """Not tracked by the garbage collector: what comes from JSON holds no cycles, and there are thousands of it."""
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
@@ -79,6 +81,8 @@ class Patient(_Resource, frozen=True, kw_only=True):
 
 
 class Encounter(_Resource, frozen=True, kw_only=True):
+    status: str | None = None
+    class_: Coding | None = msgspec.field(default=None, name="class")
     subject: Reference | None = None
     identifier: tuple[Identifier, ...] = ()
     period: Period | None = None
@@ -98,6 +102,11 @@ class ReferenceRange(_Fhir, frozen=True, kw_only=True):
     type: CodeableConcept | None = None
 
 
+class ObservationComponent(_Fhir, frozen=True, kw_only=True):
+    code: CodeableConcept | None = None
+    value_quantity: Quantity | None = None
+
+
 class Observation(_Resource, frozen=True, kw_only=True):
     status: str | None = None
     subject: Reference | None = None
@@ -105,6 +114,7 @@ class Observation(_Resource, frozen=True, kw_only=True):
     effective_date_time: str | None = None
     issued: str | None = None
     value_quantity: Quantity | None = None
+    component: tuple[ObservationComponent, ...] = ()
     interpretation: tuple[CodeableConcept, ...] = ()
     reference_range: tuple[ReferenceRange, ...] = ()
     based_on: tuple[Reference, ...] = ()
@@ -125,11 +135,18 @@ class MedicationRequest(_Resource, frozen=True, kw_only=True):
     authored_on: str | None = None
 
 
-Resource = OperationOutcome | Patient | Encounter | ServiceRequest | Observation | Condition | MedicationRequest
-TYPE_OF_NAME: dict[str, type[_Resource]] = {
-    kind.__name__: kind
-    for kind in (OperationOutcome, Patient, Encounter, ServiceRequest, Observation, Condition, MedicationRequest)
-}
+class Procedure(_Resource, frozen=True, kw_only=True):
+    status: str | None = None
+    subject: Reference | None = None
+    code: CodeableConcept | None = None
+    performed_date_time: str | None = None
+    performed_period: Period | None = None
+
+
+AboutPatient = Encounter | ServiceRequest | Observation | Condition | MedicationRequest | Procedure
+"""What names its patient as ``subject``."""
+
+Resource = OperationOutcome | Patient | AboutPatient
 
 
 class SearchInfo(_Fhir, frozen=True, kw_only=True):

@@ -111,6 +111,66 @@ def observation():
 
 
 @pytest.fixture
+def vital_sign():
+    """Give a function that makes a heart rate of 80 a minute of patient p1; a field given as None is left out."""
+
+    def make(resource_id="v1", **elements):
+        resource = {
+            "resourceType": "Observation",
+            "id": resource_id,
+            "status": "final",
+            "category": [{"coding": [{"code": "vital-signs"}]}],
+            "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
+            "subject": {"reference": "Patient/p1"},
+            "effectiveDateTime": "2015-01-06T18:55:00Z",
+            "issued": "2015-01-06T18:57:00Z",
+            "valueQuantity": {"value": 80, "unit": "/min", "system": "http://unitsofmeasure.org", "code": "/min"},
+            **elements,
+        }
+        return {name: value for name, value in resource.items() if value is not None}
+
+    return make
+
+
+@pytest.fixture
+def blood_pressure(vital_sign):
+    """Give a function that makes a blood pressure panel of 120 over 70 of patient p1."""
+
+    def component(code, value):
+        quantity = {"value": value, "unit": "mm[Hg]", "system": "http://unitsofmeasure.org", "code": "mm[Hg]"}
+        return {"code": {"coding": [{"system": "http://loinc.org", "code": code}]}, "valueQuantity": quantity}
+
+    def make(resource_id="bp1", **elements):
+        panel = {
+            "code": {"coding": [{"system": "http://loinc.org", "code": "85354-9"}]},
+            "valueQuantity": None,
+            "component": [component("8480-6", 120), component("8462-4", 70)],
+        }
+        return vital_sign(resource_id, **{**panel, **elements})
+
+    return make
+
+
+@pytest.fixture
+def procedure():
+    """Give a function that makes an appendectomy of patient p1."""
+
+    def make(resource_id="pr1", **elements):
+        resource = {
+            "resourceType": "Procedure",
+            "id": resource_id,
+            "status": "completed",
+            "code": {"coding": [{"system": "http://snomed.info/sct", "code": "80146002"}]},
+            "subject": {"reference": "Patient/p1"},
+            "performedPeriod": {"start": "2015-01-05T08:00:00Z", "end": "2015-01-05T09:30:00Z"},
+            **elements,
+        }
+        return {name: value for name, value in resource.items() if value is not None}
+
+    return make
+
+
+@pytest.fixture
 def condition():
     """Give a function that makes a diagnosis of iron deficiency anaemia on the problem list of patient p1."""
 

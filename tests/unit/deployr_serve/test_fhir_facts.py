@@ -501,6 +501,189 @@ def test_an_order_without_a_time_or_an_id_is_none(service_request, fhir_base, ab
     assert read.order(resource, fhir_base=fhir_base, zone=KATHMANDU) is None
 
 
+# -- vital signs
+
+
+@pytest.fixture
+def vitals(dropped):
+    """Give a function that reads a vital sign."""
+
+    def run(resource):
+        return read.vitals(decoded(resource, wire.Observation), zone=KATHMANDU, dropped=dropped)
+
+    return run
+
+
+def test_a_measurement_is_dated_by_when_it_was_taken_and_known_from_when_it_was_filed(vitals, vital_sign):
+    (fact,) = vitals(vital_sign())
+    assert (fact.fact_id, fact.codes, fact.value, fact.unit) == ("v1", (Code(LOINC, "8867-4"),), 80.0, "/min")
+    assert fact.at == datetime(2015, 1, 6, 18, 55, tzinfo=UTC)
+    assert fact.known_at == datetime(2015, 1, 6, 18, 57, tzinfo=UTC)
+
+
+def test_a_measurement_that_does_not_say_when_it_was_filed_is_known_when_it_was_taken(vitals, vital_sign):
+    (fact,) = vitals(vital_sign(issued=None))
+    assert fact.known_at == fact.at == datetime(2015, 1, 6, 18, 55, tzinfo=UTC)
+    (of_a_day,) = vitals(vital_sign(issued=None, effectiveDateTime="2015-01-06"))
+    assert of_a_day.known_at - of_a_day.at == timedelta(days=1)
+
+
+def test_each_component_of_a_blood_pressure_is_a_fact_with_an_id_of_its_own(vitals, blood_pressure):
+    facts = vitals(blood_pressure())
+    assert [(fact.fact_id, fact.codes, fact.value, fact.unit) for fact in facts] == [
+        ("bp1#8480-6", (Code(LOINC, "8480-6"),), 120.0, "mm[Hg]"),
+        ("bp1#8462-4", (Code(LOINC, "8462-4"),), 70.0, "mm[Hg]"),
+    ]
+    assert {fact.at for fact in facts} == {datetime(2015, 1, 6, 18, 55, tzinfo=UTC)}
+
+
+def test_a_measurement_with_a_value_and_components_is_all_of_them(vitals, blood_pressure):
+    facts = vitals(blood_pressure(valueQuantity={"value": 87, "unit": "mm[Hg]"}))
+    assert [fact.fact_id for fact in facts] == ["bp1", "bp1#8480-6", "bp1#8462-4"]
+
+
+def test_the_same_component_twice_gets_two_ids_and_one_without_a_code_is_counted(vitals, blood_pressure, dropped):
+    twice = blood_pressure()["component"][:1] * 2
+    facts = vitals(blood_pressure(component=[*twice, {"valueQuantity": {"value": 1}}]))
+    assert len({fact.fact_id for fact in facts}) == len(facts) == 2
+    assert dropped == {"vitals.component_without_code": 1}
+
+
+def test_a_measurement_without_any_value_is_one_without_a_number(vitals, vital_sign):
+    (fact,) = vitals(vital_sign(valueQuantity=None))
+    assert (fact.value, fact.unit) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"status": "preliminary"}, "vitals.status_not_final"),
+        ({"status": "entered-in-error"}, "vitals.status_not_final"),
+        ({"effectiveDateTime": None}, "vitals.no_id_or_time"),
+        ({"id": None}, "vitals.no_id_or_time"),
+    ],
+)
+def test_a_measurement_that_cannot_be_used_is_counted(vitals, vital_sign, dropped, elements, reason):
+    assert vitals(vital_sign(**elements)) == ()
+    assert dropped == {reason: 1}
+
+
+# -- procedures
+
+
+@pytest.fixture
+def done(dropped):
+    """Give a function that reads a procedure."""
+
+    def run(resource):
+        return read.procedure(decoded(resource, wire.Procedure), zone=KATHMANDU, dropped=dropped)
+
+    return run
+
+
+def test_a_procedure_counts_from_when_it_began(done, procedure):
+    fact = done(procedure())
+    assert (fact.fact_id, fact.codes) == ("pr1", (Code(SNOMED, "80146002"),))
+    assert fact.at == fact.known_at == datetime(2015, 1, 5, 8, tzinfo=UTC)
+
+
+def test_a_procedure_may_be_dated_by_an_instant_or_a_day(done, procedure):
+    at_once = done(procedure(performedPeriod=None, performedDateTime="2015-01-05T08:00:00+05:45"))
+    assert at_once.at == at_once.known_at == datetime(2015, 1, 5, 2, 15, tzinfo=UTC)
+    some_day = done(procedure(performedPeriod=None, performedDateTime="2015-01-05"))
+    assert (some_day.at, some_day.known_at) == (
+        datetime(2015, 1, 4, 18, 15, tzinfo=UTC),
+        datetime(2015, 1, 5, 18, 15, tzinfo=UTC),
+    )
+
+
+def test_a_procedure_that_is_underway_counts(done, procedure):
+    assert done(procedure(status="in-progress", performedPeriod={"start": "2015-01-05T08:00:00Z"})) is not None
+
+
+@pytest.mark.parametrize(
+    "status", ["preparation", "not-done", "on-hold", "stopped", "entered-in-error", "unknown", None]
+)
+def test_a_procedure_that_was_not_done_is_dropped_and_counted(done, procedure, dropped, status):
+    assert done(procedure(status=status)) is None
+    assert dropped == {"procedures.not_done": 1}
+
+
+@pytest.mark.parametrize("elements", [{"performedPeriod": None}, {"performedPeriod": {}}, {"id": None}])
+def test_a_procedure_without_a_time_or_an_id_is_dropped_and_counted(done, procedure, dropped, elements):
+    assert done(procedure(**elements)) is None
+    assert dropped == {"procedures.no_time": 1}
+
+
+# -- orders and visits of the past
+
+
+@pytest.fixture
+def signed(dropped, fhir_base):
+    """Give a function that reads an order of the past."""
+
+    def run(resource):
+        resource = decoded(resource, wire.ServiceRequest)
+        return read.signed_order(resource, fhir_base=fhir_base, zone=KATHMANDU, dropped=dropped)
+
+    return run
+
+
+@pytest.mark.parametrize("status", ["active", "on-hold", "revoked", "completed", "unknown", None])
+def test_an_order_that_was_signed_counts_whatever_became_of_it(signed, service_request, dropped, status):
+    assert signed(service_request(status=status)).at == datetime(2015, 1, 6, 20, 55, tzinfo=UTC)
+    assert dropped == {}
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"status": "draft"}, "orders.not_so"),
+        ({"status": "entered-in-error"}, "orders.not_so"),
+        ({"authoredOn": None}, "orders.no_order_time"),
+    ],
+)
+def test_an_order_that_was_not_signed_is_dropped_and_counted(signed, service_request, dropped, elements, reason):
+    assert signed(service_request(**elements)) is None
+    assert dropped == {reason: 1}
+
+
+@pytest.fixture
+def visited(dropped):
+    """Give a function that reads an encounter of the past."""
+
+    def run(resource):
+        return read.visit(decoded(resource, wire.Encounter), zone=KATHMANDU, dropped=dropped)
+
+    return run
+
+
+ACT = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
+
+
+@pytest.mark.parametrize("status", ["arrived", "triaged", "in-progress", "onleave", "finished", "unknown", None])
+def test_a_visit_counts_from_its_start_by_its_class(visited, encounter, status):
+    fact = visited(encounter(**{"class": {"system": ACT, "code": "IMP"}, "status": status}))
+    assert (fact.fact_id, fact.codes) == ("e1", (Code(ACT, "IMP"),))
+    assert fact.at == fact.known_at == datetime(2015, 1, 6, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("status", ["planned", "cancelled", "entered-in-error"])
+def test_a_visit_that_did_not_happen_is_dropped_and_counted(visited, encounter, dropped, status):
+    assert visited(encounter(status=status)) is None
+    assert dropped == {"visits.not_so": 1}
+
+
+@pytest.mark.parametrize("period", [None, {}, {"end": "2015-01-06T10:00:00Z"}])
+def test_a_visit_without_a_start_is_dropped_and_counted(visited, encounter, dropped, period):
+    assert visited(encounter(period=period)) is None
+    assert dropped == {"visits.no_start": 1}
+
+
+def test_a_visit_without_a_class_has_no_code(visited, encounter):
+    assert visited(encounter(**{"class": None})).codes == ()
+
+
 # -- pages
 
 

@@ -9,16 +9,21 @@ from datetime import UTC, datetime, timedelta, timezone
 import msgspec
 import pytest
 
-from deployr_core.codes import LOINC, Code
+from deployr_core import features
+from deployr_core.codes import LOINC, SNOMED, Code
+from deployr_core.declared import Analyte, EdgeBins, FixedCodes, Statistic
 from deployr_core.facts import OrderStatus
 from deployr_core.features import FeatureSpec, SexGroup
 from deployr_core.packet import Subject
 from deployr_core.vectorize import vectorize
-from deployr_serve.adapters.fhir_source import FhirSource, plan
+from deployr_serve.adapters import fhir_plan
+from deployr_serve.adapters.fhir_plan import plan, unfetchable
+from deployr_serve.adapters.fhir_source import FhirSource
 from deployr_serve.adapters.http import Response
 from deployr_serve.core.errors import (
     EmrBadResponse,
     EmrUnreachable,
+    ModelUnavailable,
     UnknownContext,
     UnknownPatient,
     WrongPatient,
@@ -80,6 +85,108 @@ def test_the_window_is_asked_for_from_the_minute_before_its_start_in_utc(feature
     assert plan(feature_spec, patient_id="p1", as_of=as_of)["labs"].parameters[3] == ("date", "ge2014-12-07T20:55:00Z")
 
 
+# -- every kind of group
+
+
+ACT = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
+
+
+def coded(kind, name, code, **more):
+    return kind(name=name, systems=(code.system,), codes=FixedCodes(codes=(code,)), lookback_days=30, **more)
+
+
+def measured(kind, name, *codes):
+    analytes = tuple(Analyte(system=LOINC, code=code, name=code, unit=unit) for code, unit in codes)
+    return kind(name=name, analytes=analytes, statistics=(Statistic.LAST,), lookback_days=30)
+
+
+ONE_OF_EACH_KIND = (
+    features.AgeGroup(bins=EdgeBins(edges=(18,))),
+    features.SexGroup(),
+    features.RaceGroup(categories=("2106-3",)),
+    features.EthnicityGroup(categories=("2186-5",)),
+    measured(features.LabGroup, "labs", ("4544-3", "%")),
+    measured(features.VitalGroup, "vitals", ("8867-4", "/min"), ("8480-6", "mm[Hg]"), ("8462-4", "mm[Hg]")),
+    coded(
+        features.DiagnosisGroup,
+        "problem_list",
+        Code("http://hl7.org/fhir/sid/icd-10-cm", "D50.9"),
+        recorded_in=("problem-list-item",),
+    ),
+    coded(features.MedicationGroup, "drugs", Code("http://www.nlm.nih.gov/research/umls/rxnorm", "310325")),
+    coded(features.ProcedureGroup, "procedures", Code(SNOMED, "80146002")),
+    coded(features.OrderGroup, "orders", Code(LOINC, "57021-8")),
+    coded(features.VisitGroup, "visits", Code(ACT, "EMER")),
+)
+EVERYTHING = FeatureSpec(schema_version=1, groups=ONE_OF_EACH_KIND)
+
+
+def test_every_kind_of_group_that_can_be_declared_is_among_those_tested_here():
+    assert {type(group) for group in ONE_OF_EACH_KIND} == set(features.Group.__args__)
+
+
+@pytest.mark.parametrize("group", ONE_OF_EACH_KIND, ids=lambda group: group.name)
+def test_every_kind_of_group_is_either_searched_for_or_named_as_unfetchable(now, group):
+    spec = FeatureSpec(schema_version=1, groups=(group,))
+    on_the_patient = isinstance(group, features.CategoryGroup)
+    assert on_the_patient or plan(spec, patient_id="p1", as_of=now) or unfetchable(spec) == (group.name,)
+
+
+def test_all_that_can_be_declared_today_can_be_fetched():
+    assert unfetchable(EVERYTHING) == ()
+
+
+async def test_a_declaration_that_cannot_be_fetched_is_refused_and_never_scored_as_empty(monkeypatch, fetch, emr_of):
+    without_vitals = {name: kind for name, kind in fhir_plan._KINDS.items() if name != "vitals"}
+    monkeypatch.setattr(fhir_plan, "_KINDS", without_vitals)
+    assert unfetchable(EVERYTHING) == ("vitals",)
+    emr = emr_of()
+    with pytest.raises(ModelUnavailable, match="vitals"):
+        await fetch(emr, spec=EVERYTHING)
+    assert emr.asked == []
+
+
+def test_each_kind_is_asked_for_with_its_own_date_and_codes(now):
+    searches = plan(EVERYTHING, patient_id="p1", as_of=now)
+    since = "ge2014-12-07T20:55:00Z"  # 30 days
+    assert {name: (search.resource_type, search.parameters[1:]) for name, search in searches.items()} == {
+        "labs": (
+            "Observation",
+            (("category", "laboratory"), ("code", "http://loinc.org|4544-3"), ("date", since)),
+        ),
+        "vitals": (
+            "Observation",
+            (
+                ("category", "vital-signs"),
+                # The panels that hold the two pressures as components are asked for beside them.
+                ("code", ",".join(f"{LOINC}|{code}" for code in ("8867-4", "8480-6", "8462-4", "85354-9", "55284-4"))),
+                ("date", since),
+            ),
+        ),
+        "diagnoses": ("Condition", (("category", "problem-list-item"), ("recorded-date", since))),
+        "medications": ("MedicationRequest", (("authoredon", since),)),
+        "procedures": ("Procedure", (("date", since),)),
+        "orders": ("ServiceRequest", (("authored", since),)),
+        "visits": ("Encounter", (("date", since),)),
+    }
+    assert {search.parameters[0] for search in searches.values()} == {("patient", "p1")}
+
+
+def test_a_test_that_laboratories_report_under_several_codes_is_asked_for_under_all(now):
+    hematocrit = Analyte(
+        system=LOINC, code="4544-3", name="hematocrit", unit="%", also=(Code(LOINC, "20570-8"), Code("urn:lab", "HCT"))
+    )
+    labs = features.LabGroup(name="labs", analytes=(hematocrit,), statistics=(Statistic.LAST,), lookback_days=30)
+    searches = plan(FeatureSpec(schema_version=1, groups=(labs,)), patient_id="p1", as_of=now)
+    assert dict(searches["labs"].parameters)["code"] == f"{LOINC}|4544-3,{LOINC}|20570-8,urn:lab|HCT"
+
+
+def test_what_a_code_has_in_common_with_the_syntax_of_searches_is_escaped(now):
+    group = measured(features.VitalGroup, "vitals", (r"a,b|c$d\e", "1"))
+    searches = plan(FeatureSpec(schema_version=1, groups=(group,)), patient_id="p1", as_of=now)
+    assert dict(searches["vitals"].parameters)["code"] == rf"{LOINC}|a\,b\|c\$d\\e"
+
+
 # -- what comes back
 
 
@@ -138,6 +245,66 @@ async def test_everything_the_declaration_needs_is_fetched(fetch, emr_of, featur
     assert fetched.dropped == {}
     # female, 1 result, the last of 30 %, 1 diagnosis, 1 drug
     assert vectorize(facts, feature_spec, now).dense().tolist() == [1.0, 0.0, 1.0, 30.0, 1.0, 1.0]
+
+
+async def test_every_kind_of_group_is_fetched_and_read_into_its_features(
+    page_of, client_of, now, patient, encounter, service_request, observation, condition, medication_request,
+    procedure, vital_sign, blood_pressure,
+):  # fmt: skip
+    def omb(name, code):
+        coding = {"system": "urn:oid:2.16.840.1.113883.6.238", "code": code}
+        url = f"http://hl7.org/fhir/us/core/StructureDefinition/us-core-{name}"
+        return {"url": url, "extension": [{"url": "ombCategory", "valueCoding": coding}]}
+
+    visit = encounter("e0", **{"class": {"system": ACT, "code": "EMER"}}, period={"start": "2014-12-31T08:00:00Z"})
+    held = {
+        "Patient": [patient(extension=[omb("race", "2106-3"), omb("ethnicity", "2186-5")])],
+        "Condition": [condition()],
+        "MedicationRequest": [medication_request()],
+        "Procedure": [procedure()],
+    }
+    by_what_was_asked = {
+        ("Observation", "laboratory"): [observation()],
+        ("Observation", "vital-signs"): [vital_sign(), blood_pressure()],
+        ("Encounter", None): [visit],
+        ("ServiceRequest", None): [service_request("o0", authoredOn="2015-01-02T08:00:00Z")],
+    }
+
+    class Emr:
+        async def send(self, request):
+            kind, form = request.url.rsplit("/", 2)[1], dict(request.form)
+            found = held.get(kind) or by_what_was_asked[kind, form.get("category")]
+            body = json.dumps(page_of(*found)).encode()
+            return Response(status=200, content_type="application/fhir+json", body=body)
+
+    fetched = await FhirSource(client_of(Emr())).fetch(Subject(patient_id="p1"), EVERYTHING, as_of=now)
+    assert fetched.dropped == {}
+    # Not under 18, adult; female, not male; race; ethnicity; 30 %; 80, 120 and 70; one of each that is counted.
+    assert vectorize(fetched.facts, EVERYTHING, now).dense().tolist() == [0, 1, 1, 0, 1, 1, 30, 80, 120, 70, *[1] * 5]
+
+
+async def test_the_very_order_of_the_event_is_no_order_of_the_past(fetch, emr_of, service_request):
+    orders = FeatureSpec(schema_version=1, groups=(coded(features.OrderGroup, "orders", Code(LOINC, "57021-8")),))
+    emr = emr_of(ServiceRequest=[service_request("o1")])
+    fetched = await fetch(emr, spec=orders)
+    assert fetched.facts.orders == ()
+    without_order = await fetch(emr, Subject(patient_id="p1"), spec=orders)
+    assert [order.fact_id for order in without_order.facts.orders] == ["o1"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("Observation", "vitals"), ("Procedure", "procedures"), ("ServiceRequest", "orders"),
+                       ("Encounter", "visits")]
+)  # fmt: skip
+async def test_one_measurement_procedure_order_or_visit_of_another_patient_stops_everything(
+    fetch, emr_of, vital_sign, procedure, service_request, encounter, kind, name
+):
+    build = {"Observation": vital_sign, "Procedure": procedure, "ServiceRequest": service_request,
+             "Encounter": encounter}[kind]  # fmt: skip
+    spec = FeatureSpec(schema_version=1, groups=tuple(group for group in ONE_OF_EACH_KIND if group.name == name))
+    held = {kind: [build("x1"), build("x2", subject={"reference": "Patient/p2"})]}
+    with pytest.raises(WrongPatient):
+        await fetch(emr_of(**held), Subject(patient_id="p1"), spec=spec)
 
 
 async def test_every_search_is_recorded(fetch, emr_of):

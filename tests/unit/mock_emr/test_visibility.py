@@ -42,6 +42,9 @@ def shown(store: Store, resource_type: str, resource_id: str, now: datetime) -> 
         ({"resourceType": "ServiceRequest", "authoredOn": "2015-01-06"}, at(0)),
         ({"resourceType": "Encounter", "period": {"start": "2015-01-06"}}, at(0)),
         ({"resourceType": "Encounter"}, BEGINNING),
+        ({"resourceType": "Procedure", "performedDateTime": "2015-01-06T12:00:00Z"}, at(12)),
+        ({"resourceType": "Procedure", "performedPeriod": {"start": "2015-01-06", "end": "2015-01-07"}}, at(0)),
+        ({"resourceType": "Procedure", "performedString": "as a child"}, BEGINNING),
         ({"resourceType": "Patient", "birthDate": "1950"}, BEGINNING),
         ({"resourceType": "Medication", "authoredOn": "2015"}, BEGINNING),
     ],
@@ -160,3 +163,22 @@ def test_a_death_and_the_end_of_a_condition_are_unseen_until_they_happen(store_o
 def test_going_back_in_time_hides_what_was_shown(store_of: Stores, observation: Make) -> None:
     store = store_of(observation("l1"))
     assert [shown(store, "Observation", "l1", at(hour)) is not None for hour in (11, 12, 11)] == [False, True, False]
+
+
+def test_a_procedure_is_underway_until_its_period_ends(store_of: Stores) -> None:
+    period = {"start": "2015-01-06T08:00:00Z", "end": "2015-01-06T10:00:00Z"}
+    procedure = {
+        "resourceType": "Procedure",
+        "id": "pr1",
+        "status": "completed",
+        "subject": {"reference": "Patient/p1"},
+        "performedPeriod": period,
+    }
+    store = store_of(procedure)
+    assert shown(store, "Procedure", "pr1", at(8) - SECOND) is None
+    assert shown(store, "Procedure", "pr1", at(9)) == {
+        **procedure,
+        "status": "in-progress",
+        "performedPeriod": {"start": period["start"]},
+    }
+    assert shown(store, "Procedure", "pr1", at(10)) == procedure
