@@ -13,6 +13,8 @@ from rich.table import Table
 from benchmarks.inference import one_inference
 from benchmarks.measured import Measured
 from benchmarks.startup import fresh_process
+from benchmarks.vectorizing import vectorizing
+from benchmarks.warehouse import featurizing
 
 RESULTS = Path(__file__).parent / "results.json"
 
@@ -21,7 +23,7 @@ def main() -> int:
     """Measure; give 0 whether or not a goal was met: a miss is a figure, not an error."""
     console = Console()
     results: list[Measured] = []
-    for benchmark in (one_inference, fresh_process):
+    for benchmark in (one_inference, fresh_process, vectorizing, featurizing):
         console.print(f"{benchmark.__name__.replace('_', ' ')} ...")
         results += benchmark()
     table = Table(title="Benchmarks")

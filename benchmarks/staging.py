@@ -15,9 +15,9 @@ from deployr_core.features import LabGroup
 from deployr_dev.bundles import write_bundle
 from deployr_dev.cohorts.tasks import shipped_task
 from deployr_dev.declarations.shipped import shipped_declaration
-from deployr_dev.forest import ForestSettings
-from deployr_dev.sources.omop import OmopExtract
-from deployr_dev.training import train_bundle
+from deployr_dev.estimators import EstimatorChoice
+from deployr_dev.sources.extract import Extract
+from deployr_dev.training import TrainingOptions, train_bundle
 from mock_emr.population.config import PopulationConfig
 from mock_emr.population.generate import generate
 from mock_emr.population.omop import write_omop
@@ -31,10 +31,9 @@ def write_model(folder: Path, *, trees: int) -> None:
     """Train the hematocrit model with so many trees, on a small synthetic hospital."""
     task = shipped_task(TASK)
     write_omop(generate(PopulationConfig(patients=150, weeks=4)), folder / "omop")
-    with OmopExtract.open(folder / "omop") as extract:
-        trained = train_bundle(
-            extract, task, shipped_declaration(task.declaration), settings=ForestSettings(trees=trees)
-        )
+    with Extract.open(folder / "omop") as extract:
+        options = TrainingOptions(estimator=EstimatorChoice(parameters={"n_estimators": trees}))
+        trained = train_bundle(extract, task, shipped_declaration(task.declaration), options=options)
     write_bundle(trained, folder / "bundles" / TASK)
 
 

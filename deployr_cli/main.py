@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from deployr_cli.bundle import bundle_app
 from deployr_cli.failures import EXPECTED, explain
 
 app = typer.Typer(
@@ -48,17 +49,68 @@ def demo(
 
 @app.command(rich_help_panel="Train")
 def train(
-    source: Annotated[Path, typer.Option(help="The folder of an OMOP 5.4 extract, CSV or Parquet.")],
-    out: Annotated[Path, typer.Option(help="The bundle's folder; it must not exist yet.")],
-    task: Annotated[str, typer.Option(help="A shipped task's name, or a task file (JSON).")] = "hematocrit",
-    features: Annotated[str, typer.Option(help="A shipped declaration's name, or a declaration file.")] = "hematocrit",
+    tasks: Annotated[list[str] | None, typer.Argument(help="Shipped tasks by name, or task files (YAML).")] = None,
+    source: Annotated[str, typer.Option(help="An extract's folder, or NAME:FOLDER to say which mapping.")] = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option(help="The folder that gets one bundle per task.")] = ...,  # type: ignore[assignment]
+    group: Annotated[str | None, typer.Option("--tasks", help="A group of shipped tasks, such as paper12.")] = None,
+    features: Annotated[str | None, typer.Option(help="A declaration; default: what each task names.")] = None,
     mapping: Annotated[Path | None, typer.Option(help="A source mapping; found by itself for known extracts.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, the forest and the bootstrap.")] = 0,
+    estimator: Annotated[str, typer.Option(help="By name, or your own by dotted name.")] = "random-forest",
+    setting: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of the estimator; repeatable.")] = None,
+    balanced: Annotated[bool, typer.Option(help="Weigh the classes so that both count alike.")] = False,
+    calibration: Annotated[str | None, typer.Option(help="isotonic or sigmoid.")] = None,
+    split: Annotated[str, typer.Option(help="time, patient, or time+patient.")] = "time+patient",
+    search: Annotated[Path | None, typer.Option(help="A hyperparameter search (YAML).")] = None,
+    allow_pickle: Annotated[bool, typer.Option(help="Ship a model that runs code when loaded.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split, the estimator and the bootstrap.")] = 0,
 ) -> None:
-    """Train a model on a warehouse extract, measure it on patients held out, and write its bundle."""
+    """Train models on a warehouse extract, measure them on what was held out, and write their bundles."""
     from deployr_cli.train import run_train
+    from deployr_dev.set_engine import SetEngine
 
-    run_train(source=source, out=out, task=task, features=features, mapping=mapping, seed=seed)
+    run_train(
+        tasks=tasks or (),
+        source=source,
+        out=out,
+        mapping=mapping,
+        group=group,
+        features=features,
+        estimator=estimator,
+        settings=setting or (),
+        balanced=balanced,
+        calibration=calibration,
+        split=split,
+        search=search,
+        allow_pickle=allow_pickle,
+        seed=seed,
+        engine_of=SetEngine,
+    )
+
+
+@app.command(rich_help_panel="Train")
+def validate(
+    source: Annotated[str, typer.Argument(help="An extract's folder, or NAME:FOLDER to say which mapping.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")] = None,
+) -> None:
+    """Say what is in an extract and what is wrong with it, before an hour is spent. Exits with 1 on errors."""
+    from deployr_cli.validate import run_validate
+
+    raise typer.Exit(0 if run_validate(source, json_file) else 1)
+
+
+@app.command(rich_help_panel="Train")
+def parity(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    source: Annotated[str, typer.Option(help="The warehouse extract: its folder, or NAME:FOLDER.")],
+    fhir: Annotated[str, typer.Option(help="The FHIR side: a base URL, or a folder of NDJSON files.")],
+    sample: Annotated[int, typer.Option(min=1, help="How many orders to compare.")] = 200,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
+) -> None:
+    """Compare what the warehouse and the EMR say of the same patients at the same instants, feature by feature."""
+    from deployr_cli.parity import run_parity
+
+    run_parity(bundle, source, fhir, sample, json_file, seed)
 
 
 @app.command(rich_help_panel="Serve")
@@ -90,21 +142,7 @@ def emr(
     raise typer.Exit(emr_main(arguments))
 
 
-bundle_app = typer.Typer(no_args_is_help=True, help="Look at bundles.")
 app.add_typer(bundle_app, name="bundle", rich_help_panel="Train")
-
-
-@bundle_app.command()
-def verify(folder: Annotated[Path, typer.Argument(help="The bundle's folder.")]) -> None:
-    """Check every digest of a bundle, then score its golden vectors on this machine."""
-    from deployr_serve.adapters.models import read_bundle
-
-    bundle = read_bundle(folder)
-    manifest = bundle.manifest
-    typer.echo(
-        f"ok: {manifest.model_id} {manifest.version}, {manifest.n_features} features, "
-        f"every digest and golden score as promised"
-    )
 
 
 def run() -> None:

@@ -85,13 +85,21 @@ class Area:
 CORE = ("deployr_core", "deployr_serve.core")
 
 AREAS = {
-    "deployr_core": Area(others=NUMBERS | {"treelite"}, banned=TRAINING_ONLY, pure=True),
+    "deployr_core": Area(
+        ours=("deployr_core.signing",), others=NUMBERS | {"treelite"}, banned=TRAINING_ONLY, pure=True
+    ),
+    # Training signs and serving verifies: both need the one definition, and it is bytes in, bytes out.
+    "deployr_core.signing": Area(others=NUMBERS | {"cryptography"}, banned=TRAINING_ONLY, pure=True),
     "deployr_dev": Area(ours=("deployr_core",)),
     "deployr_serve.core": Area(ours=("deployr_core",), others=NUMBERS, banned=TRAINING_ONLY, pure=True),
     "deployr_serve.triggers": Area(ours=CORE, others=NUMBERS, banned=TRAINING_ONLY, pure=True),
     "deployr_serve.outputs": Area(ours=CORE, others=NUMBERS, banned=TRAINING_ONLY, pure=True),
     # An adapter that writes to the EMR calls the pure renderer of what it writes; the arrows still point inwards.
-    "deployr_serve.adapters": Area(ours=(*CORE, "deployr_serve.outputs"), banned=TRAINING_ONLY),
+    "deployr_serve.adapters": Area(
+        ours=(*CORE, "deployr_serve.outputs", "deployr_serve.adapters.pickled"), banned=TRAINING_ONLY
+    ),
+    # The one place in serving that deserialises a joblib file, after its digest, and only where the site allows it.
+    "deployr_serve.adapters.pickled": Area(ours=CORE, banned=TRAINING_ONLY - {"joblib", "pickle"}),
     "deployr_serve.settings": Area(ours=CORE, banned=TRAINING_ONLY),
     "deployr_serve.bootstrap": Area(
         ours=(
@@ -354,6 +362,9 @@ PLANTED = {
     ),
     "another package, in the core": ("deployr_core.planted", "import duckdb", "must not import duckdb"),
     "a package that nobody thought of": ("deployr_core.planted", "import polars", "only msgspec, numpy, treelite"),
+    "cryptography, in the core": ("deployr_core.bundle", "import cryptography", "only msgspec, numpy, treelite"),
+    "the disk, where signatures are checked": ("deployr_core.signing", "import os", "must not import os"),
+    "joblib, in an adapter": ("deployr_serve.adapters.models", "def f():\n    import joblib", "must not import joblib"),
     "the disk, in the core": ("deployr_core.planted", "from pathlib import Path", "must not import pathlib"),
     "the environment, in an output": ("deployr_serve.outputs.planted", "import os.path", "must not import os"),
     "the network, in a trigger": ("deployr_serve.triggers.planted", "import urllib.request", "urllib.request"),
@@ -432,6 +443,8 @@ ALLOWED = {
     "the database, in an adapter": ("deployr_serve.adapters.cosmos", "from azure.cosmos import aio"),
     "parsing of URLs, in a trigger": ("deployr_serve.triggers.json_request", "from urllib.parse import urlsplit"),
     "treelite, where a model is scored": ("deployr_core.scoring", "def f():\n    import treelite"),
+    "joblib, in the one adapter for it": ("deployr_serve.adapters.pickled", "def f():\n    import joblib"),
+    "cryptography, where signatures are checked": ("deployr_core.signing", "def f():\n    import cryptography"),
     "something called like print": ("deployr_core.units", "table.print(1)"),
 }
 

@@ -36,7 +36,8 @@ from deployr_dev.bundles import write_bundle
 from deployr_dev.cohorts.tasks import Task, shipped_task
 from deployr_dev.declarations.shipped import shipped_declaration
 from deployr_dev.parity import ParityReport, compare_vectors
-from deployr_dev.sources.omop import OmopExtract
+from deployr_dev.set_engine import SetEngine
+from deployr_dev.sources.extract import Extract
 from deployr_dev.training import train_bundle
 from deployr_serve.adapters.epic import ScoreColumn
 from deployr_serve.adapters.sqlite_store import SqliteStore
@@ -149,8 +150,10 @@ def _synthetic_hospital(folder: Path, *, console: Console) -> Path:
 
 def _train(omop: Path, folder: Path, *, task: Task, before: datetime, seed: int, console: Console) -> Bundle:
     declaration = shipped_declaration(task.declaration)
-    with OmopExtract.open(omop) as extract, bar(console, f"Training {task.name} on the past") as tell:
-        trained = train_bundle(extract, task, declaration, before=before, seed=seed, progress=tell)
+    with Extract.open(omop) as extract, bar(console, f"Training {task.name} on the past") as tell:
+        trained = train_bundle(
+            extract, task, declaration, before=before, seed=seed, engine=SetEngine(extract), progress=tell
+        )
     return write_bundle(trained, folder)
 
 
@@ -210,7 +213,7 @@ def _parity(
     for place in chosen:
         packet = scored[place]
         by_identifier.setdefault(identifiers[packet.subject.patient_id], []).append(packet)
-    with OmopExtract.open(omop) as extract, bar(console, "Comparing with the warehouse") as tell:
+    with Extract.open(omop) as extract, bar(console, "Comparing with the warehouse") as tell:
         persons = {
             person_id: by_identifier[value]
             for person_id, value in extract.patient_source_values().items()

@@ -93,7 +93,7 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 def test_training_on_a_folder_that_is_no_extract_names_the_missing_tables(tmp_path: Path) -> None:
-    done = _deployr("train", "--source", str(tmp_path), "--out", str(tmp_path / "bundle"))
+    done = _deployr("train", "hematocrit", "--source", str(tmp_path), "--out", str(tmp_path / "bundle"))
 
     assert done.returncode == 2
     assert "table person is missing" in done.stderr

@@ -1,0 +1,230 @@
+"""`deployr bundle`: look at a bundle, check it, sign it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployr_cli.failures import CommandFailed
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deployr_core.bundle import Manifest
+    from deployr_core.signing import TrustedKey
+    from deployr_dev.bundles import BundleFiles
+
+bundle_app = typer.Typer(no_args_is_help=True, help="Look at bundles, check them, sign them.")
+
+_Folder = Annotated[Path, typer.Argument(help="The bundle's folder.")]
+_Key = Annotated[
+    list[Path] | None, typer.Option("--key", help="A public key that you trust (PEM); may be given several times.")
+]
+
+
+@bundle_app.command()
+def inspect(folder: _Folder, key: _Key = None) -> None:
+    """Show what a bundle is: model, features, figures, digests, signature. The model itself is not loaded."""
+    from rich.console import Console
+
+    files = _checked_files(folder, _trusted_keys(key))
+    Console().print(_described(folder, files))
+
+
+@bundle_app.command()
+def verify(
+    folder: _Folder,
+    key: _Key = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load a model that runs code; only if you trust who made it.")
+    ] = False,
+) -> None:
+    """Check signature and digests, then load the model and score its golden vectors on this machine.
+
+    With --key the bundle must be signed by that key. Nothing is loaded before all that is right.
+    """
+    from deployr_core.bundle import BundleInvalid
+    from deployr_serve.adapters.models import read_bundle
+
+    keys = _trusted_keys(key)
+    try:
+        bundle = read_bundle(folder, allow_pickle=allow_pickle, trusted_keys=keys)
+    except BundleInvalid as error:
+        raise _refused(folder, error) from error
+    signed = f", signed by {bundle.signed_by}" if bundle.signed_by else ""
+    typer.echo(
+        f"ok: {bundle.manifest.model_id} {bundle.manifest.version}, {bundle.manifest.n_features} features, "
+        f"every digest and golden score as promised{signed}"
+    )
+
+
+@bundle_app.command()
+def keygen(
+    private: Annotated[Path, typer.Argument(help="Where to write the private key; it must not exist yet.")] = Path(
+        "deployr-signing.pem"
+    ),
+) -> None:
+    """Make an Ed25519 key pair: the private key for `sign`, the public one for the sites that trust it.
+
+    The public key is written beside the private one, its name ending in .pub.pem.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    from deployr_core.signing import trusted_key
+
+    public = private.with_name(f"{private.name.removesuffix('.pem')}.pub.pem")
+    for path in (private, public):
+        if path.exists():
+            raise CommandFailed(f"{path}: expected a file that does not exist yet; a key is never overwritten")
+    made = Ed25519PrivateKey.generate()
+    pem = made.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    # Readable by its owner alone from the first byte on.
+    descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(pem)
+    typer.echo(f"key {trusted_key(pem).key_id}: private in {private} (keep it off the server), public in {public}")
+
+
+@bundle_app.command()
+def sign(
+    folder: _Folder,
+    key: Annotated[Path, typer.Option("--key", help="The private Ed25519 key (PEM, without a passphrase).")],
+) -> None:
+    """Sign a bundle whose digests are right; the signature is written to manifest.sig beside the manifest."""
+    from deployr_core.bundle import BundleInvalid
+    from deployr_core.signing import SIGNATURE_FILE, KeyUnusable, parse_signature
+    from deployr_dev.bundles import sign_bundle
+
+    try:
+        manifest = sign_bundle(folder, key.read_bytes())
+    except BundleInvalid as error:
+        raise _refused(folder, error) from error
+    except KeyUnusable as error:
+        raise CommandFailed(f"{key}: {error}; `deployr bundle keygen` makes one") from error
+    signed_by = parse_signature((folder / SIGNATURE_FILE).read_bytes()).key_id
+    typer.echo(f"signed: {manifest.model_id} {manifest.version} by {signed_by}, in {folder / SIGNATURE_FILE}")
+
+
+def _trusted_keys(paths: list[Path] | None) -> tuple[TrustedKey, ...]:
+    from deployr_core.signing import KeyUnusable, trusted_key
+
+    keys = []
+    for path in paths or ():
+        try:
+            keys.append(trusted_key(path.read_bytes()))
+        except KeyUnusable as error:
+            raise CommandFailed(f"{path}: {error}; `deployr bundle keygen` writes one") from error
+    return tuple(keys)
+
+
+def _checked_files(folder: Path, keys: tuple[TrustedKey, ...]) -> BundleFiles:
+    from deployr_core.bundle import BundleInvalid
+    from deployr_dev.bundles import read_files
+
+    try:
+        return read_files(folder, trusted_keys=keys)
+    except BundleInvalid as error:
+        raise _refused(folder, error) from error
+
+
+def _refused(folder: Path, error: Exception) -> CommandFailed:
+    """Say what is wrong, where, and what helps: a bundle is never mended, it is fetched or made again."""
+    message = str(error).removeprefix(f"{folder}{os.sep}")
+    if not folder.is_dir():
+        return CommandFailed(f"{folder}: expected the folder of a bundle, but there is none")
+    if "runs code" in message or "not get its score" in message:
+        return CommandFailed(f"{folder}: {message}")
+    remedy = (
+        "have it signed with `deployr bundle sign` by who holds the key, or pass the key that signed it"
+        if message.startswith("manifest.sig")
+        else "copy the bundle again from where it was made, or train it again"
+    )
+    return CommandFailed(f"{folder}: {message}; {remedy}")
+
+
+def _described(folder: Path, files: BundleFiles) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from deployr_core.bundle import FEATURES_FILE, MANIFEST_FILE, sha256_hex
+    from deployr_core.features import parse_feature_spec
+    from deployr_core.layout import layout_of
+
+    manifest = files.manifest
+    table = Table(title=f"{manifest.model_id} {manifest.version}", show_header=False, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def section(*rows: tuple[str, str]) -> None:
+        for name, value in rows:
+            # As text, so that a bracket in a label is not taken for markup.
+            table.add_row(name, Text(value))
+        table.add_section()
+
+    section(*_what_it_is(folder, manifest))
+    spec = parse_feature_spec(files.parts[FEATURES_FILE])
+    groups = Counter(layout_of(spec).groups_of)
+    section(
+        ("features", f"{manifest.n_features} in {len(spec.groups)} groups"),
+        *((f"  {group.name}", f"{groups[group.name]:,}") for group in spec.groups),
+    )
+    section(*_how_it_did(manifest))
+    section(
+        *((name, f"{part.sha256}  {part.size:,} bytes") for name, part in sorted(manifest.parts.items())),
+        (MANIFEST_FILE, f"{sha256_hex(files.manifest_json)}  {len(files.manifest_json):,} bytes"),
+        ("signature", _signature(files)),
+        *((("not of the bundle", ", ".join(files.others)),) if files.others else ()),
+    )
+    return table
+
+
+def _what_it_is(folder: Path, manifest: Manifest) -> tuple[tuple[str, str], ...]:
+    model = manifest.model
+    notes = [
+        manifest.training.estimator,
+        f"kept as {model.kind}",
+        *(["absent means missing"] if model.zero_is_missing else []),
+        *(["calibrated"] if "calibration.json" in manifest.parts else []),
+        *(["LOADING IT RUNS CODE"] if model.runs_code else []),
+    ]
+    code = manifest.code_version
+    return (
+        ("folder", str(folder)),
+        ("task", f"{manifest.task.name}: {manifest.task.label}"),
+        ("predicted", f"per {manifest.task.unit}, at: {manifest.task.index_time}"),
+        ("score in the EMR", manifest.score_name),
+        ("model", ", ".join(notes)),
+        ("trained with", ", ".join(f"{name} {v}" for name, v in sorted(manifest.training.library_versions.items()))),
+        ("code", f"deployr {code.package}, sources {code.sources_sha256[:12]}" if code else "not recorded"),
+    )
+
+
+def _how_it_did(manifest: Manifest) -> tuple[tuple[str, str], ...]:
+    training, held_out = manifest.training, manifest.evaluation
+    auroc = held_out.auroc
+    return (
+        ("trained on", f"{training.rows:,} rows of {training.patients:,} patients, {training.prevalence:.1%} positive"),
+        ("snapshot", training.snapshot_sha256),
+        ("held out", f"{held_out.rows:,} rows of {held_out.patients:,} patients, {held_out.prevalence:.1%} positive"),
+        ("AUROC", f"{auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}, 95 %)"),
+    )
+
+
+def _signature(files: BundleFiles) -> str:
+    from deployr_core.signing import SignatureInvalid, parse_signature
+
+    if files.signed_by is not None:
+        return f"by {files.signed_by}, a key that you trust"
+    if files.signature is None:
+        return "none"
+    try:
+        claimed = parse_signature(files.signature).key_id
+    except SignatureInvalid:
+        return "there is one, but it cannot be read"
+    return f"claims to be by {claimed}; not checked: pass that key with --key"
