@@ -13,6 +13,7 @@ from rich.table import Table
 from benchmarks.inference import one_inference
 from benchmarks.measured import Measured
 from benchmarks.startup import fresh_process
+from benchmarks.training import training_share
 from benchmarks.vectorizing import vectorizing
 from benchmarks.warehouse import featurizing
 
@@ -23,7 +24,7 @@ def main() -> int:
     """Measure; give 0 whether or not a goal was met: a miss is a figure, not an error."""
     console = Console()
     results: list[Measured] = []
-    for benchmark in (one_inference, fresh_process, vectorizing, featurizing):
+    for benchmark in (one_inference, fresh_process, vectorizing, featurizing, training_share):
         console.print(f"{benchmark.__name__.replace('_', ' ')} ...")
         results += benchmark()
     table = Table(title="Benchmarks")

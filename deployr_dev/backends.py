@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.csv
+import sqlglot
 
 _BATCH_ROWS = 250_000
 ANSWER = pa.schema([("row_id", pa.int64()), ("feature", pa.int32()), ("value", pa.float64())])
@@ -90,6 +91,69 @@ class PostgreSql:
         with cursor.copy(f"COPY {name} FROM STDIN WITH (FORMAT csv)") as copy:
             copy.write(content.getvalue())
         cursor.execute(f"ANALYZE {name}")
+
+
+class DbApi:
+    """A connection of any driver that speaks Python's DB-API 2.0: Snowflake, SQL Server and BigQuery have one.
+
+    The small tables are temporary ones of the session, filled by ``executemany``; the answer comes through
+    ``fetchmany``. BigQuery needs a connection whose client runs in a session.
+
+    Args:
+        connection: open, with the fact tables under their names.
+        dialect: what SQLGlot calls its SQL: ``snowflake``, ``tsql``, ``bigquery``.
+        paramstyle: the driver module's own: ``qmark``, ``format``, ``pyformat`` or ``numeric``.
+
+    Source: PEP 249.
+    """
+
+    _MARKS: Mapping[str, str] = {"qmark": "?", "format": "%s", "pyformat": "%s", "numeric": ":{number}"}
+    _TYPES: Mapping[pa.DataType, str] = {
+        pa.int64(): "BIGINT",
+        pa.int32(): "INTEGER",
+        pa.float64(): "DOUBLE",
+        pa.string(): "TEXT",
+        pa.timestamp("us"): "TIMESTAMP",
+    }
+
+    def __init__(self, connection: Any, *, dialect: str, paramstyle: str) -> None:
+        if paramstyle not in self._MARKS:
+            raise ValueError(f"expected a paramstyle of {', '.join(self._MARKS)}, got {paramstyle!r}")
+        self._connection = connection
+        self._mark = self._MARKS[paramstyle]
+        self.dialect = dialect
+
+    def stream(self, sql: str, tables: Mapping[str, pa.Table]) -> Iterator[pa.RecordBatch]:
+        """See `Backend.stream`."""
+        cursor = self._connection.cursor()
+        made = []
+        try:
+            for name, table in tables.items():
+                columns = ", ".join(f"{field.name} {self._TYPES[field.type]}" for field in table.schema)
+                cursor.execute(self._say(f"CREATE TEMPORARY TABLE {name} ({columns})", tables))
+                made.append(name)
+                rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+                if rows:
+                    marks = ", ".join(self._mark.format(number=i + 1) for i in range(table.num_columns))
+                    cursor.executemany(f"INSERT INTO {self._name(name)} VALUES ({marks})", rows)
+            cursor.execute(self._say(sqlglot.parse_one(sql, read=self.dialect), tables))
+            while found := cursor.fetchmany(_BATCH_ROWS):
+                yield _batch([tuple(row) for row in found])
+        finally:
+            for name in made:
+                cursor.execute(f"DROP TABLE {self._name(name)}")
+            cursor.close()
+
+    def _name(self, table: str) -> str:
+        return f"#{table}" if self.dialect == "tsql" else table
+
+    def _say(self, sql: str | sqlglot.exp.Expr, tables: Mapping[str, pa.Table]) -> str:
+        """Say a statement of DuckDB's dialect, or a parsed one; SQL Server names its temporary tables with a #."""
+        parsed = sqlglot.parse_one(sql, read="duckdb") if isinstance(sql, str) else sql
+        for table in parsed.find_all(sqlglot.exp.Table) if self.dialect == "tsql" else ():
+            if table.name in tables:
+                table.this.set("temporary", True)
+        return str(parsed.sql(dialect=self.dialect))
 
 
 class Spark:

@@ -40,6 +40,8 @@ async def collect_labels(services: Services, outcomes: OutcomeSource) -> Counter
         except ModelUnavailable:
             continue
         rule = rule_of(bundle)
+        if not rule.components:
+            continue  # a task of another kind of label: this rule would call every packet of it censored
         after: str | None = None
         while True:
             packets = await services.store.unlabelled(model_id=model_id, rule=rule.name, after=after, limit=_PAGE)

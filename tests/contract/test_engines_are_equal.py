@@ -69,7 +69,7 @@ from deployr_core.features import (
 )
 from deployr_core.layout import layout_of
 from deployr_core.vectorize import vectorize
-from deployr_dev.backends import Backend, DuckDb, PostgreSql, Spark
+from deployr_dev.backends import Backend, DbApi, DuckDb, PostgreSql, Spark
 from deployr_dev.feature_table import (
     FeatureTableInvalid,
     compute_features,
@@ -519,6 +519,64 @@ def test_spark_gives_the_bits_of_the_reference_engine() -> None:
         assert_equal_to_the_bit(load, hospital, instants)
     finally:
         session.stop()
+
+
+def test_any_db_api_driver_gives_the_bits_of_the_reference_engine() -> None:
+    """DuckDB's own connection speaks DB-API: it stands in for the drivers of warehouses that cannot be had here."""
+    connection = duckdb.connect()
+
+    def load(tables: dict[str, pa.Table]) -> Backend:
+        for name, content in tables.items():
+            connection.register("content", content)
+            connection.execute(f"CREATE TABLE {name} AS SELECT * FROM content")  # noqa: S608 our own names
+            connection.unregister("content")
+        return DbApi(connection, dialect="duckdb", paramstyle="qmark")
+
+    hospital, instants = hospital_full_of_collisions(patients=40, seed=11)
+    assert_equal_to_the_bit(load, hospital, instants)
+    assert {name for (name,) in connection.execute("SHOW TABLES").fetchall()} == set(fact_tables({}))
+    connection.close()
+
+
+class _SqlServer:
+    """Remembers what a SQL Server connection would be asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def cursor(self) -> _SqlServer:
+        return self
+
+    def execute(self, sql: str) -> None:
+        self.asked.append(sql)
+
+    def executemany(self, sql: str, rows: list[Any]) -> None:
+        self.asked.append(f"{sql} -- {len(rows)} rows")
+
+    def fetchmany(self, _: int) -> list[Any]:
+        return []
+
+    def close(self) -> None:
+        self.asked.append("closed")
+
+
+def test_on_sql_server_the_small_tables_are_temporary_and_the_fact_tables_are_not() -> None:
+    server = _SqlServer()
+
+    compute_features(
+        DbApi(server, dialect="tsql", paramstyle="qmark"), SPEC, [Instant(row_id=1, person_id=1, as_of=NOON)]
+    )
+
+    query = next(sql for sql in server.asked if sql.startswith("WITH"))
+    assert "#cohort" in query
+    assert "#feature_codes" in query
+    assert "#labs" not in query
+    assert " labs AS f" in query
+    assert "INSERT INTO #cohort VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) -- 1 rows" in server.asked
+    assert server.asked[-1] == "closed"
+    assert server.asked[-5:-1] == [
+        f"DROP TABLE #{name}" for name in ("cohort", "feature_codes", "feature_units", "feature_tests")
+    ]
 
 
 def test_a_feature_table_survives_its_file(on_duckdb: Load, tmp_path: Path) -> None:
