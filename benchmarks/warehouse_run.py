@@ -63,7 +63,8 @@ def _ours(file: Path) -> Any:
     from deployr_core.features import FeatureSpec, LabGroup
     from deployr_dev.backends import DuckDb
     from deployr_dev.feature_table import compute_features
-    from deployr_dev.warehouse import Instant, say
+    from deployr_dev.lookups import Instant
+    from deployr_dev.warehouse import say
 
     say("SELECT 1", dialect="duckdb")  # SQLGlot imports its dialects when they are first spoken
     bins = EdgeBins(edges=_EDGES)

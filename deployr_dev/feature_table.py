@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from deployr_core.features import FeatureSpec, parse_feature_spec
 from deployr_core.layout import layout_of
 from deployr_dev.backends import ANSWER, Backend
+from deployr_dev.lookups import Instant
 from deployr_dev.matrix import FeatureMatrix, Progress
-from deployr_dev.warehouse import Instant, warehouse_query
+from deployr_dev.warehouse import warehouse_query
 
 _METADATA = b"deployr.features"
 

@@ -9,8 +9,8 @@ from deployr_core.features import FeatureSpec
 from deployr_dev.backends import DuckDb
 from deployr_dev.cohorts.rows import IndexRow
 from deployr_dev.feature_table import compute_features
+from deployr_dev.lookups import Instant
 from deployr_dev.matrix import FeatureMatrix, PatientSource, Progress, ReferenceEngine
-from deployr_dev.warehouse import Instant
 
 
 class WarehouseSource(PatientSource, Protocol):

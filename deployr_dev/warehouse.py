@@ -9,14 +9,13 @@ dialect, and SQLGlot says it in the others'.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pyarrow as pa
 import sqlglot
 
-from deployr_core.codes import OMB_RACE_ETHNICITY, Code
 from deployr_core.declared import CountKind, Statistic
 from deployr_core.features import (
     AgeGroup,
@@ -39,7 +38,8 @@ from deployr_core.layout import (
     ResultLayout,
     layout_of,
 )
-from deployr_core.units import CANONICAL_SPELLING, LIMIT, MILLION
+from deployr_core.units import LIMIT, MILLION
+from deployr_dev.lookups import Instant, code_table, cohort_table, since, test_table, unit_table
 
 BASE_DIALECT = "duckdb"
 DIALECTS = ("duckdb", "postgres", "spark", "databricks", "bigquery", "snowflake", "tsql")
@@ -56,15 +56,6 @@ _TABLE_OF_GROUP = {
 }
 _MILLION = f"CAST({MILLION:.0f} AS DOUBLE)"
 _LIMIT = f"CAST({LIMIT:.0f} AS DOUBLE)"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Instant:
-    """One row of a cohort: whose features, as of when (aware)."""
-
-    row_id: int
-    person_id: int
-    as_of: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,9 +81,9 @@ def warehouse_query(spec: FeatureSpec, cohort: Sequence[Instant], *, dialect: st
         sql=say(_sql(layout), dialect=dialect),
         tables={
             "cohort": cohort_table(layout, cohort),
-            "feature_codes": _code_table(layout),
-            "feature_units": _unit_table(layout),
-            "feature_tests": _test_table(layout),
+            "feature_codes": code_table(layout),
+            "feature_units": unit_table(layout),
+            "feature_tests": test_table(layout),
         },
     )
 
@@ -106,113 +97,6 @@ def say(sql: str, *, dialect: str) -> str:
     if dialect not in DIALECTS:
         raise ValueError(f"expected a dialect of {', '.join(DIALECTS)}, got {dialect!r}")
     return sqlglot.parse_one(sql, read=BASE_DIALECT).sql(dialect=dialect, pretty=True)
-
-
-def cohort_table(layout: FeatureLayout, cohort: Sequence[Instant]) -> pa.Table:
-    """Give the cohort with the start of each window, and the calendar day that ages are counted on."""
-    if any(row.as_of.tzinfo is None for row in cohort):
-        raise ValueError("expected aware instants in the cohort")
-    as_of = [row.as_of.astimezone(UTC) for row in cohort]
-    columns: dict[str, pa.Array] = {
-        "row_id": pa.array([row.row_id for row in cohort], pa.int64()),
-        "person_id": pa.array([row.person_id for row in cohort], pa.int64()),
-        "as_of": _timestamps(as_of),
-        "as_of_year": pa.array([instant.year for instant in as_of], pa.int32()),
-        "as_of_day": pa.array([instant.month * 100 + instant.day for instant in as_of], pa.int32()),
-    }
-    for lookback in sorted({g.lookback for g in layout.groups if isinstance(g, CodeLayout | ResultLayout)}):
-        columns[_since(lookback)] = _timestamps([instant - lookback for instant in as_of])
-    return pa.table(columns)
-
-
-def _timestamps(instants: Sequence[datetime]) -> pa.Array:
-    return pa.array([instant.replace(tzinfo=None) for instant in instants], pa.timestamp("us"))
-
-
-def _since(lookback: timedelta) -> str:
-    return f"since_{lookback.days}_days"
-
-
-def _code_table(layout: FeatureLayout) -> pa.Table:
-    """Give which (grouped) code is which feature, per group, with its weight."""
-    rows = [
-        (number, code.system, code.value, feature, weight)
-        for number, group in enumerate(layout.groups)
-        for code, feature, weight in _codes_of(group)
-    ]
-    names = ("group_number", "system", "code", "feature", "weight")
-    types = (pa.int32(), pa.string(), pa.string(), pa.int32(), pa.float64())
-    return _table(names, types, rows)
-
-
-def _codes_of(group: object) -> Iterator[tuple[Code, int, float]]:
-    if isinstance(group, CodeLayout):
-        for code, feature in group.columns.items():
-            if group.code_groups.groups is None:
-                yield code, feature, group.weights[feature]
-            else:
-                for source, to in group.code_groups.groups.items():
-                    if to == code and source.system in group.code_groups.systems:
-                        yield source, feature, group.weights[feature]
-    elif isinstance(group, CategoryLayout) and isinstance(group.group, RaceGroup | EthnicityGroup):
-        for place, category in enumerate(group.group.categories):
-            if group.groups is None:
-                yield Code(OMB_RACE_ETHNICITY, category), group.first + place, 1.0
-            else:
-                for source, mapped in group.groups.items():
-                    if mapped == category:
-                        yield source, group.first + place, 1.0
-
-
-def _unit_table(layout: FeatureLayout) -> pa.Table:
-    """Give, per group, test and code, the factor of every spelling of every unit that can be converted."""
-    rows = []
-    for number, group in enumerate(layout.groups):
-        if isinstance(group, ResultLayout):
-            for place, analyte in enumerate(group.analytes):
-                for rank, key in enumerate(analyte.analyte.keys):
-                    for unit in sorted({analyte.analyte.unit, *CANONICAL_SPELLING}):
-                        factor = analyte.factor(key, unit)
-                        if factor is not None:
-                            rows.append((number, key.system, key.value, unit, place, rank, factor))
-    names = ("group_number", "system", "code", "unit", "place", "code_rank", "factor")
-    types = (pa.int32(), pa.string(), pa.string(), pa.string(), pa.int32(), pa.int32(), pa.float64())
-    return _table(names, types, rows)
-
-
-def _test_table(layout: FeatureLayout) -> pa.Table:
-    """Give, per group and test, the feature of each statistic and the edges of its bins, NULL where there is none."""
-    most_edges = _most_edges(layout)
-    names = (
-        "group_number",
-        "place",
-        *(f"feature_{s.value}" for s in Statistic),
-        *(f"edge_{i}" for i in range(most_edges)),
-    )
-    types = (pa.int32(), pa.int32(), *(pa.int32() for _ in Statistic), *(pa.float64() for _ in range(most_edges)))
-    rows = [
-        (
-            number,
-            place,
-            *(analyte.columns.get(statistic) for statistic in Statistic),
-            *(analyte.edges[i] if i < len(analyte.edges) else None for i in range(most_edges)),
-        )
-        for number, group in enumerate(layout.groups)
-        if isinstance(group, ResultLayout)
-        for place, analyte in enumerate(group.analytes)
-    ]
-    return _table(names, types, rows)
-
-
-def _most_edges(layout: FeatureLayout) -> int:
-    return max(
-        (len(a.edges) for group in layout.groups if isinstance(group, ResultLayout) for a in group.analytes), default=0
-    )
-
-
-def _table(names: Sequence[str], types: Sequence[pa.DataType], rows: Sequence[tuple[object, ...]]) -> pa.Table:
-    columns = [pa.array([row[i] for row in rows], kind) for i, kind in enumerate(types)]
-    return pa.table(columns, names=list(names))
 
 
 def _sql(layout: FeatureLayout) -> str:
@@ -280,7 +164,7 @@ def _code_select(number: int, layout: CodeLayout) -> str:
 
 def _window(lookback: timedelta) -> str:
     return (
-        f"f.person_id = c.person_id AND f.happened_at >= c.{_since(lookback)}"
+        f"f.person_id = c.person_id AND f.happened_at >= c.{since(lookback)}"
         " AND f.happened_at < c.as_of AND f.known_at < c.as_of"
     )
 

@@ -76,7 +76,7 @@ from deployr_dev.feature_table import (
     read_feature_table,
     write_feature_table,
 )
-from deployr_dev.warehouse import Instant
+from deployr_dev.lookups import Instant
 
 NOON = datetime(2015, 6, 15, 12, 0, 0, tzinfo=UTC)
 DAY, SECOND, TICK = timedelta(days=1), timedelta(seconds=1), timedelta(microseconds=1)

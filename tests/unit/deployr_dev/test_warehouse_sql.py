@@ -24,7 +24,8 @@ from deployr_core.features import (
     RaceGroup,
     SexGroup,
 )
-from deployr_dev.warehouse import DIALECTS, Instant, say, warehouse_query
+from deployr_dev.lookups import Instant
+from deployr_dev.warehouse import DIALECTS, say, warehouse_query
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 ROW = Instant(row_id=1, person_id=1, as_of=datetime(2024, 2, 29, 12, tzinfo=UTC))

@@ -1,0 +1,135 @@
+"""The small tables that the set engine's query looks things up in, made from the declaration and the cohort.
+
+Everything that databases would do differently (arithmetic on dates, prefixes of mappings, units) is done here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+
+from deployr_core.codes import OMB_RACE_ETHNICITY, Code
+from deployr_core.declared import Statistic
+from deployr_core.features import EthnicityGroup, RaceGroup
+from deployr_core.layout import CategoryLayout, CodeLayout, FeatureLayout, ResultLayout
+from deployr_core.units import CANONICAL_SPELLING
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Instant:
+    """One row of a cohort: whose features, as of when (aware)."""
+
+    row_id: int
+    person_id: int
+    as_of: datetime
+
+
+def cohort_table(layout: FeatureLayout, cohort: Sequence[Instant]) -> pa.Table:
+    """Give the cohort with the start of each window, and the calendar day that ages are counted on."""
+    if any(row.as_of.tzinfo is None for row in cohort):
+        raise ValueError("expected aware instants in the cohort")
+    as_of = [row.as_of.astimezone(UTC) for row in cohort]
+    columns: dict[str, pa.Array] = {
+        "row_id": pa.array([row.row_id for row in cohort], pa.int64()),
+        "person_id": pa.array([row.person_id for row in cohort], pa.int64()),
+        "as_of": _timestamps(as_of),
+        "as_of_year": pa.array([instant.year for instant in as_of], pa.int32()),
+        "as_of_day": pa.array([instant.month * 100 + instant.day for instant in as_of], pa.int32()),
+    }
+    for lookback in sorted({g.lookback for g in layout.groups if isinstance(g, CodeLayout | ResultLayout)}):
+        columns[since(lookback)] = _timestamps([instant - lookback for instant in as_of])
+    return pa.table(columns)
+
+
+def _timestamps(instants: Sequence[datetime]) -> pa.Array:
+    return pa.array([instant.replace(tzinfo=None) for instant in instants], pa.timestamp("us"))
+
+
+def since(lookback: timedelta) -> str:
+    """Name the cohort's column that holds where this window starts."""
+    return f"since_{lookback.days}_days"
+
+
+def code_table(layout: FeatureLayout) -> pa.Table:
+    """Give which (grouped) code is which feature, per group, with its weight."""
+    rows = [
+        (number, code.system, code.value, feature, weight)
+        for number, group in enumerate(layout.groups)
+        for code, feature, weight in _codes_of(group)
+    ]
+    names = ("group_number", "system", "code", "feature", "weight")
+    types = (pa.int32(), pa.string(), pa.string(), pa.int32(), pa.float64())
+    return _table(names, types, rows)
+
+
+def _codes_of(group: object) -> Iterator[tuple[Code, int, float]]:
+    if isinstance(group, CodeLayout):
+        for code, feature in group.columns.items():
+            if group.code_groups.groups is None:
+                yield code, feature, group.weights[feature]
+            else:
+                for source, to in group.code_groups.groups.items():
+                    if to == code and source.system in group.code_groups.systems:
+                        yield source, feature, group.weights[feature]
+    elif isinstance(group, CategoryLayout) and isinstance(group.group, RaceGroup | EthnicityGroup):
+        for place, category in enumerate(group.group.categories):
+            if group.groups is None:
+                yield Code(OMB_RACE_ETHNICITY, category), group.first + place, 1.0
+            else:
+                for source, mapped in group.groups.items():
+                    if mapped == category:
+                        yield source, group.first + place, 1.0
+
+
+def unit_table(layout: FeatureLayout) -> pa.Table:
+    """Give, per group, test and code, the factor of every spelling of every unit that can be converted."""
+    rows = []
+    for number, group in enumerate(layout.groups):
+        if isinstance(group, ResultLayout):
+            for place, analyte in enumerate(group.analytes):
+                for rank, key in enumerate(analyte.analyte.keys):
+                    for unit in sorted({analyte.analyte.unit, *CANONICAL_SPELLING}):
+                        factor = analyte.factor(key, unit)
+                        if factor is not None:
+                            rows.append((number, key.system, key.value, unit, place, rank, factor))
+    names = ("group_number", "system", "code", "unit", "place", "code_rank", "factor")
+    types = (pa.int32(), pa.string(), pa.string(), pa.string(), pa.int32(), pa.int32(), pa.float64())
+    return _table(names, types, rows)
+
+
+def test_table(layout: FeatureLayout) -> pa.Table:
+    """Give, per group and test, the feature of each statistic and the edges of its bins, NULL where there is none."""
+    most_edges = _most_edges(layout)
+    names = (
+        "group_number",
+        "place",
+        *(f"feature_{s.value}" for s in Statistic),
+        *(f"edge_{i}" for i in range(most_edges)),
+    )
+    types = (pa.int32(), pa.int32(), *(pa.int32() for _ in Statistic), *(pa.float64() for _ in range(most_edges)))
+    rows = [
+        (
+            number,
+            place,
+            *(analyte.columns.get(statistic) for statistic in Statistic),
+            *(analyte.edges[i] if i < len(analyte.edges) else None for i in range(most_edges)),
+        )
+        for number, group in enumerate(layout.groups)
+        if isinstance(group, ResultLayout)
+        for place, analyte in enumerate(group.analytes)
+    ]
+    return _table(names, types, rows)
+
+
+def _most_edges(layout: FeatureLayout) -> int:
+    return max(
+        (len(a.edges) for group in layout.groups if isinstance(group, ResultLayout) for a in group.analytes), default=0
+    )
+
+
+def _table(names: Sequence[str], types: Sequence[pa.DataType], rows: Sequence[tuple[object, ...]]) -> pa.Table:
+    columns = [pa.array([row[i] for row in rows], kind) for i, kind in enumerate(types)]
+    return pa.table(columns, names=list(names))
