@@ -92,6 +92,8 @@ def run_train(
     )
     declarations = {task.declaration: find_declaration(features or task.declaration) for task in chosen}
     for task in chosen:
+        if task.name == REPORTS:
+            raise CommandFailed(f"task {task.name}: expected another name, because the reports are kept under this one")
         if (out / task.name).exists():
             raise CommandFailed(
                 f"{out / task.name}: expected a folder that does not exist yet; choose another --out or remove it"

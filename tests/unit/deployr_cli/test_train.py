@@ -41,7 +41,8 @@ def test_a_task_that_cannot_be_trained_is_listed_and_the_other_gets_its_bundle(o
     )
 
     assert [type(outcome) for outcome in outcomes] == [NotTrained, TrainedBundle]
-    assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["hematocrit"]
+    assert sorted(path.name for path in (tmp_path / "bundles").iterdir()) == ["hematocrit", "reports"]
+    assert (tmp_path / "bundles" / "reports" / "hematocrit" / "report.html").is_file()
     assert read_bundle(tmp_path / "bundles" / "hematocrit").manifest == outcomes[1].manifest
     assert "not trained: icu_transfer: expected" in said.getvalue()
     assert "hematocrit" in said.getvalue()
