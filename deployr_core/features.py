@@ -16,6 +16,7 @@ Three rules hold everywhere:
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from datetime import timedelta
@@ -240,7 +241,20 @@ def parse_feature_spec(source: bytes | str) -> FeatureSpec:
 
 def json_schema() -> dict[str, Any]:
     """Give the JSON Schema (2020-12) of a declaration, for editors and for people who write one by hand."""
-    return msgspec.json.schema(FeatureSpec)
+    schema: dict[str, Any] = _with_clean_descriptions(msgspec.json.schema(FeatureSpec))
+    return schema
+
+
+def _with_clean_descriptions(schema: Any) -> Any:
+    """Take the indentation out of docstrings, as Python 3.13 does itself: one schema on every version."""
+    if isinstance(schema, dict):
+        return {
+            key: inspect.cleandoc(value)
+            if key == "description" and isinstance(value, str)
+            else _with_clean_descriptions(value)
+            for key, value in schema.items()
+        }
+    return [_with_clean_descriptions(item) for item in schema] if isinstance(schema, list) else schema
 
 
 def _check_grouped(name: str, systems: tuple[str, ...], grouping: Grouping | None, codes: tuple[Code, ...]) -> None:

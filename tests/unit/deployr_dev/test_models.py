@@ -35,6 +35,12 @@ from deployr_core.vectorize import FeatureVector
 from deployr_dev.code_version import code_version
 from deployr_dev.models import EstimatorRefused, ModelPart, calibrated, model_part
 
+# XGBoost 3.4 (Python 3.12 and later) says that dart, gblinear and its random forest will go; until then they count.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*deprecated:UserWarning"),
+]
+
 N_FEATURES = 8
 
 
