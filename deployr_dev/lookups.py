@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 
 from deployr_core.codes import OMB_RACE_ETHNICITY, Code
@@ -31,21 +32,21 @@ def cohort_table(layout: FeatureLayout, cohort: Sequence[Instant]) -> pa.Table:
     """Give the cohort with the start of each window, and the calendar day that ages are counted on."""
     if any(row.as_of.tzinfo is None for row in cohort):
         raise ValueError("expected aware instants in the cohort")
-    as_of = [row.as_of.astimezone(UTC) for row in cohort]
-    columns: dict[str, pa.Array] = {
-        "row_id": pa.array([row.row_id for row in cohort], pa.int64()),
-        "person_id": pa.array([row.person_id for row in cohort], pa.int64()),
-        "as_of": _timestamps(as_of),
-        "as_of_year": pa.array([instant.year for instant in as_of], pa.int32()),
-        "as_of_day": pa.array([instant.month * 100 + instant.day for instant in as_of], pa.int32()),
+    naive = [row.as_of.astimezone(UTC).replace(tzinfo=None) for row in cohort]
+    as_of = np.array(naive, dtype="datetime64[us]")
+    months = as_of.astype("datetime64[M]")
+    month = months.astype(np.int64) % 12 + 1
+    day = (as_of.astype("datetime64[D]") - months.astype("datetime64[D]")).astype(np.int64) + 1
+    columns = {
+        "row_id": np.array([row.row_id for row in cohort], dtype=np.int64),
+        "person_id": np.array([row.person_id for row in cohort], dtype=np.int64),
+        "as_of": as_of,
+        "as_of_year": (as_of.astype("datetime64[Y]").astype(np.int64) + 1970).astype(np.int32),
+        "as_of_day": (month * 100 + day).astype(np.int32),
     }
     for lookback in sorted({g.lookback for g in layout.groups if isinstance(g, CodeLayout | ResultLayout)}):
-        columns[since(lookback)] = _timestamps([instant - lookback for instant in as_of])
+        columns[since(lookback)] = as_of - np.timedelta64(lookback.days, "D")
     return pa.table(columns)
-
-
-def _timestamps(instants: Sequence[datetime]) -> pa.Array:
-    return pa.array([instant.replace(tzinfo=None) for instant in instants], pa.timestamp("us"))
 
 
 def since(lookback: timedelta) -> str:
