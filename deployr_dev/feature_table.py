@@ -17,7 +17,7 @@ from deployr_core.features import FeatureSpec, parse_feature_spec
 from deployr_core.layout import layout_of
 from deployr_dev.backends import ANSWER, Backend
 from deployr_dev.lookups import Instant
-from deployr_dev.matrix import FeatureMatrix, Progress
+from deployr_dev.matrix import FeatureMatrix, Progress, add_array
 from deployr_dev.warehouse import warehouse_query
 
 _METADATA = b"deployr.features"
@@ -39,12 +39,9 @@ class FeatureTable:
 
     def digest(self) -> str:
         """Give the SHA-256 of what is in the table: the same for the same content, however it came in batches."""
-        matrix = self.matrix
-        digest = hashlib.sha256(matrix.spec.digest().encode())
-        parts = ((self.row_ids, "<i8"), (matrix.starts, "<i8"), (matrix.features, "<i4"), (matrix.values, "<f8"))
-        for part, kind in parts:
-            digest.update(f"\n{part.size}|".encode())
-            digest.update(part.astype(kind).tobytes())
+        digest = hashlib.sha256(self.matrix.spec.digest().encode())
+        add_array(digest, self.row_ids, "<i8")
+        self.matrix.add_to(digest)
         return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,11 @@ class FeatureMatrix:
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         cells = np.arange(starts[-1]) + np.repeat(self.starts[:-1][chosen] - starts[:-1], lengths)
         return FeatureMatrix(spec=self.spec, starts=starts, features=self.features[cells], values=self.values[cells])
+
+    def add_to(self, digest: hashlib._Hash) -> None:
+        """Add the rows to a digest, the same bytes on every machine; the declaration has a digest of its own."""
+        for array, kind in ((self.starts, "<i8"), (self.features, "<i4"), (self.values, "<f8")):
+            add_array(digest, array, kind)
 
     def csr(self) -> csr_matrix:
         """Give the rows as float64, shape (n_rows, n_features): what models are trained on and scored with."""
@@ -176,10 +181,14 @@ def snapshot_sha256(rows: Sequence[CohortRow], matrix: FeatureMatrix) -> str:
     digest = hashlib.sha256(matrix.spec.digest().encode())
     for row in rows:
         digest.update(f"\n{row.person_id}|{row.unit_id}|{row.index_time.isoformat()}|{row.label}".encode())
-    for part, kind in ((matrix.starts, "<i8"), (matrix.features, "<i4"), (matrix.values, "<f8")):
-        digest.update(f"\n{part.size}|".encode())
-        digest.update(part.astype(kind).tobytes())
+    matrix.add_to(digest)
     return digest.hexdigest()
+
+
+def add_array(digest: hashlib._Hash, array: NDArray[Any], kind: str) -> None:
+    """Add an array to a digest: its size, then its values as ``kind``, so that no two arrays run together into one."""
+    digest.update(f"\n{array.size}|".encode())
+    digest.update(array.astype(kind).tobytes())
 
 
 def _positions_by_person(rows: Sequence[IndexRow]) -> dict[int, list[int]]:
