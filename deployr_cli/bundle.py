@@ -12,6 +12,8 @@ import typer
 from deployr_cli.failures import CommandFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.table import Table
 
     from deployr_core.bundle import Manifest
@@ -198,6 +200,7 @@ def _what_it_is(folder: Path, manifest: Manifest) -> tuple[tuple[str, str], ...]
         ("folder", str(folder)),
         ("task", f"{manifest.task.name}: {manifest.task.label}"),
         ("predicted", f"per {manifest.task.unit}, at: {manifest.task.index_time}"),
+        ("gives", _given(manifest)),
         ("score in the EMR", manifest.score_name),
         ("model", ", ".join(notes)),
         ("trained with", ", ".join(f"{name} {v}" for name, v in sorted(manifest.training.library_versions.items()))),
@@ -205,15 +208,44 @@ def _what_it_is(folder: Path, manifest: Manifest) -> tuple[tuple[str, str], ...]
     )
 
 
+def _given(manifest: Manifest) -> str:
+    outputs = manifest.task.outputs
+    if outputs.unit is not None:
+        return f"{outputs.target}: a number in {outputs.unit}"
+    if len(outputs.names) == 1:
+        return f"{outputs.target}: one probability"
+    return f"{outputs.target}: {', '.join(outputs.names)}; the score is {outputs.headline}"
+
+
 def _how_it_did(manifest: Manifest) -> tuple[tuple[str, str], ...]:
     training, held_out = manifest.training, manifest.evaluation
-    auroc = held_out.auroc
     return (
-        ("trained on", f"{training.rows:,} rows of {training.patients:,} patients, {training.prevalence:.1%} positive"),
+        (
+            "trained on",
+            f"{training.rows:,} rows of {training.patients:,} patients, {_labels(manifest, training.label_means)}",
+        ),
         ("snapshot", training.snapshot_sha256),
-        ("held out", f"{held_out.rows:,} rows of {held_out.patients:,} patients, {held_out.prevalence:.1%} positive"),
-        ("AUROC", f"{auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}, 95 %)"),
+        (
+            "held out",
+            f"{held_out.rows:,} rows of {held_out.patients:,} patients, {_labels(manifest, held_out.label_means)}",
+        ),
+        *(
+            (_figure_name(name), f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f}, 95 %)")
+            for name, figure in held_out.figures.items()
+        ),
     )
+
+
+def _labels(manifest: Manifest, means: Mapping[str, float]) -> str:
+    unit = manifest.task.outputs.unit
+    if unit is not None:
+        return f"mean {means[manifest.task.outputs.headline]:.2f} {unit}"
+    return ", ".join(f"{means[name]:.1%} {name}" for name in manifest.task.outputs.names)
+
+
+def _figure_name(name: str) -> str:
+    figure, _, of = name.partition(".")
+    return f"{figure.upper() if figure == 'auroc' else figure}{' of ' + of if of else ''}"
 
 
 def _signature(files: BundleFiles) -> str:

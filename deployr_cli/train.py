@@ -14,7 +14,9 @@ from rich.table import Table
 
 from deployr_cli.failures import CommandFailed
 from deployr_cli.progress import bar
+from deployr_core.bundle import Manifest
 from deployr_core.features import FeatureSpec
+from deployr_core.outputs import Target
 from deployr_dev.bundles import write_bundle
 from deployr_dev.cohorts.tasks import TASK_GROUPS, Task, load_task, shipped_task, shipped_task_names
 from deployr_dev.declarations.shipped import load_declaration, shipped_declaration, shipped_declaration_names
@@ -58,7 +60,7 @@ def run_train(
 
     Args:
         tasks: shipped tasks' names, or task files (YAML).
-        source: the extract, ``NAME:PATH`` with the name of a shipped mapping, or its path alone.
+        source: the extract's path, or a database's URL; ``NAME:`` of a shipped mapping may stand before it.
         out: gets one folder per task, named as the task; none of them may exist yet.
         mapping: a source mapping file, in place of a shipped one.
         group: a group of shipped tasks, such as ``paper12``, beside ``tasks``.
@@ -105,7 +107,7 @@ def run_train(
     outcomes: list[TrainedBundle | NotTrained] = []
     entries: list[IndexEntry] = []
     reports = out / REPORTS
-    with open_source(source, mapping) as extract:
+    with open_source(source, mapping, steps=step) as extract:
         for outcome in train_tasks(
             extract,
             chosen,
@@ -198,8 +200,8 @@ def _estimator_class(name: str) -> Callable[[], Any]:
         made = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise CommandFailed(f"{name}: {expected}; it cannot be imported ({error})") from None
-    if not all(hasattr(made, method) for method in ("fit", "predict_proba", "get_params", "set_params")):
-        raise CommandFailed(f"{name}: expected a class with fit, predict_proba, get_params and set_params")
+    if not all(hasattr(made, method) for method in ("fit", "predict", "get_params", "set_params")):
+        raise CommandFailed(f"{name}: expected a class with fit, predict, get_params and set_params")
     make: Callable[[], Any] = made
     return make
 
@@ -225,20 +227,8 @@ def _show(outcomes: Sequence[TrainedBundle | NotTrained], out: Path, console: Co
     """Show the figures in the layout of the paper's Table 2, then what could not be trained."""
     trained = [outcome for outcome in outcomes if isinstance(outcome, TrainedBundle)]
     if trained:
-        table = Table(title="Held-out performance (training / held out)", title_justify="left")
-        table.add_column("Task", no_wrap=True)
-        for heading in ("Rows", "Patients", "Prevalence", "AUROC [95 % CI]"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for bundle in trained:
-            training, held_out = bundle.manifest.training, bundle.manifest.evaluation
-            table.add_row(
-                bundle.manifest.task.name,
-                f"{training.rows:,} / {held_out.rows:,}",
-                f"{training.patients:,} / {held_out.patients:,}",
-                f"{training.prevalence:.2f} / {held_out.prevalence:.2f}",
-                f"{held_out.auroc.value:.2f} [{held_out.auroc.low:.2f}, {held_out.auroc.high:.2f}]",
-            )
-        console.print(table)
+        for table in _tables(trained):
+            console.print(table)
         bundles = f"{len(trained)} bundle{'s' if len(trained) > 1 else ''} in {out}"
         console.print(f"{bundles}; reports in {out / REPORTS}/index.html", highlight=False, soft_wrap=True)
     for outcome in outcomes:
@@ -246,3 +236,49 @@ def _show(outcomes: Sequence[TrainedBundle | NotTrained], out: Path, console: Co
             console.print(
                 f"not trained: {outcome.task}: {outcome.reason}", highlight=False, markup=False, soft_wrap=True
             )
+
+
+def _tables(trained: Sequence[TrainedBundle]) -> list[Table]:
+    """Give the table of probabilities, and that of classes, labels and numbers, each where there are any."""
+    tables = []
+    for binary in (True, False):
+        manifests = [
+            each.manifest for each in trained if (each.manifest.task.outputs.target is Target.BINARY) == binary
+        ]
+        if not manifests:
+            continue
+        kind = "" if binary else "Other targets: "
+        table = Table(
+            title=f"{kind}{'H' if binary else 'h'}eld-out performance (training / held out)", title_justify="left"
+        )
+        table.add_column("Task", no_wrap=True)
+        for heading in ("Rows", "Patients", *(("Prevalence", "AUROC [95 % CI]") if binary else ("Figure [95 % CI]",))):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for manifest in manifests:
+            training, held_out = manifest.training, manifest.evaluation
+            table.add_row(
+                manifest.task.name,
+                f"{training.rows:,} / {held_out.rows:,}",
+                f"{training.patients:,} / {held_out.patients:,}",
+                *([_prevalence(manifest)] if binary else []),
+                _main_figure(manifest),
+            )
+        tables.append(table)
+    return tables
+
+
+def _prevalence(manifest: Manifest) -> str:
+    name = manifest.task.outputs.headline
+    return f"{manifest.training.label_means[name]:.2f} / {manifest.evaluation.label_means[name]:.2f}"
+
+
+def _main_figure(manifest: Manifest) -> str:
+    """Give the AUROC, the mean of several, or how far numbers are off on average."""
+    outputs = manifest.task.outputs
+    figure = manifest.evaluation.figures["auroc" if outputs.unit is None else "mae"]
+    bounds = f"[{figure.low:.2f}, {figure.high:.2f}]"
+    if outputs.target is Target.BINARY:
+        return f"{figure.value:.2f} {bounds}"
+    if outputs.unit is not None:
+        return f"MAE {figure.value:.2f} {outputs.unit} {bounds}"
+    return f"mean AUROC {figure.value:.2f} {bounds}"

@@ -12,39 +12,27 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
 
 import msgspec
 import numpy as np
 
+from deployr_core.coverage import Requirements
 from deployr_core.features import FeatureSpec, parse_feature_spec
+from deployr_core.label_rules import LabelRule, outputs_of
 from deployr_core.layout import layout_of
-from deployr_core.scoring import (
-    Calibrated,
-    EstimatorModel,
-    InputType,
-    LinearModel,
-    ModelUnusable,
-    ScoreInvalid,
-    Scorer,
-    TreeEnsemble,
-)
+from deployr_core.model_format import MODEL_FILE, ModelFormat, load_model
+from deployr_core.outputs import Outputs
+from deployr_core.scoring import ModelUnusable, ScoreInvalid, Scorer
 from deployr_core.signing import SignatureInvalid, TrustedKey, verify_manifest
 from deployr_core.vectorize import FeatureVector
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_FILE = "manifest.json"
 FEATURES_FILE = "features.json"
-MODEL_FILE = "model.treelite"
-LINEAR_FILE = "model.json"
-JOBLIB_FILE = "model.joblib"
 CALIBRATION_FILE = "calibration.json"
 GOLDEN_FILE = "golden.json"
 PARTS = (FEATURES_FILE, MODEL_FILE, GOLDEN_FILE)
 """The parts of a bundle whose model is a tree ensemble without a calibration; `Manifest.part_names` gives any one's."""
-
-ModelKind = Literal["treelite", "linear", "joblib"]
-MODEL_FILES: Mapping[ModelKind, str] = {"treelite": MODEL_FILE, "linear": LINEAR_FILE, "joblib": JOBLIB_FILE}
 
 MANIFEST_LIMIT = 1_000_000
 """No honest manifest has more bytes; it holds no feature names."""
@@ -80,63 +68,56 @@ class Estimate(_Record, frozen=True, kw_only=True):
 
 
 class Task(_Record, frozen=True, kw_only=True):
-    """What is predicted: about which unit, at which instant, and what the label means, in words."""
+    """What is predicted: about which unit, at which instant, what the label means, and how it is read.
+
+    ``label`` is in words, ``rule`` is what decides it, in training as in service. ``panels``: the LOINC codes of the
+    orders that the model is for; empty where the unit is a visit. ``outputs``: what the model gives; derived from the
+    rule, but for which of several is the score.
+
+    Raises:
+        ValueError: outputs that such a rule does not have.
+    """
 
     name: str
     unit: str
     index_time: str
     label: str
-    components: tuple[str, ...]
-    """The LOINC codes of the result that decides the label; a laboratory uses one of them."""
+    rule: LabelRule
     panels: tuple[str, ...]
-    """The LOINC codes of the orders that the model is for."""
-    label_window_hours: int
-    """How long after the index time a result may come; then the label is ripe, whether or not one came."""
+    outputs: Outputs
+
+    def __post_init__(self) -> None:
+        several = self.outputs.headline if len(self.outputs.names) > 1 else None
+        if outputs_of(self.rule, headline=several) != self.outputs:
+            raise ValueError("expected the outputs that the label's rule has")
 
 
 class Training(_Record, frozen=True, kw_only=True):
-    """How the model came to be. ``snapshot_sha256`` is over the training rows' ids, labels and features."""
+    """How the model came to be. ``snapshot_sha256`` is over the training rows' ids, labels and features.
+
+    ``label_means``: by output, the share of rows of that class or with that label; of a number, its mean.
+    """
 
     estimator: str
     parameters: Mapping[str, str | int | float | bool | None]
     rows: int
     patients: int
-    prevalence: float
+    label_means: Mapping[str, float]
     snapshot_sha256: str
     library_versions: Mapping[str, str]
 
 
 class Evaluation(_Record, frozen=True, kw_only=True):
-    """How it did on patients it never saw; the interval resamples patients, not rows."""
+    """How it did on patients it never saw; the intervals resample patients, not rows.
+
+    ``label_means``: as in `Training`. ``figures``: ``auroc`` of a probability; of several, ``auroc`` is their mean and
+    ``auroc.NAME`` each one's; of a number, ``mae`` and ``rmse`` in its unit, ``bias`` and ``r2``.
+    """
 
     rows: int
     patients: int
-    prevalence: float
-    auroc: Estimate
-
-
-class ModelFormat(_Record, frozen=True, kw_only=True):
-    """How the model is kept, and what its numbers are fed with; see `deployr_core.scoring`.
-
-    ``runs_code`` says that loading it can do anything that the user of this machine can: true of joblib, and of nothing
-    else. ``input_type`` and ``zero_is_missing`` are about trees.
-    """
-
-    kind: ModelKind = "treelite"
-    input_type: InputType = "float32"
-    zero_is_missing: bool = False
-    runs_code: bool = False
-
-    def __post_init__(self) -> None:
-        if self.runs_code != (self.kind == "joblib"):
-            raise ValueError("expected runs_code to be true of a joblib model, and of no other")
-        if self.zero_is_missing and self.kind != "treelite":
-            raise ValueError("expected zero_is_missing of trees only")
-
-    @property
-    def file_name(self) -> str:
-        """The part that holds the model."""
-        return MODEL_FILES[self.kind]
+    label_means: Mapping[str, float]
+    figures: Mapping[str, Estimate]
 
 
 class CodeVersion(_Record, frozen=True, kw_only=True):
@@ -149,7 +130,8 @@ class CodeVersion(_Record, frozen=True, kw_only=True):
 class Manifest(_Record, frozen=True, kw_only=True):
     """What a bundle holds and promises. ``score_name`` is what the EMR's score column is called.
 
-    ``code_version`` is None where the bundle was put together by hand, as tests do.
+    ``requires``: what must be known about a patient before the model may score. ``code_version`` is None where the
+    bundle was put together by hand, as tests do.
 
     Raises:
         ValueError: a model id that could not stand in a URL, or a part missing or unknown.
@@ -166,6 +148,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     training: Training
     evaluation: Evaluation
     model: ModelFormat = ModelFormat()
+    requires: Requirements = Requirements()
     code_version: CodeVersion | None = None
 
     def __post_init__(self) -> None:
@@ -177,6 +160,10 @@ class Manifest(_Record, frozen=True, kw_only=True):
             raise ValueError("expected a score_name of capitals, digits and underscores, such as HEMATOCRIT_ABNORMAL")
         if set(self.parts) != set(self.part_names):
             raise ValueError(f"expected the parts {', '.join(self.part_names)}")
+        if {*self.training.label_means, *self.evaluation.label_means} != set(self.task.outputs.names):
+            raise ValueError("expected the label's mean for each output")
+        if CALIBRATION_FILE in self.parts and len(self.task.outputs.names) > 1:
+            raise ValueError("expected a calibration of one probability only")
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -190,11 +177,11 @@ class Manifest(_Record, frozen=True, kw_only=True):
 
 
 class GoldenVector(_Record, frozen=True, kw_only=True):
-    """A row and the score that it must get, to the bit, wherever the bundle is loaded."""
+    """A row and the outputs that it must get, to the bit, wherever the bundle is loaded."""
 
     indices: tuple[int, ...]
     values: tuple[float, ...]
-    score: float
+    outputs: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if len(self.indices) != len(self.values):
@@ -315,6 +302,7 @@ def open_bundle(
     try:
         spec = parse_feature_spec(parts[FEATURES_FILE])
         layout = layout_of(spec)
+        manifest.requires.expect_known_groups(spec)
         golden = msgspec.json.decode(parts[GOLDEN_FILE], type=tuple[GoldenVector, ...])
     except (ValueError, msgspec.MsgspecError) as error:
         raise BundleInvalid(f"expected a usable declaration and golden vectors: {error}") from error
@@ -324,32 +312,6 @@ def open_bundle(
     bundle = Bundle(manifest=manifest, spec=spec, model=model, digest=sha256_hex(manifest_json), signed_by=signed_by)
     _check_golden(bundle, golden)
     return bundle
-
-
-def load_model(
-    model: ModelFormat,
-    content: bytes,
-    *,
-    n_features: int,
-    calibration: bytes | None = None,
-    estimator: object | None = None,
-) -> Scorer:
-    """Make a model's bytes ready to score. A model that runs code is not loaded here: ``estimator`` is it, loaded.
-
-    Raises:
-        ModelUnusable: the bytes are not such a model, or it has another number of features.
-    """
-    scorer: Scorer
-    match model.kind:
-        case "treelite":
-            scorer = TreeEnsemble(
-                content, n_features=n_features, input_type=model.input_type, zero_is_missing=model.zero_is_missing
-            )
-        case "linear":
-            scorer = LinearModel(content, n_features=n_features)
-        case "joblib":
-            scorer = EstimatorModel(estimator, n_features=n_features)
-    return scorer if calibration is None else Calibrated(scorer, calibration)
 
 
 def _load_model(manifest: Manifest, parts: Mapping[str, bytes], *, load_pickle: LoadPickle | None) -> Scorer:
@@ -366,6 +328,7 @@ def _load_model(manifest: Manifest, parts: Mapping[str, bytes], *, load_pickle: 
             manifest.model,
             parts[name],
             n_features=manifest.n_features,
+            outputs=manifest.task.outputs,
             calibration=parts[CALIBRATION_FILE] if CALIBRATION_FILE in manifest.parts else None,
             estimator=estimator,
         )
@@ -386,15 +349,15 @@ def _check_golden(bundle: Bundle, golden: tuple[GoldenVector, ...]) -> None:
             values=np.array(row.values, dtype=np.float64),
             coverage={},
         )
-        if _score(bundle.model, vector, number) != row.score:
+        if _answer(bundle.model, vector, number) != row.outputs:
             raise BundleInvalid(
                 f"{GOLDEN_FILE}: vector {number} does not get its score on this machine; "
                 f"trained with {dict(bundle.manifest.training.library_versions)}"
             )
 
 
-def _score(model: Scorer, vector: FeatureVector, number: int) -> float:
+def _answer(model: Scorer, vector: FeatureVector, number: int) -> tuple[float, ...]:
     try:
-        return model.score(vector)
+        return model.answer(vector)
     except (ScoreInvalid, ValueError) as error:
         raise BundleInvalid(f"{GOLDEN_FILE}: vector {number} cannot be scored: {error}") from error

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from decimal import ROUND_HALF_EVEN, Context, Decimal
 from itertools import pairwise
 from typing import Any, Literal, Protocol
 
@@ -20,15 +19,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from deployr_core.exact import logistic, softmax
+from deployr_core.outputs import BINARY, Outputs, Target
 from deployr_core.vectorize import FeatureVector
 
 InputType = Literal["float32", "float64"]
-Link = Literal["logit", "identity"]
 
 _LARGEST = {"float32": float(np.finfo(np.float32).max), "float64": float(np.finfo(np.float64).max)}
+_ENDINGS = frozenset({"identity", "identity_multiclass", "sigmoid", "softmax"})
+_SUM_TOLERANCE = 1e-6
 _DTYPE = {"float32": np.float32, "float64": np.float64}
-_EXACT = Context(prec=40, rounding=ROUND_HALF_EVEN, Emin=-999_999, Emax=999_999, traps=[])
-_ONE = Decimal(1)
 
 
 class ModelUnusable(ValueError):
@@ -36,45 +36,68 @@ class ModelUnusable(ValueError):
 
 
 class ScoreInvalid(ValueError):
-    """The model gave something that is not a probability."""
+    """The model gave something that is not what it predicts: a probability, probabilities that sum to 1, a number."""
 
 
 class Scorer(Protocol):
-    """A model that is ready: a row in, a probability out."""
+    """A model that is ready: a row in, its outputs out."""
 
     def score(self, vector: FeatureVector) -> float:
-        """Give the probability of the positive class, in [0, 1].
+        """Give the headline: the probability of the outcome, or of the named class or label, or the number.
 
         Raises:
-            ScoreInvalid: the model's answer is not one finite number in [0, 1].
+            ScoreInvalid, ValueError: see ``answer``.
+        """
+
+    def answer(self, vector: FeatureVector) -> tuple[float, ...]:
+        """Give every output, in the order of `deployr_core.outputs.Outputs.names`.
+
+        Raises:
+            ScoreInvalid: the model's answer is not as many finite numbers; or a probability is outside [0, 1]; or
+                those of classes do not sum to 1 within a millionth.
             ValueError: the vector has another number of features than the model, or one that it cannot take.
         """
 
-    def raw(self, vector: FeatureVector) -> float:
-        """Give the model's own number, which need not be a probability: what a calibration starts from.
+    def raw(self, vector: FeatureVector) -> tuple[float, ...]:
+        """Give the model's own numbers, which need not be probabilities: what a calibration starts from.
 
         Raises:
-            ScoreInvalid: the model's answer is not one finite number.
-            ValueError: as for ``score``.
+            ScoreInvalid: the model's answer is not as many finite numbers.
+            ValueError: as for ``answer``.
         """
 
 
-class _Scored:
-    """What all models share: a score is the raw number, if that is a probability."""
+class ScorerBase:
+    """What all models share: an answer is the raw numbers, if they are what is predicted."""
 
-    def raw(self, vector: FeatureVector) -> float:
+    outputs: Outputs = BINARY
+
+    def raw(self, vector: FeatureVector) -> tuple[float, ...]:
         raise NotImplementedError
 
     def score(self, vector: FeatureVector) -> float:
         """Score one row; see `Scorer`."""
-        score = self.raw(vector)
-        if not 0.0 <= score <= 1.0:
-            raise ScoreInvalid("expected one probability from 0 to 1")
-        return score + 0.0  # turns -0.0 into 0.0
+        return self.answer(vector)[self.outputs.place]
+
+    def answer(self, vector: FeatureVector) -> tuple[float, ...]:
+        """Give every output for one row; see `Scorer`."""
+        numbers = self.raw(vector)
+        if len(numbers) != len(self.outputs.names):
+            raise ScoreInvalid(f"expected {len(self.outputs.names)} numbers from the model, got {len(numbers)}")
+        match self.outputs.target:
+            case Target.REGRESSION:
+                for number in numbers:
+                    finite(number)
+            case target:
+                if not all(0.0 <= number <= 1.0 for number in numbers):
+                    raise ScoreInvalid("expected probabilities from 0 to 1")
+                if target is Target.MULTICLASS and abs(math.fsum(numbers) - 1.0) > _SUM_TOLERANCE:
+                    raise ScoreInvalid("expected the probabilities of the classes to sum to 1")
+        return tuple(number + 0.0 for number in numbers)  # turns -0.0 into 0.0
 
 
-class TreeEnsemble(_Scored):
-    """A treelite checkpoint of a binary classifier, or of a regression on labels 0 and 1.
+class TreeEnsemble(ScorerBase):
+    """A treelite checkpoint of a classifier, or of a regression.
 
     With ``input_type`` float32 features are rounded before any comparison, because scikit-learn's forests and XGBoost
     are trained on float32: only then do both take the same turn at every threshold. LightGBM and scikit-learn's
@@ -83,7 +106,13 @@ class TreeEnsemble(_Scored):
     """
 
     def __init__(
-        self, checkpoint: bytes, *, n_features: int, input_type: InputType = "float32", zero_is_missing: bool = False
+        self,
+        checkpoint: bytes,
+        *,
+        n_features: int,
+        input_type: InputType = "float32",
+        zero_is_missing: bool = False,
+        outputs: Outputs = BINARY,
     ) -> None:
         import treelite
 
@@ -96,81 +125,42 @@ class TreeEnsemble(_Scored):
                 f"expected a model of {n_features} features, as declared; it was trained on {self._model.num_feature}"
             )
         header = self._model.get_header_accessor()
-        ending = str(header.get_field("postprocessor"))
-        if ending not in {"identity", "identity_multiclass", "sigmoid"}:
-            raise ModelUnusable(f"expected trees that give a probability or a log-odds; these end in {ending!r}")
+        self._ending = str(header.get_field("postprocessor"))
+        if self._ending not in _ENDINGS:
+            raise ModelUnusable(
+                f"expected trees that give numbers, probabilities or log-odds; these end in {self._ending!r}"
+            )
+        targets = int(header.get_field("num_target")[0])
+        classes = {int(each) for each in header.get_field("num_class")}
+        self._takes_last = outputs.target is not Target.MULTICLASS
+        held = classes.pop() if outputs.target is Target.MULTICLASS and targets == 1 else targets
+        if held != len(outputs.names) or (self._takes_last and not classes <= {1, 2}):
+            raise ModelUnusable(f"expected trees that give {len(outputs.names)} outputs, as declared")
         # LightGBM's `sigmoid` parameter; 1 everywhere else.
-        self._steepness = float(header.get_field("sigmoid_alpha")[0]) if ending == "sigmoid" else None
+        self._steepness = float(header.get_field("sigmoid_alpha")[0])
         self._predict = treelite.gtil.predict
         self._n_features = n_features
         self._input_type: InputType = input_type
         self._zero_is_missing = zero_is_missing
+        self.outputs = outputs
 
-    def raw(self, vector: FeatureVector) -> float:
+    def raw(self, vector: FeatureVector) -> tuple[float, ...]:
         """Walk all trees; see `Scorer`."""
-        row = _row(vector, n_features=self._n_features, input_type=self._input_type)
+        row = dense_row(vector, n_features=self._n_features, input_type=self._input_type)
         if self._zero_is_missing:
             row[row == 0.0] = np.nan
-        answer = np.asarray(self._predict(self._model, row, nthread=1, pred_margin=True), dtype=np.float64).ravel()
-        last = _finite(float(answer[-1]) if answer.size in (1, 2) else math.nan)
-        return last if self._steepness is None else logistic(self._steepness * last)
-
-
-class LinearNumbers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A linear model as a file: ``link(intercept + Σ coefficients[i] · (x[i] / scale[i]))``; no scale means 1."""
-
-    coefficients: tuple[float, ...]
-    intercept: float
-    link: Link
-    scale: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (*self.coefficients, self.intercept))):
-            raise ValueError("expected finite coefficients and intercept")
-        if self.scale is not None and len(self.scale) != len(self.coefficients):
-            raise ValueError("expected as many scales as coefficients")
-        if self.scale is not None and not all(0.0 < each < math.inf for each in self.scale):
-            raise ValueError("expected scales above 0")
-
-    def to_json(self) -> bytes:
-        """Give the canonical bytes; every number reads back to the same bits."""
-        return msgspec.json.encode(self, order="sorted")
-
-
-class LinearModel(_Scored):
-    """Logistic or linear regression as numbers.
-
-    This is the definition of the score, not a copy of scikit-learn's: each product is rounded once, then their exact
-    sum, then the logistic function of it. scikit-learn's own dot product depends on the BLAS, the processor and the
-    number of rows, so that its last bits cannot be reproduced; ours can.
-    """
-
-    def __init__(self, content: bytes, *, n_features: int) -> None:
-        try:
-            numbers = msgspec.json.decode(content, type=LinearNumbers)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise ModelUnusable(f"expected a linear model as numbers: {error}") from None
-        if len(numbers.coefficients) != n_features:
-            raise ModelUnusable(
-                f"expected a model of {n_features} features, as declared; it has {len(numbers.coefficients)}"
-            )
-        self._coefficients = np.array(numbers.coefficients)
-        self._scale = np.ones(n_features) if numbers.scale is None else np.array(numbers.scale)
-        self._intercept = numbers.intercept
-        self._link = numbers.link
-        self._n_features = n_features
-
-    def raw(self, vector: FeatureVector) -> float:
-        """Add up the features that are not 0; see `Scorer`."""
-        _check_width(vector, self._n_features)
-        places = vector.indices
-        with np.errstate(over="ignore", invalid="ignore"):
-            products = (vector.values / self._scale[places]) * self._coefficients[places]
-        try:
-            margin = math.fsum([*products.tolist(), self._intercept])
-        except (OverflowError, ValueError):
-            margin = math.nan
-        return logistic(_finite(margin)) if self._link == "logit" else _finite(margin)
+        found = np.asarray(self._predict(self._model, row, nthread=1, pred_margin=True), dtype=np.float64)
+        # Shape (1, n_targets, n_classes), of which both classes of a forest's label are given, or the one margin.
+        numbers = (found[0, :, -1] if self._takes_last else found[0, 0]).tolist()
+        for number in numbers:
+            finite(number)
+        match self._ending:
+            case "sigmoid":
+                return tuple(logistic(self._steepness * number) for number in numbers)
+            case "softmax":
+                return softmax(numbers)
+            case _:
+                return tuple(numbers)
 
 
 class IsotonicTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="isotonic"):
@@ -213,7 +203,7 @@ class SigmoidTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def calibrated(self, raw: float) -> float:
         """Give the probability for a raw number."""
-        return logistic(_finite(-(self.a * raw + self.b)))
+        return logistic(finite(-(self.a * raw + self.b)))
 
 
 CalibrationTable = IsotonicTable | SigmoidTable
@@ -224,8 +214,8 @@ def calibration_json(table: CalibrationTable) -> bytes:
     return msgspec.json.encode(table, order="sorted")
 
 
-class Calibrated(_Scored):
-    """Another model whose raw number goes through a calibration table."""
+class Calibrated(ScorerBase):
+    """Another model of one probability whose raw number goes through a calibration table."""
 
     def __init__(self, model: Scorer, content: bytes) -> None:
         try:
@@ -234,82 +224,116 @@ class Calibrated(_Scored):
             raise ModelUnusable(f"expected a calibration table: {error}") from None
         self._model = model
 
-    def raw(self, vector: FeatureVector) -> float:
+    def raw(self, vector: FeatureVector) -> tuple[float, ...]:
         """Give the calibrated number; see `Scorer`."""
-        calibrated: float = self._table.calibrated(self._model.raw(vector))
-        return calibrated
+        (number,) = self._model.raw(vector)
+        return (self._table.calibrated(number),)
 
 
-class EstimatorModel(_Scored):
+class EstimatorModel(ScorerBase):
     """An estimator with scikit-learn's interface that somebody else has loaded, forced to one job.
 
-    A classifier's column is found by its label: it is the probability of 1, wherever ``classes_`` has it. What has no
-    ``predict_proba`` must ``predict`` a probability.
+    A classifier's columns are found by their labels, wherever ``classes_`` has them; of several labels each is asked
+    for the probability of 1. What has no ``predict_proba`` must ``predict`` what is predicted.
     """
 
-    def __init__(self, estimator: Any, *, n_features: int) -> None:
+    def __init__(self, estimator: Any, *, n_features: int, outputs: Outputs = BINARY) -> None:
         if not callable(getattr(estimator, "predict", None)):
             raise ModelUnusable("expected an estimator with predict_proba or predict")
         width = getattr(estimator, "n_features_in_", n_features)
         if width != n_features:
             raise ModelUnusable(f"expected a model of {n_features} features, as declared; it was trained on {width}")
-        self._predict = getattr(estimator, "predict_proba", None) or estimator.predict
-        self._column = None
-        if callable(getattr(estimator, "predict_proba", None)):
-            self._column = positive_column(estimator)
+        gives_probabilities = callable(getattr(estimator, "predict_proba", None))
+        if gives_probabilities and outputs.target is Target.REGRESSION:
+            raise ModelUnusable("expected an estimator that predicts a number, not classes")
+        self._predict = estimator.predict_proba if gives_probabilities else estimator.predict
+        self._columns = output_columns(estimator, outputs) if gives_probabilities else None
         _one_job(estimator)
         self._n_features = n_features
+        self.outputs = outputs
 
-    def raw(self, vector: FeatureVector) -> float:
+    def raw(self, vector: FeatureVector) -> tuple[float, ...]:
         """Ask the estimator about this one row; see `Scorer`."""
-        row = _row(vector, n_features=self._n_features, input_type="float64")
+        row = dense_row(vector, n_features=self._n_features, input_type="float64")
         try:
-            answer = np.asarray(self._predict(row), dtype=np.float64)
+            numbers = self._asked(row)
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise ScoreInvalid("expected one probability, but the estimator failed") from error
-        if self._column is None:
-            return _finite(float(answer.ravel()[0]) if answer.size == 1 else math.nan)
-        return _finite(float(answer[0, self._column]) if answer.shape == (1, 2) else math.nan)
+            raise ScoreInvalid("expected numbers, but the estimator failed") from error
+        if len(numbers) != len(self.outputs.names):
+            raise ScoreInvalid(f"expected {len(self.outputs.names)} numbers from the estimator")
+        return tuple(finite(number) for number in numbers)
+
+    def _asked(self, row: NDArray[Any]) -> list[float]:
+        found = self._predict(row)
+        if self._columns is None:
+            numbers: list[float] = np.asarray(found, dtype=np.float64).ravel().tolist()
+            return numbers
+        if self.outputs.target is Target.MULTILABEL:
+            return [float(each[0, column]) for each, column in zip(found, self._columns, strict=True)]
+        (probabilities,) = np.asarray(found, dtype=np.float64)
+        if probabilities.size != max(2, len(self.outputs.names)):
+            return []
+        return [float(probabilities[column]) for column in self._columns]
 
 
-def positive_column(estimator: Any) -> int:
-    """Give the column of ``predict_proba`` that belongs to label 1.
+def output_columns(estimator: Any, outputs: Outputs) -> tuple[int, ...]:
+    """Give the column of ``predict_proba`` that belongs to each output; of several labels, each label's own column.
 
     Raises:
-        ModelUnusable: its labels are not 0 and 1, in whichever order.
+        ModelUnusable: its labels are not 0 and 1, or not the classes' numbers, in whichever order.
     """
-    classes = list(getattr(estimator, "classes_", ()))
+    held = getattr(estimator, "classes_", ())
+    match outputs.target:
+        case Target.MULTICLASS:
+            places = range(len(outputs.names))
+            found = np.asarray(held)
+            if found.dtype.kind not in "biuf" or not np.array_equal(np.sort(found), places):
+                raise ModelUnusable(f"expected a classifier that was trained on labels 0 to {places[-1]}")
+            return tuple(found.tolist().index(place) for place in places)
+        case Target.MULTILABEL:
+            if not isinstance(held, list) or len(held) != len(outputs.names):
+                raise ModelUnusable(f"expected a classifier that was trained on {len(outputs.names)} labels")
+            return tuple(_positive(list(each)) for each in held)
+        case _:
+            return (_positive(list(held)),)
+
+
+def _positive(classes: list[Any]) -> int:
     for order in ((0, 1), (1, 0)):
-        if len(classes) == 2 and all(bool(held == label) for held, label in zip(classes, order, strict=True)):
+        if len(classes) == 2 and all(bool(label == wanted) for label, wanted in zip(classes, order, strict=True)):
             return order.index(1)
     raise ModelUnusable("expected a classifier that was trained on labels 0 and 1")
 
 
-def logistic(margin: float) -> float:
-    """Give ``1 / (1 + exp(-margin))``, correctly rounded, so that the bits are the same on every machine.
+def dense_row(vector: FeatureVector, *, n_features: int, input_type: InputType) -> NDArray[Any]:
+    """Give the row that a model is asked about, shape (1, n_features).
 
-    Computed in 40 decimal digits of integer arithmetic: 13 microseconds, where ``math.exp`` would take 0.1 and its last
-    bit would depend on the C library and on the processor's instructions.
+    Raises:
+        ValueError: another width, or a number that does not fit.
     """
-    # Beyond 750 the answer is nearer to 0 or 1 than to any other float64.
-    exponent = Decimal(max(-750.0, min(750.0, -margin)))
-    return float(_EXACT.divide(_ONE, _EXACT.add(_ONE, _EXACT.exp(exponent))))
-
-
-def _row(vector: FeatureVector, *, n_features: int, input_type: InputType) -> NDArray[Any]:
-    _check_width(vector, n_features)
+    check_width(vector, n_features)
     dense = vector.dense()
     if not (np.abs(dense) <= _LARGEST[input_type]).all():
         raise ValueError(f"expected features that fit into {input_type}")
     return dense.astype(_DTYPE[input_type]).reshape(1, -1)
 
 
-def _check_width(vector: FeatureVector, n_features: int) -> None:
+def check_width(vector: FeatureVector, n_features: int) -> None:
+    """Check that the vector has as many features as the model.
+
+    Raises:
+        ValueError: it has not.
+    """
     if vector.size != n_features:
         raise ValueError(f"expected a vector of {n_features} features, got {vector.size}")
 
 
-def _finite(number: float) -> float:
+def finite(number: float) -> float:
+    """Give the number back.
+
+    Raises:
+        ScoreInvalid: it is none.
+    """
     if not math.isfinite(number):
         raise ScoreInvalid("expected one finite number from the model")
     return number

@@ -15,7 +15,6 @@ from deployr_core.bundle import (
     GOLDEN_FILE,
     MANIFEST_FILE,
     MANIFEST_LIMIT,
-    MODEL_FILES,
     Bundle,
     BundleInvalid,
     Manifest,
@@ -24,6 +23,7 @@ from deployr_core.bundle import (
     checked_manifest,
     open_bundle,
 )
+from deployr_core.model_format import MODEL_FILES
 from deployr_core.signing import SIGNATURE_FILE, TrustedKey, sign_manifest
 from deployr_dev.models import load_pickle
 from deployr_dev.trained import TrainedBundle

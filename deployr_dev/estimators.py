@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deployr_core.outputs import Target
 from deployr_dev.folds import (
     Calibration,
     EstimatorInvalid,
@@ -23,6 +24,7 @@ from deployr_dev.folds import (
     searched,
     use_one_thread,
 )
+from deployr_dev.probes import estimator_answers
 from deployr_dev.search import Search
 
 if TYPE_CHECKING:
@@ -30,20 +32,6 @@ if TYPE_CHECKING:
 
 _SPARSE_UNTOLD = frozenset({"lightgbm", "xgboost"})
 """Libraries whose estimators take sparse rows whatever their tags say."""
-
-
-class Target(StrEnum):
-    """What is predicted. Bundles carry ``binary`` models alone; the others are trained here, and measured by
-    `deployr_dev.plain_figures`: the packet, the label rules and the outputs know one probability a row.
-
-    ``multiclass``: labels are whole numbers from 0. ``multilabel``: labels of 0 or 1, shape (n_rows, n_labels).
-    ``regression``: labels are any finite numbers.
-    """
-
-    BINARY = "binary"
-    MULTICLASS = "multiclass"
-    MULTILABEL = "multilabel"
-    REGRESSION = "regression"
 
 
 class EstimatorName(StrEnum):
@@ -111,13 +99,8 @@ class Fitted:
             (n_rows, n_labels); or the predicted number, (n_rows,).
         """
         rows = features.toarray() if self.needs_dense else features
-        if self.target is Target.REGRESSION:
-            return np.asarray(self.estimator.predict(rows), dtype=np.float64)
-        probabilities = self.estimator.predict_proba(rows)
-        if self.target is Target.MULTILABEL and isinstance(probabilities, list):
-            probabilities = np.stack([each[:, 1] for each in probabilities], axis=1)
-        probabilities = np.asarray(probabilities, dtype=np.float64)
-        return probabilities[:, 1] if self.target is Target.BINARY else probabilities
+        answers = estimator_answers(self.estimator, rows, self.target)
+        return answers[:, 0] if self.target in {Target.BINARY, Target.REGRESSION} else answers
 
 
 def fit_estimator(
@@ -136,15 +119,16 @@ def fit_estimator(
         choice: which estimator.
         features: the training rows, float64, shape (n_rows, n_features); absent is 0. What grows its trees on float32
             rounds them itself, so that each library sees in training what it will see in service.
-        labels: what `Target` says, shape (n_rows,) or (n_rows, n_labels).
+        labels: what `deployr_core.outputs.Target` says, shape (n_rows,) or (n_rows, n_labels).
         patients: whose each row is, shape (n_rows,): a patient's rows are in one fold of a search or a calibration.
         seed: of everything that is drawn.
         search: which settings are tried.
         target: what the labels are.
 
     Raises:
-        TrainingImpossible: no feature, one class only, or too few patients for the folds.
-        EstimatorInvalid: the estimator has no such setting, or cannot predict this target.
+        TrainingImpossible: no feature, one class only, too few patients for the folds, or an estimator or a calibration
+            that is not for this target.
+        EstimatorInvalid: the estimator has no such setting.
     """
     from threadpoolctl import threadpool_limits
 
@@ -164,7 +148,7 @@ def fit_estimator(
         calibration = None
         if choice.calibration is not None:
             if target is not Target.BINARY:
-                raise EstimatorInvalid(f"calibration: expected a binary label, got {target}")
+                raise TrainingImpossible(f"calibration: expected a binary label, got {target}; leave it out")
             scores = out_of_fold(estimator, rows, wanted, patients, seed=seed)
             calibration = calibration_of(choice.calibration, scores, wanted)
             parameters["calibration"] = choice.calibration.value
@@ -201,7 +185,8 @@ def new_estimator(choice: EstimatorChoice, *, target: Target, seed: int, labels:
     except ValueError as error:
         message = str(error).splitlines()[0]
         raise EstimatorInvalid(f"estimator {choice.label or choice.name.value}: {message}") from None
-    if target is Target.MULTILABEL and choice.name is not EstimatorName.RANDOM_FOREST:
+    at_once = {EstimatorName.RANDOM_FOREST, EstimatorName.XGBOOST}
+    if target is Target.MULTILABEL and choice.make is None and choice.name not in at_once:
         from sklearn.multioutput import MultiOutputClassifier
 
         return MultiOutputClassifier(estimator)
@@ -214,6 +199,8 @@ def _check_rows(features: csr_matrix, labels: NDArray[np.float64], target: Targe
     if not (np.abs(features.data) <= np.finfo(np.float32).max).all():
         raise TrainingImpossible("expected features that fit into float32")
     columns = labels.reshape(labels.shape[0], -1)
+    if not np.isfinite(labels).all():
+        raise TrainingImpossible("expected labels that are numbers")
     if target is not Target.REGRESSION and any(np.unique(column).size < 2 for column in columns.T):
         raise TrainingImpossible("expected training rows of both classes, got only one")
 
@@ -264,7 +251,7 @@ def _logistic_regression(target: Target) -> Any:
     from sklearn.preprocessing import MaxAbsScaler
 
     if target is Target.REGRESSION:
-        raise EstimatorInvalid("logistic-regression: expected labels that are classes, got numbers")
+        raise TrainingImpossible("logistic-regression predicts classes, not numbers; take another estimator")
     # liblinear is exact and seeded, but knows two classes only; dividing by the largest value keeps zeros zero.
     return make_pipeline(
         MaxAbsScaler(), LogisticRegression(solver="lbfgs" if target is Target.MULTICLASS else "liblinear")

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from deployr_core.bundle import CALIBRATION_FILE, BundleInvalid, Manifest, ModelFormat, ModelKind, load_model
+from deployr_core.bundle import BundleInvalid, Manifest
+from deployr_core.linear import LinearNumbers, Link
+from deployr_core.outputs import BINARY, Outputs, Target
 from deployr_core.scoring import (
     CalibrationTable,
     InputType,
     IsotonicTable,
-    LinearNumbers,
-    Link,
     ModelUnusable,
-    Scorer,
     SigmoidTable,
     calibration_json,
-    positive_column,
 )
-from deployr_dev.probes import probe_rows, row_vector
+from deployr_dev.model_part import EstimatorRefused, ModelPart, expect_labels_in_order, joblib_load, new_part
+from deployr_dev.model_trees import BOOSTED, FORESTS, HISTOGRAM, LIGHTGBM, TREE_MAKERS, XGBOOST
+from deployr_dev.probes import estimator_answers, probe_rows, row_vector
 
-FORESTS = ("RandomForestClassifier", "ExtraTreesClassifier", "RandomForestRegressor", "ExtraTreesRegressor")
-BOOSTED = ("GradientBoostingClassifier", "GradientBoostingRegressor")
-HISTOGRAM = ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor")
-LIGHTGBM = ("LGBMClassifier", "LGBMRegressor")
-XGBOOST = ("XGBClassifier", "XGBRFClassifier", "XGBRegressor", "XGBRFRegressor")
 LOGISTIC = ("LogisticRegression", "LogisticRegressionCV")
 LINEAR = ("LinearRegression", "Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV")
 
@@ -50,53 +44,13 @@ whose terms may cancel. One threshold taken the other way is a difference of a l
 """
 
 
-class EstimatorRefused(ValueError):
-    """The estimator cannot be shipped as it is; the message says what to do instead."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelPart:
-    """A model as a bundle ships it. ``calibration``: the bytes of ``calibration.json``, where there is one."""
-
-    kind: ModelKind
-    file_name: str
-    content: bytes = field(repr=False)
-    zero_is_missing: bool = False
-    runs_code: bool = False
-    input_type: InputType = "float32"
-    calibration: bytes | None = field(default=None, repr=False)
-
-    @property
-    def format(self) -> ModelFormat:
-        """What the manifest says of it, under ``model``."""
-        return ModelFormat(
-            kind=self.kind,
-            input_type=self.input_type,
-            zero_is_missing=self.zero_is_missing,
-            runs_code=self.runs_code,
-        )
-
-    def files(self) -> dict[str, bytes]:
-        """Give its parts of the bundle by file name."""
-        calibration = {} if self.calibration is None else {CALIBRATION_FILE: self.calibration}
-        return {self.file_name: self.content, **calibration}
-
-    def scorer(self, *, n_features: int) -> Scorer:
-        """Give the function that scores one row as the deployed bundle will.
-
-        A model that runs code is deserialised for it: do this only with a part made in this process.
-        """
-        return load_model(
-            self.format,
-            self.content,
-            n_features=n_features,
-            calibration=self.calibration,
-            estimator=_joblib_load(self.content) if self.runs_code else None,
-        )
-
-
 def model_part(
-    estimator: Any, *, n_features: int, allow_pickle: bool = False, trained_on: InputType = "float64"
+    estimator: Any,
+    *,
+    n_features: int,
+    outputs: Outputs = BINARY,
+    allow_pickle: bool = False,
+    trained_on: InputType = "float64",
 ) -> ModelPart:
     """Give an estimator's file: trees as a treelite checkpoint, linear models as numbers, anything else as joblib.
 
@@ -104,10 +58,12 @@ def model_part(
     treelite misreads without complaint (exponential loss, for one) is refused here and never reaches a bundle.
 
     Args:
-        estimator: fitted on labels 0 and 1: one of scikit-learn's, LightGBM's or XGBoost's, or a scikit-learn pipeline
-            of at most one scaler and a linear model, or a `CalibratedClassifierCV` of one fold (``ensemble=False``)
-            over any of these.
+        estimator: fitted on labels as `deployr_core.outputs.Target` has them: one of scikit-learn's, LightGBM's or
+            XGBoost's, or a scikit-learn pipeline of at most one scaler and a linear model, or a
+            `CalibratedClassifierCV` of one fold (``ensemble=False``) over any of these, or a `MultiOutputClassifier`
+            of logistic regressions.
         n_features: how many features the declaration has.
+        outputs: what it predicts.
         allow_pickle: lets everything else through as joblib, which runs code wherever it is loaded.
         trained_on: the type of the rows that it was fitted on. LightGBM and histogram boosting cut between float64
             values; fitted on float32 rows they must be served rows that are rounded alike, or a value beside a
@@ -116,14 +72,17 @@ def model_part(
     Raises:
         EstimatorRefused: it cannot be shipped as data, or scores otherwise; the message says what to do.
     """
+    gives_classes, wants_classes = hasattr(estimator, "predict_proba"), outputs.target is not Target.REGRESSION
+    if gives_classes and not wants_classes:
+        raise EstimatorRefused(f"{type(estimator).__name__}: expected an estimator that predicts a number, not classes")
     try:
-        part = _as_data(estimator, n_features, trained_on)
+        part = _as_data(estimator, n_features, outputs, trained_on)
     except EstimatorRefused as refused:
         if not allow_pickle:
             raise EstimatorRefused(
                 f"{refused}; or pass --allow-pickle to ship it as joblib, which runs code wherever it is loaded"
             ) from refused.__cause__
-        return _as_joblib(estimator, n_features)
+        return _as_joblib(estimator, n_features, outputs)
     return part
 
 
@@ -137,8 +96,8 @@ def calibrated(part: ModelPart, calibration: Any) -> ModelPart:
     Raises:
         EstimatorRefused: the part has a calibration already, or this is none.
     """
-    if part.calibration is not None:
-        raise EstimatorRefused("expected a model without a calibration; one table is applied after a model")
+    if part.calibration is not None or len(part.outputs.names) > 1:
+        raise EstimatorRefused("expected a model of one probability without a calibration: one table goes after it")
     table = calibration if isinstance(calibration, CalibrationTable) else _isotonic(calibration)
     return replace(part, calibration=calibration_json(table))
 
@@ -150,31 +109,35 @@ def load_pickle(manifest: Manifest, content: bytes) -> object:
         BundleInvalid: joblib cannot read it.
     """
     try:
-        return _joblib_load(content)
+        return joblib_load(content)
     except (AttributeError, EOFError, ImportError, LookupError, TypeError, ValueError) as error:
         raise BundleInvalid(f"{manifest.model.file_name}: expected an estimator saved by joblib") from error
 
 
-def _as_data(estimator: Any, n_features: int, trained_on: InputType) -> ModelPart:
+def _as_data(estimator: Any, n_features: int, outputs: Outputs, trained_on: InputType) -> ModelPart:
     scale, final = _unwrapped(estimator)
     name, source = type(final).__name__, type(final).__module__.partition(".")[0]
     if (source, name) == ("sklearn", "CalibratedClassifierCV") and scale is None:
         return _from_calibrated(final, n_features, trained_on)
+    if (source, name) == ("sklearn", "MultiOutputClassifier") and scale is None:
+        part, tolerance = _linear_of_each(final, outputs), TOLERANCE["LogisticRegression"]
+        _check_scores(part, estimator, n_features, trained_on, tolerance=tolerance)
+        return part
     if source == "sklearn" and name in LOGISTIC + LINEAR:
-        part = _linear(final, scale, "logit" if name in LOGISTIC else "identity")
+        part = _linear(final, scale, outputs, is_logistic=name in LOGISTIC)
     elif scale is not None:
         raise EstimatorRefused(f"{name}: expected no scaler before anything but a linear model; trees need none")
     else:
-        make = next((make for (home, names), make in _MAKERS.items() if source == home and name in names), None)
+        make = next((make for (home, names), make in TREE_MAKERS.items() if source == home and name in names), None)
         if make is None:
             raise EstimatorRefused(f"{name}: expected an estimator that can be shipped as data ({_shippable()})")
-        part = make(final, trained_on)
+        part = make(final, outputs, trained_on)
     _check_scores(part, estimator, n_features, trained_on, tolerance=TOLERANCE[name])
     return part
 
 
 def _shippable() -> str:
-    return ", ".join(name for _, names in _MAKERS for name in names) + ", " + ", ".join(LOGISTIC + LINEAR)
+    return ", ".join(name for _, names in TREE_MAKERS for name in names) + ", " + ", ".join(LOGISTIC + LINEAR)
 
 
 def _unwrapped(estimator: Any) -> tuple[NDArray[np.float64] | None, Any]:
@@ -197,97 +160,49 @@ def _unwrapped(estimator: Any) -> tuple[NDArray[np.float64] | None, Any]:
     return scale, final
 
 
-def _linear(estimator: Any, scale: NDArray[np.float64] | None, link: Link) -> ModelPart:
-    if link == "logit":
-        _expect_labels_in_order(estimator)
-    coefficients = np.asarray(estimator.coef_, dtype=np.float64)
-    if coefficients.ndim > 1 and coefficients.shape[0] != 1:
-        raise EstimatorRefused(f"{type(estimator).__name__}: expected one output, got {coefficients.shape[0]}")
+def _linear(estimator: Any, scale: NDArray[np.float64] | None, outputs: Outputs, *, is_logistic: bool) -> ModelPart:
+    if is_logistic:
+        expect_labels_in_order(estimator, outputs)
+    coefficients = np.atleast_2d(np.asarray(estimator.coef_, dtype=np.float64))
+    intercepts = np.broadcast_to(np.asarray(estimator.intercept_, dtype=np.float64).ravel(), coefficients.shape[:1])
+    link: Link = "identity"
+    if is_logistic:
+        link = "logit" if coefficients.shape[0] == 1 else "softmax"
     numbers = LinearNumbers(
-        coefficients=tuple(coefficients.ravel().tolist()),
-        intercept=float(np.asarray(estimator.intercept_, dtype=np.float64).ravel()[0]),
+        coefficients=tuple(map(tuple, coefficients.tolist())),
+        intercepts=tuple(intercepts.tolist()),
         link=link,
         scale=None if scale is None else tuple(scale.tolist()),
     )
-    return _part("linear", numbers.to_json())
+    return new_part("linear", numbers.to_json(), outputs)
 
 
-def _sklearn_trees(estimator: Any, trained_on: InputType) -> ModelPart:
-    import treelite
-
-    if hasattr(estimator, "classes_"):
-        _expect_labels_in_order(estimator)
-    # Histogram boosting bins float64; everything else in scikit-learn grows its trees on float32.
-    input_type: InputType = trained_on if type(estimator).__name__ in HISTOGRAM else "float32"
-    return _trees(estimator, treelite.sklearn.import_model, input_type=input_type)
-
-
-def _lightgbm(estimator: Any, trained_on: InputType) -> ModelPart:
-    import treelite
-
-    if hasattr(estimator, "classes_"):
-        _expect_labels_in_order(estimator)
-    text = estimator.booster_.model_to_string()
-    decisions = {
-        int(word)
-        for line in text.splitlines()
-        if line.startswith("decision_type=")
-        for word in line.removeprefix("decision_type=").split()
-    }
-    # Bits 2 and 3: 0 nothing is missing, 1 zero is, 2 NaN is. treelite 4.8 reads 1 as 0, and says nothing.
-    if any(decision >> 2 & 3 == 1 for decision in decisions):
-        raise EstimatorRefused(
-            f"{type(estimator).__name__}: expected zero_as_missing=False, because treelite cannot represent it"
-        )
-    return _trees(estimator.booster_, treelite.frontend.from_lightgbm, input_type=trained_on)
-
-
-def _xgboost(estimator: Any, _: InputType) -> ModelPart:
-    import treelite
-
-    name = type(estimator).__name__
-    if hasattr(estimator, "classes_"):
-        _expect_labels_in_order(estimator)
-    missing = estimator.get_params().get("missing")
-    if missing != 0.0:
-        raise EstimatorRefused(
-            f"{name}: expected missing=0.0, got {missing}: otherwise XGBoost takes what a sparse row leaves out for "
-            "missing and a dense row's 0 for a number, and scores the two apart"
-        )
-    booster = estimator.get_booster()
-    if estimator.get_params().get("booster") == "gblinear":
-        raise EstimatorRefused(f"{name}: expected trees; for a linear model take a LogisticRegression")
-    best = booster.attr("best_iteration")
-    if best is not None:
-        # After early stopping the estimator predicts with the best rounds only; treelite would take them all.
-        booster = booster[: int(best) + 1]
-    return _trees(booster, treelite.frontend.from_xgboost, input_type="float32", zero_is_missing=True)
-
-
-_MAKERS: dict[tuple[str, tuple[str, ...]], Callable[[Any, InputType], ModelPart]] = {
-    ("sklearn", FORESTS + BOOSTED + HISTOGRAM): _sklearn_trees,
-    ("lightgbm", LIGHTGBM): _lightgbm,
-    ("xgboost", XGBOOST): _xgboost,
-}
-
-
-def _trees(
-    source: Any, import_model: Callable[[Any], Any], *, input_type: InputType, zero_is_missing: bool = False
-) -> ModelPart:
-    import treelite
-
-    try:
-        checkpoint = bytes(import_model(source).serialize_bytes())
-    except (treelite.TreeliteError, NotImplementedError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rpartition(": ")[2]
-        raise EstimatorRefused(f"expected trees that treelite can import, but it says: {reason}") from error
-    return _part("treelite", checkpoint, input_type=input_type, zero_is_missing=zero_is_missing)
+def _linear_of_each(estimator: Any, outputs: Outputs) -> ModelPart:
+    """Several labels, each with a logistic regression of its own over the same scaled rows."""
+    parts = []
+    for each in estimator.estimators_:
+        scale, final = _unwrapped(each)
+        if type(final).__name__ not in LOGISTIC:
+            raise EstimatorRefused(
+                f"MultiOutputClassifier: expected logistic regressions, or a random forest or XGBoost of all labels at "
+                f"once; several {type(final).__name__} cannot be shipped as data"
+            )
+        parts.append(msgspec.json.decode(_linear(final, scale, BINARY, is_logistic=True).content, type=LinearNumbers))
+    if len({part.scale for part in parts}) != 1:
+        raise EstimatorRefused("MultiOutputClassifier: expected one scale for all of its models")
+    numbers = LinearNumbers(
+        coefficients=tuple(part.coefficients[0] for part in parts),
+        intercepts=tuple(part.intercepts[0] for part in parts),
+        link="logit",
+        scale=parts[0].scale,
+    )
+    return new_part("linear", numbers.to_json(), outputs)
 
 
 def _from_calibrated(estimator: Any, n_features: int, trained_on: InputType) -> ModelPart:
     """A `CalibratedClassifierCV` calibrates ``decision_function`` where there is one, else ``predict_proba``."""
     name = "CalibratedClassifierCV"
-    _expect_labels_in_order(estimator)
+    expect_labels_in_order(estimator, BINARY)
     folds = estimator.calibrated_classifiers_
     if len(folds) != 1:
         raise EstimatorRefused(f"{name}: expected one calibrated model, got {len(folds)}: pass ensemble=False")
@@ -295,7 +210,7 @@ def _from_calibrated(estimator: Any, n_features: int, trained_on: InputType) -> 
     inner = folds[0].estimator
     # A model that is frozen to be calibrated without being fitted again.
     inner = getattr(inner, "estimator", inner) if type(inner).__name__ == "FrozenEstimator" else inner
-    part = _as_data(inner, n_features, trained_on)
+    part = _as_data(inner, n_features, BINARY, trained_on)
     if part.calibration is not None:
         raise EstimatorRefused(f"{name}: expected it over a model that is not calibrated yet")
     if hasattr(inner, "decision_function"):
@@ -341,48 +256,17 @@ def _isotonic(calibration: Any) -> IsotonicTable:
         raise EstimatorRefused(f"IsotonicRegression: {error}: fit it with y_min=0, y_max=1, increasing=True") from None
 
 
-def _as_joblib(estimator: Any, n_features: int) -> ModelPart:
+def _as_joblib(estimator: Any, n_features: int, outputs: Outputs) -> ModelPart:
     import joblib
 
     file = io.BytesIO()
     joblib.dump(estimator, file)
-    part = _part("joblib", file.getvalue())
+    part = new_part("joblib", file.getvalue(), outputs)
     try:
         part.scorer(n_features=n_features)
     except ModelUnusable as error:
         raise EstimatorRefused(f"{type(estimator).__name__}: {error}") from error
     return part
-
-
-def _part(
-    kind: ModelKind, content: bytes, *, input_type: InputType = "float32", zero_is_missing: bool = False
-) -> ModelPart:
-    runs_code = kind == "joblib"
-    made = ModelFormat(kind=kind, input_type=input_type, zero_is_missing=zero_is_missing, runs_code=runs_code)
-    return ModelPart(
-        kind=kind,
-        file_name=made.file_name,
-        content=content,
-        zero_is_missing=zero_is_missing,
-        runs_code=runs_code,
-        input_type=input_type,
-    )
-
-
-def _joblib_load(content: bytes) -> object:
-    import joblib
-
-    loaded: object = joblib.load(io.BytesIO(content))
-    return loaded
-
-
-def _expect_labels_in_order(estimator: Any) -> None:
-    try:
-        column = positive_column(estimator)
-    except ModelUnusable as error:
-        raise EstimatorRefused(f"{type(estimator).__name__}: {error}") from None
-    if column != 1:
-        raise EstimatorRefused(f"{type(estimator).__name__}: expected classes_ in the order 0, 1")
 
 
 def _check_scores(part: ModelPart, estimator: Any, n_features: int, trained_on: InputType, *, tolerance: float) -> None:
@@ -396,13 +280,14 @@ def _check_scores(part: ModelPart, estimator: Any, n_features: int, trained_on: 
     with warnings.catch_warnings():
         # Estimators that were fitted with column names complain of rows without.
         warnings.simplefilter("ignore")
-        if hasattr(estimator, "predict_proba"):
-            expected = np.asarray(estimator.predict_proba(rows), dtype=np.float64)[:, 1]
-        else:
-            expected = np.asarray(estimator.predict(rows), dtype=np.float64)
+        expected = estimator_answers(estimator, rows, part.outputs.target)
     scores = np.array([scorer.raw(row_vector(row.astype(np.float64))) for row in rows])
-    # Relative where a regression gives numbers beyond 1.
-    apart = float(np.max(np.abs(scores - expected) / np.maximum(1.0, np.abs(expected))))
+    if scores.shape != expected.shape:
+        raise EstimatorRefused(
+            f"{name}: expected {scores.shape[1]} outputs, as declared, but it gives {expected.shape[1]}"
+        )
+    # Relative where a regression gives numbers beyond 1: its last bits are those of the largest terms that it adds.
+    apart = float(np.max(np.abs(scores - expected)) / max(1.0, np.max(np.abs(expected))))
     if not apart <= tolerance:
         raise EstimatorRefused(
             f"{name}: expected the shipped model to score as the estimator does within {tolerance:g}, but they are "

@@ -1,10 +1,13 @@
-"""Rows to tell two models apart with: laid at the thresholds where they would part company."""
+"""Rows to tell two models apart with, laid where they would part company, and what an estimator says of rows."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deployr_core.outputs import Target
 from deployr_core.vectorize import FeatureVector
 
 PROBES = 64
@@ -35,6 +38,21 @@ def row_vector(row: NDArray[np.float64]) -> FeatureVector:
     """Give a dense row as the vector that stands for it; it belongs to no declaration."""
     indices = np.flatnonzero(row).astype(np.int32)
     return FeatureVector(spec_digest="", size=row.size, indices=indices, values=row[indices], coverage={})
+
+
+def estimator_answers(estimator: Any, rows: Any, target: Target) -> NDArray[np.float64]:
+    """Ask an estimator about rows, as they are dense or sparse; whose classes are in order.
+
+    Returns:
+        The probability of the outcome; of each class or of each label; or the number; shape (n_rows, n_outputs).
+    """
+    if not hasattr(estimator, "predict_proba"):
+        return np.asarray(estimator.predict(rows), dtype=np.float64).reshape(rows.shape[0], -1)
+    found = estimator.predict_proba(rows)
+    if isinstance(found, list):  # scikit-learn gives both classes of each label in an array of its own
+        return np.stack([np.asarray(each, dtype=np.float64)[:, 1] for each in found], axis=1)
+    probabilities = np.asarray(found, dtype=np.float64)
+    return probabilities[:, 1:] if target is Target.BINARY else probabilities
 
 
 def _thresholds(checkpoint: bytes) -> dict[int, NDArray[np.float64]]:

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from deployr_core.bootstrap import NotMeasured, measure
 from deployr_core.bundle import (
     FEATURES_FILE,
     GOLDEN_FILE,
@@ -25,15 +26,16 @@ from deployr_core.bundle import (
 )
 from deployr_core.features import FeatureSpec
 from deployr_core.layout import layout_of
-from deployr_core.metrics import Interval, NotMeasurable, auroc_interval
 from deployr_core.vectorize import FeatureVector
 from deployr_dev.code_version import code_version
-from deployr_dev.cohorts.rows import CohortRow, IndexRow
+from deployr_dev.cohorts.rows import CohortRow, IndexRow, LabelNumbers
 from deployr_dev.cohorts.tasks import Task
 from deployr_dev.estimators import Fitted
 from deployr_dev.folds import TrainingImpossible
 from deployr_dev.matrix import FeatureMatrix, snapshot_sha256
-from deployr_dev.models import ModelPart, calibrated, model_part
+from deployr_dev.model_part import ModelPart
+from deployr_dev.models import calibrated, model_part
+from deployr_dev.plain_figures import headline_statistics, label_means
 from deployr_dev.splits import Split
 
 GOLDEN_VECTORS = 16
@@ -49,16 +51,17 @@ class ScoresDiffer(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOutPrediction:
-    """What the model gave for a row that it never saw, and what was true.
+    """What the model gave for a row that it never saw, and what was true, as `CohortRow.label` has it.
 
-    ``features_present``: how many of the row's features are not 0.
+    ``outputs``: all that it gave, in the order of the manifest's names. ``features_present``: how many of the row's
+    features are not 0.
     """
 
     person_id: int = field(repr=False)
     unit_id: str = field(repr=False)
     index_time: datetime
-    label: float
-    score: float
+    label: LabelNumbers
+    outputs: tuple[float, ...]
     features_present: int
 
 
@@ -90,14 +93,16 @@ def measured_bundle(
     Raises:
         EstimatorRefused: no bundle can carry the model.
         ScoresDiffer: the shipped model does not score as the estimator.
-        TrainingImpossible: the held-out rows cannot carry an AUROC.
+        TrainingImpossible: the held-out rows cannot carry one of the figures.
     """
     spec = test_matrix.spec
-    part = model_part(fitted.estimator, n_features=test_matrix.n_features, allow_pickle=allow_pickle)
-    scores = checked_scores(part, fitted, test_matrix)
+    part = model_part(
+        fitted.estimator, n_features=test_matrix.n_features, outputs=task.outputs, allow_pickle=allow_pickle
+    )
+    answers = checked_answers(part, fitted, test_matrix)
     if fitted.calibration is not None:
         part = calibrated(part, fitted.calibration)
-        scores = _scores(part, test_matrix)
+        answers = _answers(part, test_matrix)
     present = np.diff(test_matrix.starts)
     predictions = tuple(
         HeldOutPrediction(
@@ -105,13 +110,13 @@ def measured_bundle(
             unit_id=row.unit_id,
             index_time=row.index_time,
             label=_label(row),
-            score=float(scores[place]),
+            outputs=tuple(answers[place].tolist()),
             features_present=int(present[place]),
         )
         for place, row in enumerate(test_rows)
     )
-    interval = _measured(task, predictions, seed=seed)
-    golden = golden_vectors(test_matrix, part.scorer(n_features=test_matrix.n_features).score, seed=seed)
+    figures = _measured(task, test_rows, answers, seed=seed)
+    golden = golden_vectors(test_matrix, part.scorer(n_features=test_matrix.n_features).answer, seed=seed)
     parts = {FEATURES_FILE: spec.to_json(), **part.files(), GOLDEN_FILE: msgspec.json.encode(golden)}
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -122,39 +127,47 @@ def measured_bundle(
         n_features=len(layout_of(spec).names),
         spec_sha256=spec.digest(),
         parts={name: describe_part(content) for name, content in parts.items()},
-        training=_training_record(train_rows, train_matrix, fitted, split),
+        training=_training_record(task, train_rows, train_matrix, fitted, split),
         evaluation=Evaluation(
             rows=len(test_rows),
             patients=len(_patients(test_rows)),
-            prevalence=float(labels_of(test_rows).mean()),
-            auroc=Estimate(value=interval.value, low=interval.low, high=interval.high),
+            label_means=label_means(task.outputs, labels_of(test_rows)),
+            figures=figures,
         ),
         model=part.format,
+        requires=task.requirements,
         code_version=code_version(),
     )
     return TrainedBundle(manifest=manifest, parts=parts, predictions=predictions, spec=spec, split=split)
 
 
-def checked_scores(part: ModelPart, fitted: Fitted, matrix: FeatureMatrix) -> NDArray[np.float64]:
-    """Score rows as the deployed bundle will, shape (n_rows,), having checked that the estimator says the same.
+def checked_answers(part: ModelPart, fitted: Fitted, matrix: FeatureMatrix) -> NDArray[np.float64]:
+    """Score rows as the deployed bundle will, shape (n_rows, n_outputs); the estimator must say the same.
 
-    A random forest must say the same to the bit, any other within a millionth: XGBoost adds in float32.
+    A random forest must say the same to the bit, any other within a millionth (of the largest number that it
+    says, where that is beyond 1): XGBoost adds in float32.
 
     Raises:
         ScoresDiffer: it does not.
     """
-    scores = _scores(part, matrix)
+    answers = _answers(part, matrix)
+    expected = fitted.scores(matrix.csr()).reshape(answers.shape)
     tolerance = 0.0 if type(fitted.estimator).__name__.startswith("RandomForest") else _TOLERANCE
-    differing = int(np.count_nonzero(~(np.abs(scores - fitted.scores(matrix.csr())) <= tolerance)))
+    apart = np.abs(answers - expected) / max(1.0, np.max(np.abs(expected)))
+    differing = int(np.count_nonzero(~(apart <= tolerance).all(axis=1)))
     if differing:
         raise ScoresDiffer(
-            f"expected the shipped model to score as the estimator, but {differing} of {scores.size} rows differ"
+            f"expected the shipped model to score as the estimator, but {differing} of {len(answers)} rows differ"
         )
-    return scores
+    return answers
 
 
 def golden_vectors(
-    matrix: FeatureMatrix, score: Callable[[FeatureVector], float], *, seed: int, count: int = GOLDEN_VECTORS
+    matrix: FeatureMatrix,
+    answer: Callable[[FeatureVector], tuple[float, ...]],
+    *,
+    seed: int,
+    count: int = GOLDEN_VECTORS,
 ) -> tuple[GoldenVector, ...]:
     """Make rows to test a loaded bundle with, and score them.
 
@@ -170,9 +183,7 @@ def golden_vectors(
         indices = np.flatnonzero(row).astype(np.int32)
         mixed = FeatureVector(spec_digest=digest, size=size, indices=indices, values=row[indices], coverage={})
         golden.append(
-            GoldenVector(
-                indices=tuple(indices.tolist()), values=tuple(mixed.values.tolist()), score=float(score(mixed))
-            )
+            GoldenVector(indices=tuple(indices.tolist()), values=tuple(mixed.values.tolist()), outputs=answer(mixed))
         )
     return tuple(golden)
 
@@ -187,11 +198,11 @@ def content_version(parts: Mapping[str, bytes]) -> str:
 
 
 def labels_of(rows: Sequence[CohortRow]) -> NDArray[np.float64]:
-    """Give the labels, shape (n_rows,); every row must have one."""
+    """Give the labels, shape (n_rows,) or, where a row has several, (n_rows, n_labels); every row must have one."""
     return np.array([_label(row) for row in rows], dtype=np.float64)
 
 
-def _label(row: CohortRow) -> float:
+def _label(row: CohortRow) -> LabelNumbers:
     if row.label is None:
         raise ValueError("expected a labelled row")
     return row.label
@@ -201,31 +212,36 @@ def _patients(rows: Sequence[IndexRow]) -> set[int]:
     return {row.person_id for row in rows}
 
 
-def _scores(part: ModelPart, matrix: FeatureMatrix) -> NDArray[np.float64]:
+def _answers(part: ModelPart, matrix: FeatureMatrix) -> NDArray[np.float64]:
     scorer = part.scorer(n_features=matrix.n_features)
-    return np.array([scorer.score(vector) for vector in matrix.vectors], dtype=np.float64)
+    return np.array([scorer.answer(vector) for vector in matrix.vectors], dtype=np.float64)
 
 
-def _measured(task: Task, predictions: Sequence[HeldOutPrediction], *, seed: int) -> Interval:
-    try:
-        return auroc_interval(
-            np.array([row.label for row in predictions]),
-            np.array([row.score for row in predictions]),
-            np.array([row.person_id for row in predictions], dtype=np.int64),
-            rng=np.random.default_rng(seed),
-        )
-    except NotMeasurable as error:
-        raise TrainingImpossible(f"task {task.name}: the held-out patients cannot carry an AUROC: {error}") from error
+def _measured(task: Task, rows: Sequence[CohortRow], answers: NDArray[np.float64], *, seed: int) -> dict[str, Estimate]:
+    found = measure(
+        headline_statistics(task.outputs, labels_of(rows), answers),
+        np.array([row.person_id for row in rows], dtype=np.int64),
+        rng=np.random.default_rng(seed),
+    )
+    figures = {}
+    for name, figure in found.items():
+        if isinstance(figure, NotMeasured):
+            shown = "an AUROC" if name.startswith("auroc") else name
+            raise TrainingImpossible(f"task {task.name}: the held-out patients cannot carry {shown}: {figure.why}")
+        figures[name] = Estimate(value=figure.value, low=figure.low, high=figure.high)
+    return figures
 
 
-def _training_record(rows: Sequence[CohortRow], matrix: FeatureMatrix, fitted: Fitted, split: Split) -> Training:
+def _training_record(
+    task: Task, rows: Sequence[CohortRow], matrix: FeatureMatrix, fitted: Fitted, split: Split
+) -> Training:
     cutoff = {} if split.cutoff is None else {"split.cutoff": split.cutoff.isoformat()}
     return Training(
         estimator=fitted.name,
         parameters={**fitted.parameters, "split": split.kind.value, **cutoff},
         rows=len(rows),
         patients=len(_patients(rows)),
-        prevalence=float(labels_of(rows).mean()),
+        label_means=label_means(task.outputs, labels_of(rows)),
         snapshot_sha256=snapshot_sha256(rows, matrix),
         library_versions=_library_versions(fitted),
     )

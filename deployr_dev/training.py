@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from deployr_core.features import FeatureSpec
+from deployr_core.outputs import Target
 from deployr_dev.cohorts.cohort import index_rows, labelled
 from deployr_dev.cohorts.rows import CohortInvalid, CohortRow, IndexRow
 from deployr_dev.cohorts.sources import NotInExtract, OrderSource
@@ -24,7 +25,7 @@ from deployr_dev.matrix import (
     Progress,
     ReferenceEngine,
 )
-from deployr_dev.models import EstimatorRefused
+from deployr_dev.model_part import EstimatorRefused
 from deployr_dev.search import Search
 from deployr_dev.splits import Split, SplitKind, split_rows
 from deployr_dev.trained import TrainedBundle, labels_of, measured_bundle
@@ -278,6 +279,7 @@ def _trained(task: Task, shared: _Shared, sides: _Sides, options: TrainingOption
             np.array([row.person_id for row in train_rows], dtype=np.int64),
             seed=options.seed,
             search=options.search or task.search,
+            target=task.outputs.target,
         )
     except TrainingImpossible as error:
         raise TrainingImpossible(f"task {task.name}: {error}") from error
@@ -336,9 +338,23 @@ def _check_side(task: Task, split: Split, side: str, rows: Sequence[CohortRow]) 
             f"task {task.name}: expected at least {MIN_PATIENTS_PER_SIDE} {side} patients with labelled {task.unit}s,"
             f" got {patients} (split by {split.kind}; another split may leave more)"
         )
-    labels = {row.label for row in rows}
-    if len(labels) < 2:
-        raise TrainingImpossible(
-            f"task {task.name}: expected {side} {task.unit}s of both classes, but all {len(rows)} are labelled"
-            f" {labels.pop():g}"
-        )
+    if task.outputs.target is Target.REGRESSION:
+        return
+    labels = labels_of(rows)
+    classes = len(task.outputs.names) if task.outputs.target is Target.MULTICLASS else 2
+    for name, column in zip(_label_names(task), labels.reshape(len(rows), -1).T, strict=True):
+        held = np.unique(column)
+        if held.size < classes:
+            both = "both classes" if classes == 2 else f"all {classes} classes"
+            raise TrainingImpossible(
+                f"task {task.name}: expected {side} {task.unit}s of {both}{name}, but all {len(rows)} are labelled"
+                f" {' or '.join(_in_words(task, each) for each in held.tolist())}"
+            )
+
+
+def _label_names(task: Task) -> tuple[str, ...]:
+    return tuple(f" of {name}" for name in task.outputs.names) if task.outputs.target is Target.MULTILABEL else ("",)
+
+
+def _in_words(task: Task, label: float) -> str:
+    return task.outputs.names[int(label)] if task.outputs.target is Target.MULTICLASS else f"{label:g}"

@@ -7,31 +7,24 @@ from collections import Counter
 from datetime import timedelta
 from itertools import groupby
 
-from deployr_core.bundle import Bundle
 from deployr_core.codes import LOINC, Code
-from deployr_core.labels import LabComponentRule
+from deployr_core.label_rules import LabRule, deciding_components, rule_name
 from deployr_core.packet import Censored, InferencePacket, Label, NotYet, Observed, derive_label_id
 from deployr_serve.core.errors import ModelUnavailable
 from deployr_serve.core.infer import Services
 from deployr_serve.core.ports import OutcomeSource
-from label_extractors.rules import lab_component_label
+from label_extractors.rules import lab_label
 
 _PAGE = 500
 _AT_ONCE = 8
-
-
-def rule_of(bundle: Bundle) -> LabComponentRule:
-    """Give the rule that the bundle's task was trained with."""
-    task = bundle.manifest.task
-    return LabComponentRule(components=task.components, window=timedelta(hours=task.label_window_hours))
 
 
 async def collect_labels(services: Services, outcomes: OutcomeSource) -> Counter[str]:
     """Label what can be labelled, for every model; give how many came out as what.
 
     Keys: ``observed``, ``censored``, ``not-yet``, and ``failed`` for packets whose patient could not be read this
-    time: one patient's trouble does not stop the others, and the next run tries again. A label that is there already is
-    left as it is.
+    time: one patient's trouble does not stop the others, and the next run tries again. ``unsupported-rule`` counts the
+    models whose labels no result decides: their packets are left alone. A label that is there already is left as it is.
     """
     counts: Counter[str] = Counter()
     for model_id in services.models.deployed():
@@ -39,12 +32,13 @@ async def collect_labels(services: Services, outcomes: OutcomeSource) -> Counter
             bundle = services.models.bundle(model_id)
         except ModelUnavailable:
             continue
-        rule = rule_of(bundle)
-        if not rule.components:
-            continue  # a task of another kind of label: this rule would call every packet of it censored
+        rule = bundle.manifest.task.rule
+        if not isinstance(rule, LabRule):
+            counts["unsupported-rule"] += 1
+            continue
         after: str | None = None
         while True:
-            packets = await services.store.unlabelled(model_id=model_id, rule=rule.name, after=after, limit=_PAGE)
+            packets = await services.store.unlabelled(model_id=model_id, rule=rule_name(rule), after=after, limit=_PAGE)
             if not packets:
                 break
             after = packets[-1].packet_id
@@ -53,7 +47,7 @@ async def collect_labels(services: Services, outcomes: OutcomeSource) -> Counter
 
 
 async def _label_page(
-    packets: tuple[InferencePacket, ...], rule: LabComponentRule, services: Services, outcomes: OutcomeSource
+    packets: tuple[InferencePacket, ...], rule: LabRule, services: Services, outcomes: OutcomeSource
 ) -> Counter[str]:
     def patient(packet: InferencePacket) -> str:
         return packet.subject.patient_id
@@ -77,20 +71,20 @@ async def _label_page(
 async def _label_patient(
     patient_id: str,
     packets: list[InferencePacket],
-    rule: LabComponentRule,
+    rule: LabRule,
     services: Services,
     outcomes: OutcomeSource,
 ) -> Counter[str]:
     order_ids = tuple(dict.fromkeys(p.subject.order_id for p in packets if p.subject.order_id is not None))
     # A specimen can be dated a little before its order was signed.
     since = min(packet.as_of for packet in packets) - timedelta(days=1)
-    codes = tuple(Code(LOINC, component) for component in rule.components)
+    codes = tuple(Code(LOINC, component) for component in deciding_components(rule))
     found = await outcomes.outcomes(patient_id, order_ids=order_ids, codes=codes, since=since)
     counts: Counter[str] = Counter()
     now = services.clock.now()
     for packet in packets:
         order_id = packet.subject.order_id
-        outcome = lab_component_label(
+        outcome = lab_label(
             rule,
             as_of=packet.as_of,
             order_id=order_id,
@@ -103,9 +97,9 @@ async def _label_patient(
                 counts["not-yet"] += 1
             case Observed() | Censored():
                 label = Label(
-                    label_id=derive_label_id(packet.packet_id, rule.name),
+                    label_id=derive_label_id(packet.packet_id, rule_name(rule)),
                     packet_id=packet.packet_id,
-                    rule=rule.name,
+                    rule=rule_name(rule),
                     outcome=outcome,
                     attached_at=now,
                 )

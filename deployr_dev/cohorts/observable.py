@@ -7,20 +7,16 @@ cohort design.
 
 from __future__ import annotations
 
-from deployr_dev.cohorts.rules import (
-    AfterAdmission,
-    Discharge,
+from deployr_core.label_rules import (
     IcuTransfer,
-    Inclusion,
-    IndexTime,
     InHospitalMortality,
-    LabComponent,
     LabelRule,
+    LabRule,
+    LengthOfStay,
     LongStay,
-    OrderSigned,
     Readmission,
-    Unit,
 )
+from deployr_dev.cohorts.rules import AfterAdmission, Discharge, Inclusion, IndexTime, OrderSigned, Unit
 
 
 class FaultyCohort(ValueError):
@@ -45,9 +41,9 @@ def _check_fit(unit: Unit, index_time: IndexTime, inclusion: Inclusion, label: L
         raise FaultyCohort(
             "index_time: expected order-signed for the unit order, and after-admission or discharge for the unit visit"
         )
-    if isinstance(label, LabComponent) != (unit is Unit.ORDER):
+    if isinstance(label, LabRule) != (unit is Unit.ORDER):
         raise FaultyCohort(
-            "label: expected lab-component for the unit order; the other labels are about the unit visit"
+            "label: expected lab-component or lab-panel for the unit order; the other labels are about the unit visit"
         )
     if bool(inclusion.panels) != (unit is Unit.ORDER):
         raise FaultyCohort("inclusion.panels: expected the panels of the orders for the unit order, and for it alone")
@@ -95,7 +91,7 @@ def _check_label(index_time: IndexTime, label: LabelRule) -> None:
                 f"label.days: faulty cohort design: {index_time} a stay of {days} days is already a fact. "
                 "Expected more days, or an earlier index time"
             )
-        case LongStay() | InHospitalMortality() | IcuTransfer() if at_discharge:
+        case LongStay() | LengthOfStay() | InHospitalMortality() | IcuTransfer() if at_discharge:
             raise FaultyCohort(
                 "label: faulty cohort design: at discharge the outcome of the visit is already a fact. "
                 "Expected the index time after-admission"

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from deployr_core.facts import Lab
-from deployr_core.labels import LabComponentRule, is_abnormal
+from deployr_core.label_rules import LabRule
+from deployr_core.labels import Answered, Unanswered, is_abnormal, label_numbers, label_of_results
 from deployr_dev.cohorts.rows import CohortRow, IndexRow, Unlabelled, with_label, without_label
 from deployr_dev.cohorts.sources import NotInExtract, Order, OrderSource, visit_source_of
 from deployr_dev.cohorts.tasks import Task
@@ -39,7 +40,7 @@ def order_rows(extract: OrderSource, task: Task) -> list[IndexRow]:
 def result_labels(extract: OrderSource, task: Task, rows: Sequence[IndexRow]) -> tuple[CohortRow, ...]:
     """Label orders by their results.
 
-    `deployr_core.labels.LabComponentRule` decides, which also decides the labels observed in service.
+    `deployr_core.labels.label_of_results` decides, which also decides the labels observed in service.
 
     Raises:
         NotInExtract: the extract has no result of the task's components.
@@ -49,7 +50,7 @@ def result_labels(extract: OrderSource, task: Task, rows: Sequence[IndexRow]) ->
         results[person_id].append(lab)
     if rows and not results:
         raise NotInExtract(f"expected results of {', '.join(task.components)} (LOINC), got none")
-    rule = task.label_rule()
+    rule = task.lab_rule
     return tuple(_labelled(row, results.get(row.person_id, ()), rule) for row in rows)
 
 
@@ -59,12 +60,19 @@ def _results(extract: OrderSource, task: Task) -> str:
     return f"of {len(held):,} results of {', '.join(task.components)}, {sum(held):,} have a reference range or a flag"
 
 
-def _labelled(row: IndexRow, labs: Sequence[Lab], rule: LabComponentRule) -> CohortRow:
-    result = rule.deciding_result(labs, as_of=row.index_time, order_id=row.unit_id)
-    abnormal = None if result is None else is_abnormal(result)
-    if result is not None and abnormal is not None:
-        return with_label(row, float(abnormal), result.known_at)
-    return without_label(row, Unlabelled.NO_RESULT if result is None or result.value is None else Unlabelled.NO_RANGE)
+def _labelled(row: IndexRow, labs: Sequence[Lab], rule: LabRule) -> CohortRow:
+    match label_of_results(rule, labs, as_of=row.index_time, order_id=row.unit_id):
+        case Answered() as found:
+            return with_label(row, label_numbers(found.value), found.known_at)
+        case Unanswered() as why:
+            return without_label(row, _UNLABELLED[why])
+
+
+_UNLABELLED = {
+    Unanswered.NO_RESULT: Unlabelled.NO_RESULT,
+    Unanswered.NO_RANGE: Unlabelled.NO_RANGE,
+    Unanswered.NO_NUMBER: Unlabelled.NO_NUMBER,
+}
 
 
 def _of_visits(extract: OrderSource, task: Task, orders: Sequence[Order]) -> list[Order]:

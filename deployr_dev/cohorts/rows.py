@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+LabelNumbers = float | tuple[float, ...]
+
 
 class CohortInvalid(ValueError):
     """The rows cannot be what the task says; the message says in what way."""
@@ -14,8 +16,9 @@ class CohortInvalid(ValueError):
 class Unlabelled(StrEnum):
     """Why a row has no label."""
 
-    NO_RESULT = "no result with a number"
-    NO_RANGE = "a result without a reference range"
+    NO_RESULT = "no result"
+    NO_RANGE = "a result that cannot be told normal or abnormal"
+    NO_NUMBER = "a result without a number in a known unit"
     NOT_ENDED = "a visit that has not ended"
     NOT_FOLLOWED = "data that end before the outcome is due"
 
@@ -35,17 +38,19 @@ class IndexRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CohortRow(IndexRow):
-    """A row with what came of it. ``label`` is a number or None, and then ``unlabelled`` says why.
+    """A row with what came of it. ``label`` is None where nothing is known, and then ``unlabelled`` says why.
+
+    Otherwise it is 0.0 or 1.0, the place of the class, a number, or 0.0 or 1.0 for each of several labels.
 
     ``label_known_at``: from when on anybody could have known the label, and so trained with it.
     """
 
-    label: float | None
+    label: LabelNumbers | None
     label_known_at: datetime | None
     unlabelled: Unlabelled | None
 
 
-def with_label(row: IndexRow, label: float, known_at: datetime) -> CohortRow:
+def with_label(row: IndexRow, label: LabelNumbers, known_at: datetime) -> CohortRow:
     """Give the row with its label."""
     return CohortRow(
         person_id=row.person_id,

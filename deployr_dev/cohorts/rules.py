@@ -1,19 +1,11 @@
-"""What a task file is made of: index times, inclusion, label rules, sampling, the period."""
+"""What a task file is made of, beside its label rule: index times, inclusion, sampling, the period."""
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 
-import msgspec
-
-_LOINC_CODE = re.compile(r"\d{1,7}-\d\Z", re.ASCII)
-LONGEST_HOURS = 24 * 366
-
-
-class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Misspelt keys are refused."""
+from deployr_core.label_rules import LONGEST_HOURS, Declared, expect_loinc
 
 
 class Unit(StrEnum):
@@ -85,67 +77,6 @@ class Inclusion(Declared, frozen=True, kw_only=True):
             raise ValueError("expected age_at_least below age_below")
 
 
-class LabComponent(Declared, frozen=True, kw_only=True, tag_field="kind", tag="lab-component"):
-    """1.0 if the result of ``components`` is outside the reference range that came with it, ends being normal.
-
-    Several components are alternatives, the first one preferred. ``window_hours``: how long after the index time the
-    result may be released, the end excluded. A result that names the order answers it; without such a link the first
-    specimen taken from the index time on does (see `deployr_core.labels.LabComponentRule`).
-    """
-
-    components: tuple[str, ...]
-    window_hours: int
-
-    def __post_init__(self) -> None:
-        expect_loinc(self.components, "components", may_be_empty=False)
-        _expect_hours(self.window_hours, "window_hours")
-
-
-class InHospitalMortality(Declared, frozen=True, kw_only=True, tag_field="kind", tag="in-hospital-mortality"):
-    """1.0 if the patient died before the visit ended; a visit that has not ended has no label."""
-
-
-class LongStay(Declared, frozen=True, kw_only=True, tag_field="kind", tag="long-stay"):
-    """1.0 if the visit lasted at least ``days`` times 24 hours; death ends a visit as discharge does."""
-
-    days: int
-
-    def __post_init__(self) -> None:
-        _expect_hours(self.days * 24, "days")
-
-
-class Readmission(Declared, frozen=True, kw_only=True, tag_field="kind", tag="readmission"):
-    """1.0 if another visit of the included classes begins within ``days`` times 24 hours of the discharge.
-
-    Both ends are excluded: a visit that begins at the very instant of the discharge is a transfer. Dying outside
-    without coming back is no readmission. Where the data end before the time is up there is no label.
-    """
-
-    days: int
-
-    def __post_init__(self) -> None:
-        _expect_hours(self.days * 24, "days")
-
-
-class IcuTransfer(Declared, frozen=True, kw_only=True, tag_field="kind", tag="icu-transfer"):
-    """1.0 if an intensive-care stay begins within ``hours`` of the index time, before the visit ends.
-
-    ``icu_classes``: the class codes under which the source lists intensive-care stays among the visits. A patient who
-    is in intensive care at the index time is no row: that is known then.
-    """
-
-    hours: int
-    icu_classes: tuple[str, ...] = ("ICU",)
-
-    def __post_init__(self) -> None:
-        _expect_hours(self.hours, "hours")
-        if not self.icu_classes:
-            raise ValueError("expected at least one of icu_classes")
-
-
-LabelRule = LabComponent | InHospitalMortality | LongStay | Readmission | IcuTransfer
-
-
 class AllRows(Declared, frozen=True, kw_only=True, tag_field="kind", tag="all"):
     """Every row is used."""
 
@@ -182,25 +113,6 @@ class Period(Declared, frozen=True, kw_only=True):
         """True when the instant lies in the period."""
         after = self.start is None or instant >= _midnight(self.start)
         return after and (self.end is None or instant < _midnight(self.end))
-
-
-def expect_loinc(codes: tuple[str, ...], key: str, *, may_be_empty: bool) -> None:
-    """Refuse anything but LOINC codes, each once.
-
-    Raises:
-        ValueError: something else is there; the message names ``key``.
-    """
-    if (
-        not (codes or may_be_empty)
-        or len(set(codes)) != len(codes)
-        or not all(_LOINC_CODE.match(code) for code in codes)
-    ):
-        raise ValueError(f"expected {key} to be LOINC codes such as 4544-3, at least one, each once")
-
-
-def _expect_hours(hours: int, key: str) -> None:
-    if not 1 <= hours <= LONGEST_HOURS:
-        raise ValueError(f"expected {key} of at least an hour and at most {LONGEST_HOURS} hours")
 
 
 def _midnight(day: date) -> datetime:

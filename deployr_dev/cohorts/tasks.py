@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 
+import msgspec
+
 from deployr_core.bundle import MODEL_ID, SCORE_NAME
 from deployr_core.bundle import Task as BundleTask
-from deployr_core.labels import LabComponentRule
+from deployr_core.coverage import Requirements
+from deployr_core.label_rules import Declared, IcuTransfer, LabelRule, LabRule, deciding_components, outputs_of
+from deployr_core.outputs import Outputs
 from deployr_dev.cohorts.observable import check_observable
-from deployr_dev.cohorts.rules import (
-    LONGEST_HOURS,
-    AllRows,
-    Declared,
-    IcuTransfer,
-    Inclusion,
-    IndexTime,
-    InHospitalMortality,
-    LabComponent,
-    LabelRule,
-    LongStay,
-    Period,
-    Readmission,
-    Sampling,
-    Unit,
-)
+from deployr_dev.cohorts.rules import AllRows, Inclusion, IndexTime, Period, Sampling, Unit
 from deployr_dev.search import Search
 from deployr_dev.yaml_files import FileInvalid, read_yaml
 
@@ -46,9 +34,10 @@ class Task(Declared, frozen=True, kw_only=True):
     """One prediction task.
 
     ``meaning``: what a label of 1 means, in words. ``score_name``: what the EMR's score column is called.
-    ``declaration``: the shipped features that it starts from. ``observable_at_inference``: why the inclusion needs
+    ``headline``: which class or label is the score, where there are several. ``declaration``: the shipped features that
+    it starts from. ``observable_at_inference``: why the inclusion needs
     nothing that is known only after the index time; that it uses no such key is checked. ``search``: which settings of
-    the estimator are tried, if any.
+    the estimator are tried, if any. ``requires``: what must be known about a patient before the model may score.
 
     Raises:
         ValueError: a value that cannot be; the message says what was expected.
@@ -68,6 +57,8 @@ class Task(Declared, frozen=True, kw_only=True):
     sampling: Sampling = AllRows()
     period: Period = Period()
     search: Search | None = None
+    headline: str | None = None
+    requires: Requirements = Requirements()
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
@@ -83,6 +74,9 @@ class Task(Declared, frozen=True, kw_only=True):
             raise ValueError(
                 "expected observable_at_inference to say why the inclusion needs nothing from after the index time"
             )
+        outputs_of(self.label, headline=self.headline)
+        if (self.requires.age_at_least, self.requires.age_below, self.requires.visit_classes) != (None, None, ()):
+            raise ValueError("expected ages and visit_classes in inclusion; from there they are required in service too")
         check_observable(self.unit, self.index_time, self.inclusion, self.label)
 
     @property
@@ -97,36 +91,49 @@ class Task(Declared, frozen=True, kw_only=True):
 
     @property
     def components(self) -> tuple[str, ...]:
-        """The LOINC codes of the result that decides the label; empty where no result does."""
-        return self.label.components if isinstance(self.label, LabComponent) else ()
+        """The LOINC codes of the results that decide the label; empty where no result does."""
+        return deciding_components(self.label)
 
-    def label_rule(self) -> LabComponentRule:
-        """Give the rule that decides which result answers an order, the same in training and in service.
+    @property
+    def outputs(self) -> Outputs:
+        """What a model of this task gives."""
+        return outputs_of(self.label, headline=self.headline)
+
+    @property
+    def lab_rule(self) -> LabRule:
+        """The rule that decides which results answer an order, the same in training and in service.
 
         Raises:
             ValueError: no result decides this task's label.
         """
-        if not isinstance(self.label, LabComponent):
-            raise ValueError(f"task {self.name}: expected a lab-component label")  # noqa: TRY004 — about the file
-        return LabComponentRule(components=self.label.components, window=timedelta(hours=self.label.window_hours))
+        if not isinstance(self.label, LabRule):
+            raise ValueError(f"task {self.name}: expected a lab-component or lab-panel label")  # noqa: TRY004 — about the file
+        return self.label
 
     def shares_features_with(self, other: Task) -> bool:
         """True when both have the same rows and features, so that one matrix serves both."""
         return self._rows_and_features() == other._rows_and_features()
 
     def for_manifest(self) -> BundleTask:
-        """Give what the bundle's manifest says of the task.
-
-        ``label_window_hours`` of a label without a horizon of its own is the longest that a task file allows.
-        """
+        """Give what the bundle's manifest says of the task."""
         return BundleTask(
             name=self.name,
             unit=self._unit_in_words(),
             index_time=str(self.index_time),
             label=" ".join(self.meaning.split()),
-            components=self.components,
+            rule=self.label,
             panels=self.panels,
-            label_window_hours=_window_hours(self.label),
+            outputs=self.outputs,
+        )
+
+    @property
+    def requirements(self) -> Requirements:
+        """What must be known in service: what is declared, and that the patient could have been a row."""
+        return msgspec.structs.replace(
+            self.requires,
+            age_at_least=self.inclusion.age_at_least,
+            age_below=self.inclusion.age_below,
+            visit_classes=self.inclusion.visit_classes,
         )
 
     def _rows_and_features(self) -> tuple[object, ...]:
@@ -183,13 +190,3 @@ def group_by_features(tasks: Sequence[Task]) -> tuple[tuple[Task, ...], ...]:
         else:
             home.append(task)
     return tuple(tuple(group) for group in groups)
-
-
-def _window_hours(label: LabelRule) -> int:
-    match label:
-        case LabComponent(window_hours=hours) | IcuTransfer(hours=hours):
-            return hours
-        case LongStay(days=days) | Readmission(days=days):
-            return days * 24
-        case InHospitalMortality():
-            return LONGEST_HOURS

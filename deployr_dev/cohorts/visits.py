@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from deployr_dev.cohorts.rows import CohortRow, IndexRow, Unlabelled, with_label, without_label
-from deployr_dev.cohorts.rules import (
-    AfterAdmission,
-    Discharge,
+from deployr_core.label_rules import (
     IcuTransfer,
     InHospitalMortality,
     LabComponent,
+    LabPanel,
+    LengthOfStay,
     LongStay,
-    OrderSigned,
     Readmission,
 )
+from deployr_dev.cohorts.rows import CohortRow, IndexRow, Unlabelled, with_label, without_label
+from deployr_dev.cohorts.rules import AfterAdmission, Discharge, OrderSigned
 from deployr_dev.cohorts.sources import DeathRecord, NotInExtract, VisitRecord, VisitSource
 from deployr_dev.cohorts.tasks import Task
 
@@ -143,11 +143,15 @@ def _labelled(stays: Stays, task: Task, row: IndexRow, visit: VisitRecord) -> Co
                 # Still there when the data end: long if that is past the day, else nobody knows.
                 return with_label(row, 1.0, due) if stays.data_end >= due else without_label(row, Unlabelled.NOT_ENDED)
             return with_label(row, float(visit.ended_at >= due), min(visit.ended_at, due))
+        case LengthOfStay():
+            if visit.ended_at is None:
+                return without_label(row, Unlabelled.NOT_ENDED)
+            return with_label(row, (visit.ended_at - visit.began_at) / timedelta(days=1), visit.ended_at)
         case Readmission(days=days):
             return _readmission(stays, task, row, due=row.index_time + timedelta(days=days))
         case IcuTransfer() as rule:
             return _icu_transfer(stays, rule, row, visit)
-        case LabComponent():
+        case LabComponent() | LabPanel():
             raise ValueError(f"task {task.name}: expected a label about visits")
         case _:
             assert_never(task.label)

@@ -10,7 +10,9 @@ import msgspec
 
 from deployr_core.bundle import Manifest
 from deployr_core.features import FeatureSpec
+from deployr_core.label_rules import deciding_components
 from deployr_core.layout import layout_of
+from deployr_core.outputs import Target
 from deployr_dev.evaluation.words import count, number, of, percent
 
 
@@ -76,12 +78,12 @@ def manifest_lines(manifest: Manifest, *, spec: FeatureSpec | None) -> tuple[Lin
         Line(asked="Version", answer=(manifest.version,), exact=True),
         Line(asked="Column in the EMR", answer=(manifest.score_name,), exact=True),
         Line(asked="Orders it is for (LOINC)", answer=task.panels, exact=True),
-        Line(asked="Results that decide the label (LOINC)", answer=task.components, exact=True),
+        Line(asked="Results that decide the label (LOINC)", answer=deciding_components(task.rule), exact=True),
         Line(
             asked="Training rows",
             answer=(
                 f"{of(training.rows, 'row')} of {of(training.patients, 'patient')},"
-                f" {percent(training.prevalence)} with the outcome",
+                f" {label_means(manifest, training.label_means)}",
             ),
         ),
         Line(asked="Features", answer=_features(manifest, spec)),
@@ -89,14 +91,35 @@ def manifest_lines(manifest: Manifest, *, spec: FeatureSpec | None) -> tuple[Lin
         Line(asked="Its parameters", answer=_pairs(training.parameters), exact=True),
         Line(asked="Library versions", answer=_pairs(training.library_versions), exact=True),
         Line(
-            asked="AUROC in the manifest",
+            asked="Figures in the manifest",
             answer=(
-                f"{number(manifest.evaluation.auroc.value)} ({number(manifest.evaluation.auroc.low)} to"
-                f" {number(manifest.evaluation.auroc.high)}) on {of(manifest.evaluation.rows, 'row')} of"
-                f" {of(manifest.evaluation.patients, 'patient')}",
+                *(
+                    f"{figure_name(name)} {number(stated.value)} ({number(stated.low)} to {number(stated.high)})"
+                    for name, stated in manifest.evaluation.figures.items()
+                ),
+                f"on {of(manifest.evaluation.rows, 'row')} of {of(manifest.evaluation.patients, 'patient')}",
             ),
         ),
     )
+
+
+def label_means(manifest: Manifest, means: Mapping[str, float]) -> str:
+    """Write what the labels of some rows are on average: shares with the outcome, or of each class, or a mean."""
+    outputs = manifest.task.outputs
+    match outputs.target:
+        case Target.BINARY:
+            return f"{percent(means[outputs.headline])} with the outcome"
+        case Target.REGRESSION:
+            return f"{number(means[outputs.headline], digits=2)} {outputs.unit} on average"
+        case _:
+            return ", ".join(f"{percent(means[name])} {name}" for name in outputs.names)
+
+
+def figure_name(name: str) -> str:
+    """Write a figure's name as people read it: ``auroc.low`` is ``AUROC of low``."""
+    figure, _, of_what = name.partition(".")
+    shown = {"auroc": "AUROC", "mae": "mean absolute error", "rmse": "root mean squared error", "r2": "R²"}
+    return shown.get(figure, figure.replace("_", " ")) + (f" of {of_what}" if of_what else "")
 
 
 def digest_lines(manifest: Manifest) -> tuple[Line, ...]:

@@ -10,8 +10,11 @@ import numpy as np
 
 from deployr_core.codes import Code
 from deployr_core.facts import Demographics, PatientFacts
+from deployr_core.outputs import Target
 from deployr_dev.evaluation.groups import age_bands
 from deployr_dev.evaluation.measuring import evaluate
+from deployr_dev.evaluation.plain_measuring import evaluate_plain
+from deployr_dev.evaluation.plain_records import PlainEvaluation
 from deployr_dev.evaluation.records import Evaluation
 from deployr_dev.trained import TrainedBundle
 
@@ -32,7 +35,7 @@ class PeopleSource(Protocol):
         """Give the facts of these persons, one person at a time."""
 
 
-def evaluate_held_out(trained: TrainedBundle, extract: PeopleSource, *, seed: int) -> Evaluation:
+def evaluate_held_out(trained: TrainedBundle, extract: PeopleSource, *, seed: int) -> Evaluation | PlainEvaluation:
     """Measure what the bundle gave for the rows that it never saw, also by age, sex, race and ethnicity.
 
     Who has several races counts as ``Several``; a code that is no OMB category, as recorded under that code.
@@ -44,18 +47,20 @@ def evaluate_held_out(trained: TrainedBundle, extract: PeopleSource, *, seed: in
         float(max(who.birth_date.age_in_years(row.index_time), 0)) if who.birth_date else nan
         for row, who in zip(rows, whose, strict=True)
     ]
-    return evaluate(
-        np.array([row.label for row in rows]),
-        np.array([row.score for row in rows]),
-        np.array([row.person_id for row in rows], dtype=np.int64),
-        rng=np.random.default_rng(seed),
-        subgroups={
-            "sex": np.array([_sex(who) for who in whose]),
-            "age": age_bands(np.array(ages)),
-            "race": np.array([_category(who.races, _RACES) for who in whose]),
-            "ethnicity": np.array([_category(who.ethnicities, _ETHNICITIES) for who in whose]),
-        },
-        available_features=np.array([row.features_present for row in rows], dtype=np.int64),
+    subgroups = {
+        "sex": np.array([_sex(who) for who in whose]),
+        "age": age_bands(np.array(ages)),
+        "race": np.array([_category(who.races, _RACES) for who in whose]),
+        "ethnicity": np.array([_category(who.ethnicities, _ETHNICITIES) for who in whose]),
+    }
+    outputs, labels = trained.manifest.task.outputs, np.array([row.label for row in rows])
+    answers = np.array([row.outputs for row in rows])
+    patients = np.array([row.person_id for row in rows], dtype=np.int64)
+    available, rng = np.array([row.features_present for row in rows], dtype=np.int64), np.random.default_rng(seed)
+    if outputs.target is Target.BINARY:
+        return evaluate(labels, answers[:, 0], patients, rng=rng, subgroups=subgroups, available_features=available)
+    return evaluate_plain(
+        outputs, labels, answers, patients, rng=rng, subgroups=subgroups, available_features=available
     )
 
 

@@ -93,7 +93,7 @@ def evaluate(
     if labels.size == 0:
         raise ValueError("expected at least one row to evaluate")
     available = _checked_available(available_features, labels)
-    named = {name: _checked_names(name, names, labels) for name, names in subgroups.items()}
+    named = {name: named_rows(name, names, labels.shape) for name, names in subgroups.items()}
 
     # Thousands of small matrix products: threads that wait for each other on a busy machine took ten times as long.
     with threadpool_limits(limits=1, user_api="blas"):
@@ -168,7 +168,7 @@ def _evaluated(
         calibration_intercept=recorded(measured["calibration_intercept"]),
         operating=thresholds[0],
         thresholds=tuple(thresholds[1:]),
-        roc=_roc(labels, scores),
+        roc=roc_points(labels, scores),
         precision_recall=_precision_recall(labels, scores),
         calibration=tuple(_point(point) for point in calibration_points(scores, bin_of_row, measured)),
         histogram=_histogram(labels, scores),
@@ -222,7 +222,8 @@ def _thresholds(wanted: Sequence[_Wanted], measured: Mapping[str, bootstrap.Figu
     return thresholds
 
 
-def _roc(labels: Floats, scores: Floats) -> RocPoints | NotMeasured:
+def roc_points(labels: Floats, scores: Floats) -> RocPoints | NotMeasured:
+    """Give the points of the ROC curve that are kept, or why there are none."""
     try:
         curve = roc_curve(labels, scores)
     except NotMeasurable as error:
@@ -274,10 +275,15 @@ def _point(point: CalibrationBin) -> CalibrationPoint:
     )
 
 
-def _checked_names(name: str, names: Strings, labels: Floats) -> Strings:
+def named_rows(name: str, names: Strings, shape: tuple[int, ...]) -> Strings:
+    """Give each row's group, the empty ones as not recorded.
+
+    Raises:
+        ValueError: not one name per row.
+    """
     names = np.asarray(names)
-    if names.shape != labels.shape:
-        raise ValueError(f"expected one {name} per row, shape {labels.shape}, got {names.shape}")
+    if names.shape != shape:
+        raise ValueError(f"expected one {name} per row, shape {shape}, got {names.shape}")
     if names.dtype.kind != "U":
         raise ValueError(f"expected {name} as strings, got {names.dtype}")
     return np.where(np.char.strip(names) == "", NOT_RECORDED, names)

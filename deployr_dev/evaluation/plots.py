@@ -96,7 +96,7 @@ def precision_recall_plot(
     )
 
 
-def calibration_plot(points: Sequence[CalibrationPoint]) -> str:
+def calibration_plot(points: Sequence[CalibrationPoint], *, identifier: str = "calibration") -> str:
     """Draw what happened against what was said, with 95 % bands; the dashed line is where both agree."""
     frame = Frame(x_name="What the model said (mean score)", y_name="What happened (share with the outcome)")
     measured = [(point.mean_score, point.observed) for point in points if isinstance(point.observed, Measured)]
@@ -113,7 +113,7 @@ def calibration_plot(points: Sequence[CalibrationPoint]) -> str:
     shapes += [dot(at) for at in middle]
     told = "; ".join(f"said {percent(x)}, happened {figure(observed, as_percent=True)}" for x, observed in measured)
     return picture(
-        "calibration",
+        identifier,
         title="Calibration curve",
         description=f"In {len(points)} bins of about equally many rows: {told}.",
         width=frame.width,

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import msgspec
 from markupsafe import Markup
 
@@ -18,14 +14,13 @@ from deployr_core.bundle import Manifest
 from deployr_core.calibration import SCORE_LIMIT
 from deployr_core.features import FeatureSpec
 from deployr_dev.evaluation import findings, plots, words
-from deployr_dev.evaluation.card import Statements, digest_lines, manifest_lines, statement_lines
+from deployr_dev.evaluation.card import Statements, digest_lines, label_means, manifest_lines, statement_lines
 from deployr_dev.evaluation.groups import FEW_PATIENTS, FEWEST_OF_A_CLASS, FEWEST_PATIENTS, FEWEST_ROWS
+from deployr_dev.evaluation.pages import templates, write_whole
+from deployr_dev.evaluation.plain_records import PlainEvaluation
+from deployr_dev.evaluation.plain_report import PlainReport, plain_report_html
 from deployr_dev.evaluation.records import (
-    AtThreshold,
     Evaluation,
-    Given,
-    GroupFigures,
-    Measured,
     PrecisionRecallPoints,
     RocPoints,
 )
@@ -36,7 +31,7 @@ INDEX_FILE = "index.html"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ``report.json`` holds: all that the page was made from."""
+    """What ``report.json`` holds of one probability: all that the page was made from."""
 
     manifest: Manifest
     evaluation: Evaluation
@@ -48,7 +43,7 @@ class IndexEntry:
     """One task in the table of tasks; ``link`` is where its report is, relative to the table."""
 
     manifest: Manifest
-    evaluation: Evaluation
+    evaluation: Evaluation | PlainEvaluation
     link: str
 
 
@@ -56,7 +51,7 @@ def write_report(
     folder: Path,
     *,
     manifest: Manifest,
-    evaluation: Evaluation,
+    evaluation: Evaluation | PlainEvaluation,
     spec: FeatureSpec | None = None,
     statements: Statements | None = None,
 ) -> Path:
@@ -75,13 +70,17 @@ def write_report(
         ValueError: ``spec`` is not the declaration that the manifest names.
     """
     said = Statements() if statements is None else statements
-    page = report_html(manifest, evaluation, spec=spec, statements=said)
-    figures = msgspec.json.format(
-        msgspec.json.encode(Report(manifest=manifest, evaluation=evaluation, statements=said), order="sorted"), indent=1
-    )
+    report: Report | PlainReport
+    if isinstance(evaluation, PlainEvaluation):
+        page = plain_report_html(manifest, evaluation, spec=spec, statements=said)
+        report = PlainReport(manifest=manifest, evaluation=evaluation, statements=said)
+    else:
+        page = report_html(manifest, evaluation, spec=spec, statements=said)
+        report = Report(manifest=manifest, evaluation=evaluation, statements=said)
+    figures = msgspec.json.format(msgspec.json.encode(report, order="sorted"), indent=1)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / FIGURES_FILE, figures + b"\n")
-    _write_whole(folder / REPORT_FILE, page.encode())
+    write_whole(folder / FIGURES_FILE, figures + b"\n")
+    write_whole(folder / REPORT_FILE, page.encode())
     return folder / REPORT_FILE
 
 
@@ -90,9 +89,9 @@ def write_index(folder: Path, entries: Sequence[IndexEntry]) -> Path:
 
     Source: Corbin et al. (2023), J. Am. Med. Inform. Assoc. 30:1532-1542, doi:10.1093/jamia/ocad114, table 2.
     """
-    page = _templates().get_template("index.html.j2").render(entries=entries)
+    page = templates().get_template("index.html.j2").render(entries=entries)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / INDEX_FILE, page.encode())
+    write_whole(folder / INDEX_FILE, page.encode())
     return folder / INDEX_FILE
 
 
@@ -102,10 +101,11 @@ def report_html(
     """Give the page as text; the same arguments give the same text."""
     stated = (manifest.evaluation.rows, manifest.evaluation.patients)
     return (
-        _templates()
+        templates()
         .get_template("report.html.j2")
         .render(
             manifest=manifest,
+            trained_on=label_means(manifest, manifest.training.label_means),
             evaluation=evaluation,
             is_stated_evaluation=stated == (evaluation.rows, evaluation.patients),
             measured_groups=findings.measured_groups(evaluation),
@@ -153,44 +153,3 @@ def _pictures(evaluation: Evaluation) -> dict[str, Any]:
             )
         )
     return pictures
-
-
-@cache
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("deployr_dev.evaluation", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "figure": words.figure,
-        "percent": words.percent,
-        "number": words.number,
-        "count": words.count,
-        "of": words.of,
-        "choice": words.choice,
-    }
-    environment.tests |= {
-        "measured": lambda shown: isinstance(shown, Measured),
-        "at_threshold": lambda shown: isinstance(shown, AtThreshold),
-        "given": lambda shown: isinstance(shown, Given),
-        "group_figures": lambda shown: isinstance(shown, GroupFigures),
-    }
-    return environment
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write beside the path first: whoever opens it finds the old file or the new one."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    beside = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.chmod(0o644)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deployr_core.label_rules import LabelRule, horizon
 from deployr_dev.evaluation.records import (
     AlertRateAtMost,
     Figure,
@@ -78,6 +79,12 @@ def choice(chosen: ThresholdChoice) -> str:
             return f"Alert on at most {_whole(share)}"
         case SensitivityAtLeast(share=share):
             return f"Find at least {_whole(share)}"
+
+
+def known_within(rule: LabelRule) -> str:
+    """Write how long after the prediction the label is known at the latest."""
+    longest = horizon(rule)
+    return "the visit" if longest is None else f"{of(round(longest.total_seconds() / 3600), 'hour')} of the prediction"
 
 
 def _whole(share: float) -> str:

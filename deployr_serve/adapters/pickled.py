@@ -6,7 +6,8 @@ import io
 import pickle
 from importlib.metadata import PackageNotFoundError, version
 
-from deployr_core.bundle import JOBLIB_FILE, BundleInvalid, Manifest
+from deployr_core.bundle import BundleInvalid, Manifest
+from deployr_core.model_format import JOBLIB_FILE
 
 _MUST_MATCH = ("scikit-learn", "numpy")
 

@@ -1,6 +1,7 @@
 """A scored packet as the body that the external model score interface takes.
 
-Source: wire formats document, section 3, body (a) wrapped [seen]; values are strings, on a scale of 0 to 100 [seen].
+Source: wire formats document, section 3, body (a) wrapped [seen]; values are strings, probabilities on a scale
+of 0 to 100 [seen]. A number, such as a predicted result, is written as it is, in its own unit [assumed].
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def render_score_column(
                 "ScoreDisplayed": name,
                 "PredictiveContext": {},
                 "OutputType": "5",
-                "Outputs": {"Output1": {"Scores": {name: {"Values": [scaled(outcome.score)]}}, "Features": {}}},
+                "Outputs": {"Output1": {"Scores": {name: {"Values": [shown(outcome)]}}, "Features": {}}},
                 "Raw": {},
             },
         },
@@ -61,6 +62,8 @@ def render_score_column(
     )
 
 
-def scaled(score: float) -> str:
-    """Give a probability on the EMR's scale of 0 to 100, with two decimals and no trailing zeros: 0.125 is ``12.5``."""
-    return f"{score * 100:.2f}".rstrip("0").rstrip(".")
+def shown(outcome: Scored) -> str:
+    """Give a probability in per cent, or the number itself; two decimals, no trailing zeros: 0.125 is ``12.5``."""
+    number = outcome.score * 100 if outcome.value_unit is None else outcome.score
+    written = f"{number:.2f}".rstrip("0").rstrip(".")
+    return "0" if written == "-0" else written

@@ -10,18 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployr_core.bundle import (
-    FEATURES_FILE,
-    GOLDEN_FILE,
-    MODEL_FILE,
-    SCHEMA_VERSION,
-    Estimate,
-    Manifest,
-    Part,
-    Task,
-    Training,
-)
+from deployr_core.bundle import FEATURES_FILE, GOLDEN_FILE, SCHEMA_VERSION, Estimate, Manifest, Part, Task, Training
 from deployr_core.bundle import Evaluation as StatedEvaluation
+from deployr_core.label_rules import LabComponent
+from deployr_core.model_format import MODEL_FILE
+from deployr_core.outputs import BINARY
 from deployr_dev.evaluation.card import Statements
 from deployr_dev.evaluation.groups import age_bands
 from deployr_dev.evaluation.measuring import evaluate
@@ -73,9 +66,9 @@ def manifest() -> Manifest:
             unit="one order for a complete blood count",
             index_time="when the order is signed",
             label="the hematocrit of this order lies outside its own reference range",
-            components=("4544-3", "20570-8"),
+            rule=LabComponent(components=("4544-3", "20570-8"), window_hours=72),
             panels=("57021-8", "58410-2"),
-            label_window_hours=72,
+            outputs=BINARY,
         ),
         score_name="HEMATOCRIT_ABNORMAL",
         n_features=1234,
@@ -86,12 +79,15 @@ def manifest() -> Manifest:
             parameters={"n_estimators": 100, "max_depth": None, "min_samples_leaf": 5},
             rows=11_600,
             patients=4_200,
-            prevalence=0.314,
+            label_means={"positive": 0.314},
             snapshot_sha256="b" * 64,
             library_versions={"numpy": "2.3.4", "python": "3.11.14", "scikit-learn": "1.9.0"},
         ),
         evaluation=StatedEvaluation(
-            rows=ROWS, patients=PATIENTS, prevalence=0.31, auroc=Estimate(value=0.79, low=0.77, high=0.81)
+            rows=ROWS,
+            patients=PATIENTS,
+            label_means={"positive": 0.31},
+            figures={"auroc": Estimate(value=0.79, low=0.77, high=0.81)},
         ),
     )
 

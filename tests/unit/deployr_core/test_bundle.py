@@ -14,27 +14,20 @@ from deployr_core.bundle import (
     CALIBRATION_FILE,
     FEATURES_FILE,
     GOLDEN_FILE,
-    JOBLIB_FILE,
-    LINEAR_FILE,
-    MODEL_FILE,
     PARTS,
     Bundle,
     BundleInvalid,
     GoldenVector,
     Manifest,
-    ModelFormat,
     check_part,
     describe_part,
     open_bundle,
     parse_manifest,
 )
-from deployr_core.scoring import (
-    IsotonicTable,
-    LinearNumbers,
-    SigmoidTable,
-    calibration_json,
-    logistic,
-)
+from deployr_core.exact import logistic
+from deployr_core.linear import LinearNumbers
+from deployr_core.model_format import JOBLIB_FILE, LINEAR_FILE, MODEL_FILE, ModelFormat
+from deployr_core.scoring import IsotonicTable, SigmoidTable, calibration_json
 from deployr_core.signing import KeyUnusable, sign_manifest, trusted_key, verify_manifest
 
 if TYPE_CHECKING:
@@ -64,7 +57,7 @@ def test_a_bundle_that_is_what_it_says_opens(shipment: Shipment, make: Make) -> 
     bundle = opened(shipment)
     assert bundle.manifest == shipment.manifest
     assert bundle.spec.digest() == shipment.manifest.spec_sha256
-    assert bundle.model.score(make.vector([0.0, 1.0, 0.0, 36.6])) == shipment.golden().score
+    assert bundle.model.answer(make.vector([0.0, 1.0, 0.0, 36.6])) == shipment.golden().outputs
 
 
 def test_the_bundles_digest_is_that_of_the_manifests_bytes(shipment: Shipment) -> None:
@@ -129,14 +122,14 @@ def test_check_part_accepts_what_was_described(shipment: Shipment) -> None:
 
 @pytest.mark.parametrize("toward", [0.0, 1.0])
 def test_a_golden_score_off_by_one_bit_is_refused(shipment: Shipment, toward: float) -> None:
-    score = math.nextafter(shipment.golden().score, toward)
+    score = math.nextafter(shipment.golden().outputs[0], toward)
     with pytest.raises(BundleInvalid, match=r"golden.json: vector 0 does not get its score .*treelite"):
-        opened(shipment.with_golden(score=score))
+        opened(shipment.with_golden(outputs=[score]))
 
 
 def test_every_golden_vector_is_scored(shipment: Shipment) -> None:
     good = shipment.golden()
-    bad = msgspec.structs.replace(good, score=math.nextafter(good.score, 1.0))
+    bad = msgspec.structs.replace(good, outputs=(math.nextafter(good.outputs[0], 1.0),))
     with pytest.raises(BundleInvalid, match="vector 2 does not get its score"):
         opened(shipment.changed(golden=msgspec.json.encode((good, good, bad))))
 
@@ -254,7 +247,7 @@ def test_the_manifests_bytes_do_not_depend_on_the_order_of_its_parts(shipment: S
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        pytest.param({"schema_version": 1}, "expected schema_version 2, got 1", id="another version"),
+        pytest.param({"schema_version": 1}, "expected schema_version 3, got 1", id="another version"),
         pytest.param({"model": {"kind": "onnx"}}, "`$.model.kind`", id="unknown kind of model"),
         pytest.param({"model": {"kind": "joblib"}}, "expected runs_code", id="joblib that claims to be data"),
         pytest.param({"model": {"runs_code": True}}, "expected runs_code", id="data that claims to run code"),
@@ -300,7 +293,7 @@ def shipped_as(
     shipment: Shipment, model: ModelFormat, golden: float, **files: bytes
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Give the shipment with another model; its one golden row is (0, 1, 0, 36.6)."""
-    vector = GoldenVector(indices=(1, 3), values=(1.0, 36.6), score=golden)
+    vector = GoldenVector(indices=(1, 3), values=(1.0, 36.6), outputs=(golden,))
     parts = {
         FEATURES_FILE: shipment.parts[FEATURES_FILE],
         **{name.replace("_json", ".json").replace("_joblib", ".joblib"): content for name, content in files.items()},
@@ -310,7 +303,9 @@ def shipped_as(
     return msgspec.structs.replace(shipment.manifest, model=model, parts=described), parts
 
 
-NUMBERS = LinearNumbers(coefficients=(0.0, -1.0, 0.0, 0.25), intercept=1.0, link="logit", scale=(1.0, 2.0, 1.0, 12.2))
+NUMBERS = LinearNumbers(
+    coefficients=((0.0, -1.0, 0.0, 0.25),), intercepts=(1.0,), link="logit", scale=(1.0, 2.0, 1.0, 12.2)
+)
 # 1 - 1/2 + 36.6/12.2 · 0.25, where 36.6/12.2 is a little more than 3 in float64.
 MARGIN = 1.0 - 0.5 + (36.6 / 12.2) * 0.25
 

@@ -14,18 +14,18 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 
+from deployr_core.exact import logistic, softmax
+from deployr_core.linear import LinearModel, LinearNumbers
+from deployr_core.outputs import Outputs, Target
 from deployr_core.scoring import (
     Calibrated,
     EstimatorModel,
     IsotonicTable,
-    LinearModel,
-    LinearNumbers,
     ModelUnusable,
     ScoreInvalid,
     SigmoidTable,
     TreeEnsemble,
     calibration_json,
-    logistic,
 )
 
 if TYPE_CHECKING:
@@ -154,11 +154,11 @@ def test_an_answer_outside_0_to_1_is_no_score(make: Make, answer: float) -> None
         TreeEnsemble(checkpoint_of(model), n_features=N_FEATURES).score(make.vector(rows[0]))
 
 
-def test_three_classes_are_no_score(make: Make) -> None:
+def test_three_classes_are_no_model_of_one_probability() -> None:
     rows, _ = training_rows()
     model = RandomForestClassifier(1, random_state=1).fit(rows, np.arange(len(rows)) % 3)
-    with pytest.raises(ScoreInvalid):
-        TreeEnsemble(checkpoint_of(model), n_features=N_FEATURES).score(make.vector(rows[0]))
+    with pytest.raises(ModelUnusable, match="trees that give 1 outputs"):
+        TreeEnsemble(checkpoint_of(model), n_features=N_FEATURES)
 
 
 @pytest.mark.parametrize(("positive", "score"), [(1.0, 1.0), (0.0, 0.0)])
@@ -206,7 +206,7 @@ def test_the_logistic_function_is_within_an_ulp_of_the_c_librarys() -> None:
 
 
 def linear(*coefficients: float, intercept: float = 0.0, link: Any = "logit", scale: Any = None) -> LinearModel:
-    numbers = LinearNumbers(coefficients=coefficients, intercept=intercept, link=link, scale=scale)
+    numbers = LinearNumbers(coefficients=(coefficients,), intercepts=(intercept,), link=link, scale=scale)
     return LinearModel(numbers.to_json(), n_features=len(coefficients))
 
 
@@ -234,7 +234,7 @@ def test_a_sum_outside_0_to_1_is_no_score_but_a_raw_number(make: Make, feature: 
     model = linear(0.5, intercept=0.25, link="identity")
     with pytest.raises(ScoreInvalid):
         model.score(make.vector([feature]))
-    assert model.raw(make.vector([feature])) == 0.5 * feature + 0.25
+    assert model.raw(make.vector([feature])) == (0.5 * feature + 0.25,)
 
 
 @pytest.mark.parametrize("row", [[1e308, 1e308], [np.inf, 0.0], [np.inf, -np.inf], [np.nan, 1.0]])
@@ -379,13 +379,11 @@ def test_an_estimator_scores_in_one_job() -> None:
 # -- trees of other libraries
 
 
-def test_trees_that_end_in_something_else_are_refused() -> None:
-    from sklearn.ensemble import GradientBoostingClassifier
-
-    rows, _ = training_rows()
-    model = GradientBoostingClassifier(n_estimators=2, random_state=1).fit(rows, np.arange(len(rows)) % 3)
-    with pytest.raises(ModelUnusable, match=r"a probability or a log-odds; .* 'softmax'"):
-        TreeEnsemble(checkpoint_of(model), n_features=N_FEATURES)
+def test_trees_that_end_in_something_else_are_refused(checkpoint: bytes) -> None:
+    model = treelite.Model.deserialize_bytes(checkpoint)
+    model.get_header_accessor().set_field("postprocessor", "exponential")
+    with pytest.raises(ModelUnusable, match=r"numbers, probabilities or log-odds; .* 'exponential'"):
+        TreeEnsemble(model.serialize_bytes(), n_features=N_FEATURES)
 
 
 def test_float64_trees_are_not_rounded(make: Make) -> None:
@@ -413,3 +411,54 @@ def test_float64_trees_take_what_float32_cannot_hold_but_nothing_infinite(make: 
     for no_number in (np.inf, np.nan):
         with pytest.raises(ValueError, match="float64"):
             exact.score(make.vector([no_number, 0, 0, 0, 0, 0]))
+
+
+# -- several outputs
+
+CLASSES = Outputs(target=Target.MULTICLASS, names=("low", "normal", "high"), headline="high")
+TWO_LABELS = Outputs(target=Target.MULTILABEL, names=("a", "b"), headline="b")
+NUMBER = Outputs(target=Target.REGRESSION, names=("value",), headline="value", unit="g/dL")
+
+
+def several(rows: Any, *, link: Any, outputs: Outputs, intercepts: Any = None) -> LinearModel:
+    numbers = LinearNumbers(coefficients=rows, intercepts=intercepts or (0.0,) * len(rows), link=link)
+    return LinearModel(numbers.to_json(), n_features=len(rows[0]), outputs=outputs)
+
+
+def test_softmax_of_equal_margins_is_an_equal_share_however_large_they_are() -> None:
+    assert softmax([0.0] * 4) == softmax([1e300] * 4) == (1 / 4,) * 4
+
+
+@pytest.mark.parametrize("margin", [-800.0, -3.5, 0.0, 1e-9, 2.25, 40.0, 800.0])
+def test_softmax_of_two_is_the_logistic_function_of_their_difference(margin: float) -> None:
+    assert softmax([0.0, margin])[1] == logistic(margin)
+
+
+def test_each_class_has_its_row_of_coefficients_and_the_headline_is_the_score(make: Make) -> None:
+    model = several(((1.0, 0.0), (0.0, 2.0), (0.5, 0.5)), link="softmax", outputs=CLASSES)
+    vector = make.vector([2.0, 3.0])
+    assert model.answer(vector) == softmax([2.0, 6.0, 2.5])
+    assert model.score(vector) == softmax([2.0, 6.0, 2.5])[2]
+
+
+def test_each_label_has_a_probability_of_its_own(make: Make) -> None:
+    model = several(((1.0,), (-2.0,)), link="logit", outputs=TWO_LABELS, intercepts=(0.5, 0.0))
+    assert model.answer(make.vector([1.0])) == (logistic(1.5), logistic(-2.0))
+    assert model.score(make.vector([1.0])) == logistic(-2.0)
+
+
+@pytest.mark.parametrize("number", [-12.5, 0.0, 1e6])
+def test_a_number_need_not_be_a_probability(make: Make, number: float) -> None:
+    assert several(((1.0,),), link="identity", outputs=NUMBER).score(make.vector([number])) == number
+
+
+def test_probabilities_of_classes_that_do_not_sum_to_1_are_no_score(make: Make) -> None:
+    model = several(((0.0,),) * 3, link="identity", outputs=CLASSES, intercepts=(0.25, 0.25, 0.25))
+    with pytest.raises(ScoreInvalid, match="sum to 1"):
+        model.score(make.vector([1.0]))
+
+
+@pytest.mark.parametrize("outputs", [CLASSES, NUMBER])
+def test_a_linear_model_of_another_number_of_outputs_is_refused(outputs: Outputs) -> None:
+    with pytest.raises(ModelUnusable, match="outputs, as declared"):
+        several(((1.0,), (-2.0,)), link="logit", outputs=outputs)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from deployr_core.bundle import GOLDEN_FILE, MODEL_FILE, BundleInvalid
+from deployr_core.bundle import GOLDEN_FILE, BundleInvalid
 from deployr_core.features import FeatureSpec
+from deployr_core.model_format import MODEL_FILE
 from deployr_dev.bundles import BundleExists, read_bundle, write_bundle
 from deployr_dev.cohorts.tasks import Task
 from deployr_dev.estimators import EstimatorChoice

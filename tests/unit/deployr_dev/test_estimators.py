@@ -12,10 +12,12 @@ from scipy.sparse import csr_matrix
 from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
+from deployr_core.bootstrap import Statistic
+from deployr_core.outputs import Outputs, Target
 from deployr_core.scoring import SigmoidTable
-from deployr_dev.estimators import EstimatorChoice, EstimatorName, Target, fit_estimator
+from deployr_dev.estimators import EstimatorChoice, EstimatorName, fit_estimator
 from deployr_dev.folds import Calibration, EstimatorInvalid, TrainingImpossible, patient_folds
-from deployr_dev.plain_figures import NotPlain, plain_figures
+from deployr_dev.plain_figures import class_statistics, headline_statistics
 from deployr_dev.search import Search, SearchInvalid, load_search
 
 ROWS, PATIENTS = 240, 60
@@ -163,7 +165,7 @@ def test_a_calibration_is_fitted_on_scores_of_patients_not_seen_and_brings_their
 def test_only_binary_scores_are_calibrated():
     features, _, patients = rows()
 
-    with pytest.raises(EstimatorInvalid, match="binary"):
+    with pytest.raises(TrainingImpossible, match="binary"):
         fit_estimator(
             EstimatorChoice(calibration=Calibration.SIGMOID),
             features,
@@ -174,16 +176,34 @@ def test_only_binary_scores_are_calibrated():
         )
 
 
+def outputs(target: Target, *names: str) -> Outputs:
+    unit = "g/dL" if target is Target.REGRESSION else None
+    return Outputs(target=target, names=names, headline=names[0], unit=unit)
+
+
+def figures_of(statistics: list[Statistic], n_rows: int) -> dict[str, float]:
+    """Measure without resampling."""
+    weights = np.ones((1, n_rows))
+    return {
+        name: float(value)
+        for statistic in statistics
+        for name, value in zip(statistic.names, statistic.measured(weights)[0], strict=True)
+    }
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_several_classes_are_trained_and_measured(name: EstimatorName):
     features, _, patients = rows()
     classes = np.clip(features.toarray()[:, 0], 0, 2)
     model = fit_estimator(EstimatorChoice(name=name), features, classes, patients, seed=1, target=Target.MULTICLASS)
+    answers = model.scores(features)
 
-    figures = plain_figures(Target.MULTICLASS, classes, model.scores(features))
+    of = outputs(Target.MULTICLASS, "low", "normal", "high")
+    figures = figures_of(headline_statistics(of, classes, answers), classes.size)
 
-    assert figures["accuracy"] > 0.8
     assert figures["auroc"] > 0.9
+    assert figures["auroc"] == pytest.approx(np.mean([figures[f"auroc.{name}"] for name in of.names]))
+    assert figures_of(class_statistics(classes, answers), classes.size)["accuracy"] > 0.8
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -192,9 +212,10 @@ def test_several_labels_are_trained_and_measured(name: EstimatorName):
     labels = (features.toarray()[:, :2] > 0).astype(np.float64)
     model = fit_estimator(EstimatorChoice(name=name), features, labels, patients, seed=1, target=Target.MULTILABEL)
 
-    figures = plain_figures(Target.MULTILABEL, labels, model.scores(features))
+    of = outputs(Target.MULTILABEL, "a", "b")
+    figures = figures_of(headline_statistics(of, labels, model.scores(features)), len(labels))
 
-    assert min(figures["auroc_0"], figures["auroc_1"]) > 0.9
+    assert min(figures["auroc.a"], figures["auroc.b"]) > 0.9
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name is not EstimatorName.LOGISTIC_REGRESSION])
@@ -202,29 +223,42 @@ def test_numbers_are_trained_and_measured(name: EstimatorName):
     features, _, patients = rows()
     numbers = 3.0 * features.toarray()[:, 0]
     model = fit_estimator(EstimatorChoice(name=name), features, numbers, patients, seed=1, target=Target.REGRESSION)
+    answers = model.scores(features).reshape(-1, 1)
 
-    assert plain_figures(Target.REGRESSION, numbers, model.scores(features))["r2"] > 0.7
+    of = outputs(Target.REGRESSION, "value")
+    assert figures_of(headline_statistics(of, numbers, answers), numbers.size)["r2"] > 0.7
+
+
+def test_the_figures_of_a_number_are_what_their_names_say():
+    of = outputs(Target.REGRESSION, "value")
+    statistics = headline_statistics(of, np.array([1.0, 2.0, 3.0]), np.array([[1.0], [2.0], [5.0]]))
+
+    assert figures_of(statistics, 3) == pytest.approx(
+        {"mae": 2 / 3, "rmse": (4 / 3) ** 0.5, "bias": 2 / 3, "r2": 1 - 4 / 2}
+    )
+
+
+def test_numbers_that_are_all_the_same_have_no_r2():
+    of = outputs(Target.REGRESSION, "value")
+    figures = figures_of(headline_statistics(of, np.full(3, 0.1), np.zeros((3, 1))), 3)
+
+    assert np.isnan(figures["r2"])
+    assert figures["mae"] == pytest.approx(0.1)
+
+
+def test_figures_refuse_rows_of_another_shape():
+    of = outputs(Target.MULTICLASS, "low", "normal", "high")
+    for labels, answers in ((np.zeros(2), np.zeros((2, 2))), (np.zeros(0), np.zeros((0, 3)))):
+        with pytest.raises(ValueError, match="one number for each output"):
+            headline_statistics(of, labels, answers)
 
 
 def test_logistic_regression_predicts_no_numbers():
     features, _, patients = rows()
     choice = EstimatorChoice(name=EstimatorName.LOGISTIC_REGRESSION)
 
-    with pytest.raises(EstimatorInvalid, match="classes"):
+    with pytest.raises(TrainingImpossible, match="classes"):
         fit_estimator(choice, features, features.toarray()[:, 0], patients, seed=1, target=Target.REGRESSION)
-
-
-def test_plain_figures_of_a_number_are_what_their_names_say():
-    figures = plain_figures(Target.REGRESSION, np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 5.0]))
-
-    assert figures == pytest.approx({"mae": 2 / 3, "rmse": (4 / 3) ** 0.5, "r2": 1 - 4 / 2})
-
-
-def test_plain_figures_refuse_what_they_do_not_measure():
-    with pytest.raises(NotPlain, match="binary"):
-        plain_figures(Target.BINARY, np.zeros(2), np.zeros(2))
-    with pytest.raises(NotPlain, match="one class or label"):
-        plain_figures(Target.MULTILABEL, np.zeros((3, 1)), np.zeros((3, 1)))
 
 
 def test_a_search_file_with_a_misspelt_key_is_refused_by_file_and_key(tmp_path: Path):

@@ -12,11 +12,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from deployr_core.bundle import FEATURES_FILE, GOLDEN_FILE, MODEL_FILE, SCHEMA_VERSION, Estimate, Manifest, Part
+from deployr_core.bundle import FEATURES_FILE, GOLDEN_FILE, SCHEMA_VERSION, Estimate, Manifest, Part
 from deployr_core.bundle import Evaluation as Stated
 from deployr_core.bundle import Task as BundleTask
 from deployr_core.bundle import Training as BundleTraining
 from deployr_core.features import FeatureSpec, SexGroup
+from deployr_core.label_rules import LabComponent
+from deployr_core.model_format import MODEL_FILE
+from deployr_core.outputs import BINARY
 from deployr_dev.evaluation import findings, words
 from deployr_dev.evaluation.card import Statements
 from deployr_dev.evaluation.measuring import evaluate
@@ -37,9 +40,9 @@ def a_manifest(**changes: Any) -> Manifest:
                 unit="an order",
                 index_time="when it is signed",
                 label="<script>alert(1)</script> is outside its range",
-                components=("4544-3",),
+                rule=LabComponent(components=("4544-3",), window_hours=72),
                 panels=("57021-8",),
-                label_window_hours=72,
+                outputs=BINARY,
             ),
             "score_name": "HEMATOCRIT_ABNORMAL",
             "n_features": 2,
@@ -50,11 +53,16 @@ def a_manifest(**changes: Any) -> Manifest:
                 parameters={"max_depth": None, "n_estimators": 100},
                 rows=1234,
                 patients=567,
-                prevalence=0.25,
+                label_means={"positive": 0.25},
                 snapshot_sha256="b" * 64,
                 library_versions={"numpy": "2.3.4"},
             ),
-            "evaluation": Stated(rows=400, patients=200, prevalence=0.5, auroc=Estimate(value=0.8, low=0.7, high=0.9)),
+            "evaluation": Stated(
+                rows=400,
+                patients=200,
+                label_means={"positive": 0.5},
+                figures={"auroc": Estimate(value=0.8, low=0.7, high=0.9)},
+            ),
             **changes,
         }
     )

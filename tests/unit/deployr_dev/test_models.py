@@ -33,7 +33,8 @@ from xgboost import XGBClassifier, XGBRegressor, XGBRFClassifier
 from deployr_core.scoring import SigmoidTable, TreeEnsemble
 from deployr_core.vectorize import FeatureVector
 from deployr_dev.code_version import code_version
-from deployr_dev.models import EstimatorRefused, ModelPart, calibrated, model_part
+from deployr_dev.model_part import EstimatorRefused, ModelPart
+from deployr_dev.models import calibrated, model_part
 
 # XGBoost 3.4 (Python 3.12 and later) says that dart, gblinear and its random forest will go; until then they count.
 pytestmark = [
@@ -70,7 +71,7 @@ def fitted(estimator: Any, labels: Any = LABELS) -> Any:
 
 def raw_scores(part: ModelPart) -> NDArray[np.float64]:
     scorer = part.scorer(n_features=N_FEATURES)
-    return np.array([scorer.raw(vector(row)) for row in UNSEEN])
+    return np.array([scorer.raw(vector(row))[0] for row in UNSEEN])
 
 
 def own_scores(estimator: Any, rows: Any = UNSEEN) -> NDArray[np.float64]:
@@ -261,7 +262,7 @@ REFUSED = {
         lambda: GradientBoostingClassifier(init=LogisticRegression(max_iter=1000), n_estimators=5),
         "Custom init estimator not supported",
     ),
-    "XGBoost, hinge": (lambda: xgboost(objective="binary:hinge"), "a probability or a log-odds"),
+    "XGBoost, hinge": (lambda: xgboost(objective="binary:hinge"), "probabilities or log-odds"),
     "XGBoost, linear": (lambda: xgboost(booster="gblinear"), "take a LogisticRegression"),
     "a scaler that centres": (lambda: make_pipeline(StandardScaler(), LogisticRegression()), "with_mean=False"),
     "two scalers": (lambda: make_pipeline(MaxAbsScaler(), MaxAbsScaler(), LogisticRegression()), "expected one"),

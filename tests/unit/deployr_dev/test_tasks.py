@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from deployr_core.bundle import MODEL_ID
+from deployr_core.coverage import Requirements
+from deployr_core.outputs import BINARY, Target
 from deployr_dev.cohorts.rules import Period
 from deployr_dev.cohorts.tasks import (
     TASK_GROUPS,
@@ -72,8 +74,8 @@ def test_hematocrit_is_about_blood_counts_with_and_without_differential(task: Ta
 def test_the_manifest_takes_over_what_the_task_says(task: Task):
     manifest = task.for_manifest()
 
-    assert (manifest.name, manifest.components, manifest.panels) == (task.name, task.components, task.panels)
-    assert manifest.label_window_hours == 72
+    assert (manifest.name, manifest.rule, manifest.panels) == (task.name, task.label, task.panels)
+    assert manifest.outputs == BINARY
     assert manifest.index_time == "when the order was signed"
 
 
@@ -98,6 +100,13 @@ def test_the_manifest_takes_over_what_the_task_says(task: Task):
         ({"period": {"start": date(2020, 1, 1), "end": date(2020, 1, 1)}}, "starts before it ends"),
         ({"sampling": {"kind": "one-per-patient", "hours": 0}}, "at least 1"),
         ({"search": {"parameters": {}}}, "at least one parameter"),
+        ({"headline": "low"}, "no headline"),
+        ({"label": {"answer": "level"}}, "expected a headline, .* low, normal, high"),
+        ({"label": {"answer": "level"}, "headline": "lower"}, "one of low, normal, high"),
+        ({"label": {"answer": "number"}}, "number"),
+        ({"label": {"answer": "value"}}, "expected a unit, such as g/dL"),
+        ({"label": {"unit": "%"}}, "expected a unit, such as g/dL"),
+        ({"label": {"kind": "lab-panel"}, "headline": "hematocrit"}, "components"),
     ],
 )
 def test_a_task_that_does_not_say_what_it_must_is_refused_by_file_and_key(
@@ -191,3 +200,35 @@ def test_a_period_includes_its_first_day_and_excludes_its_last():
     assert period.holds(datetime(2030, 1, 1, tzinfo=UTC))
     assert not period.holds(datetime(2031, 1, 1, tzinfo=UTC))
     assert not period.holds(datetime(2029, 12, 31, 23, 59, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "names", "headline", "unit"),
+    [
+        ("platelets_level", Target.MULTICLASS, ("low", "normal", "high"), "low", None),
+        ("cbc_panel", Target.MULTILABEL, ("hematocrit", "hemoglobin", "platelets", "wbc"), "hemoglobin", None),
+        ("hemoglobin_value", Target.REGRESSION, ("value",), "value", "g/dL"),
+        ("length_of_stay", Target.REGRESSION, ("stay",), "stay", "d"),
+    ],
+)
+def test_the_label_says_what_a_model_gives(
+    name: str, target: Target, names: tuple[str, ...], headline: str, unit: str | None
+):
+    outputs = shipped_task(name).for_manifest().outputs
+
+    assert (outputs.target, outputs.names, outputs.headline, outputs.unit) == (target, names, headline, unit)
+    assert name not in TASK_GROUPS["paper12"]
+
+
+def test_a_model_requires_in_service_what_its_cohort_was_picked_by_and_what_is_declared(tmp_path: Path):
+    inclusion = {"age_at_least": 18, "age_below": 90, "visit_classes": ["IMP"]}
+    task = load_task(written(tmp_path, inclusion=inclusion, requires={"features_present": 5, "groups": ["labs_2d"]}))
+    assert task.requirements == Requirements(
+        features_present=5, groups=("labs_2d",), age_at_least=18, age_below=90, visit_classes=("IMP",)
+    )
+
+
+@pytest.mark.parametrize("twice", [{"age_at_least": 18}, {"age_below": 90}, {"visit_classes": ["IMP"]}], ids=str)
+def test_ages_and_visit_classes_are_said_once(tmp_path: Path, twice: dict[str, Any]):
+    with pytest.raises(TaskInvalid, match="in inclusion"):
+        load_task(written(tmp_path, requires=twice))

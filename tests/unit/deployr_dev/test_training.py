@@ -11,14 +11,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from deployr_core.bundle import GOLDEN_FILE, MODEL_FILE, GoldenVector, open_bundle
+from deployr_core.bundle import GOLDEN_FILE, GoldenVector, open_bundle
 from deployr_core.facts import BirthDate, Demographics, PatientFacts, Sex
 from deployr_core.features import FeatureSpec
+from deployr_core.label_rules import LabComponent
+from deployr_core.model_format import MODEL_FILE
 from deployr_core.scoring import TreeEnsemble
 from deployr_core.vectorize import FeatureVector, vectorize
 from deployr_dev.cohorts.cohort import cohort_rows
 from deployr_dev.cohorts.rows import CohortRow, Unlabelled
-from deployr_dev.cohorts.rules import LabComponent
 from deployr_dev.cohorts.sources import NotInExtract
 from deployr_dev.cohorts.tasks import Task
 from deployr_dev.estimators import EstimatorChoice, EstimatorName, fit_estimator
@@ -34,7 +35,7 @@ from deployr_dev.matrix import (
 )
 from deployr_dev.models import model_part
 from deployr_dev.splits import SplitKind, held_out
-from deployr_dev.trained import ScoresDiffer, TrainedBundle, checked_scores, content_version, golden_vectors
+from deployr_dev.trained import ScoresDiffer, TrainedBundle, checked_answers, content_version, golden_vectors
 from deployr_dev.training import NotTrained, TrainingOptions, is_known, train_bundle, train_tasks
 
 DAY_0 = datetime(2031, 3, 5, 12, tzinfo=UTC)
@@ -111,7 +112,8 @@ def test_a_clear_signal_is_found_in_held_out_patients(train: Callable[..., Train
 
     assert evaluation.rows == len(trained.predictions) == 4 * evaluation.patients
     assert trained.manifest.training.patients + evaluation.patients == 30
-    assert 0.7 < evaluation.auroc.low <= evaluation.auroc.value <= evaluation.auroc.high <= 1.0
+    auroc = evaluation.figures["auroc"]
+    assert 0.7 < auroc.low <= auroc.value <= auroc.high <= 1.0
 
 
 def test_predictions_are_of_held_out_patients_and_carry_what_the_deployed_model_gives(
@@ -124,7 +126,7 @@ def test_predictions_are_of_held_out_patients_and_carry_what_the_deployed_model_
     assert {row.person_id for row in trained.predictions} == held_out(people, seed=3, share=0.4)
     for row in trained.predictions:
         vector = vectorize(people[row.person_id], trained.spec, row.index_time)
-        assert (row.score, row.features_present) == (model.score(vector), vector.indices.size)
+        assert (row.outputs, row.features_present) == (model.answer(vector), vector.indices.size)
 
 
 def test_nothing_is_learned_from_held_out_patients(train: Callable[..., TrainedBundle], hospital: MakeHospital):
@@ -218,7 +220,7 @@ def test_golden_vectors_are_nobodys_rows_but_made_of_real_values(
             values=np.array(row.values),
             coverage={},
         )
-        assert ensemble.score(vector) == row.score
+        assert ensemble.answer(vector) == row.outputs
 
 
 def test_a_golden_vector_mixes_the_values_of_several_rows(declaration: FeatureSpec):
@@ -283,9 +285,9 @@ def test_a_model_that_scores_otherwise_than_its_estimator_is_refused(
     other = fit_estimator(SMALL, matrix.csr(), 1.0 - labels, patients, seed=0)
     part = model_part(forest.estimator, n_features=matrix.n_features)
 
-    assert checked_scores(part, forest, matrix).size == len(rows)
+    assert checked_answers(part, forest, matrix).shape == (len(rows), 1)
     with pytest.raises(ScoresDiffer, match="rows differ"):
-        checked_scores(part, other, matrix)
+        checked_answers(part, other, matrix)
 
 
 def test_predictions_do_not_print_whose_they_are(train: Callable[..., TrainedBundle]):

@@ -3,15 +3,17 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from deployr_core.codes import LOINC, Code
 from deployr_core.facts import Order, OrderStatus
+from deployr_core.label_rules import Answer, LabComponent, LabPanel, LongStay, outputs_of
 from deployr_core.packet import Censored, Failed, Rejected
 from deployr_serve.core.errors import EmrUnreachable, ModelUnavailable, StoreUnavailable, WrongPatient
 from deployr_serve.core.ports import OutcomeFacts
 from label_extractors import collect
-from label_extractors.collect import collect_labels, rule_of
+from label_extractors.collect import collect_labels
 
 DAY = 24 * 3600
 
@@ -24,7 +26,7 @@ class FakeOutcomes:
         self.asked = []
         self.underway = self.peak = 0
 
-    async def outcomes(self, patient_id, *, order_ids, codes, since):
+    async def outcomes(self, patient_id, *, order_ids, codes, since, budget=None):
         self.asked.append((patient_id, order_ids, codes, since))
         self.underway += 1
         self.peak = max(self.peak, self.underway)
@@ -75,11 +77,6 @@ def store_packets(services, packet_of):
 
 async def labels_in(services):
     return await services.store.labels(model_id="hematocrit", rule="lab-component")
-
-
-def test_the_rule_is_the_one_the_bundle_was_trained_with(bundle):
-    rule = rule_of(bundle)
-    assert (tuple(rule.components), rule.window) == (("4544-3",), timedelta(hours=24))
 
 
 async def test_nothing_to_label_asks_the_emr_nothing(services, outcomes_of):
@@ -213,6 +210,57 @@ async def test_a_model_that_is_not_available_does_not_stop_the_others(
     await services.store.create(packet_of("p02"))
     clock.pass_time(2 * DAY)
     assert await collect_labels(services, outcomes_of()) == {"censored": 1}
+
+
+def with_rule(bundle, rule, **outputs):
+    task = msgspec.structs.replace(bundle.manifest.task, rule=rule, outputs=outputs_of(rule, **outputs))
+    means = dict.fromkeys(task.outputs.names, 0.5)
+    manifest = msgspec.structs.replace(
+        bundle.manifest,
+        task=task,
+        training=msgspec.structs.replace(bundle.manifest.training, label_means=means),
+        evaluation=msgspec.structs.replace(bundle.manifest.evaluation, label_means=means),
+    )
+    return msgspec.structs.replace(bundle, manifest=manifest)
+
+
+async def test_a_model_whose_labels_no_result_decides_is_counted_and_its_packets_are_left_alone(
+    services_of, models_of, packet_of, outcomes_of, bundle, clock
+):
+    services = services_of(models=models_of(hematocrit=with_rule(bundle, LongStay(days=7))))
+    await services.store.create(packet_of())
+    clock.pass_time(30 * DAY)
+    outcomes = outcomes_of()
+    assert await collect_labels(services, outcomes) == {"unsupported-rule": 1}
+    assert outcomes.asked == []
+
+
+async def test_a_level_is_observed_as_the_name_of_its_class(
+    services_of, models_of, packet_of, outcomes_of, abnormal, bundle, clock
+):
+    rule = LabComponent(components=("4544-3",), window_hours=24, answer=Answer.LEVEL)
+    services = services_of(models=models_of(hematocrit=with_rule(bundle, rule, headline="low")))
+    await services.store.create(packet_of())
+    clock.pass_time(3 * 3600)
+    outcomes = outcomes_of(p1=OutcomeFacts(labs=(abnormal("o1"),), orders={}))
+    assert await collect_labels(services, outcomes) == {"observed": 1}
+    [label] = await labels_in(services)
+    assert (label.rule, label.outcome.value) == ("lab-component", "low")
+
+
+async def test_a_panel_asks_for_all_of_its_components_and_is_observed_by_name(
+    services_of, models_of, packet_of, outcomes_of, abnormal, bundle, clock
+):
+    rule = LabPanel(components={"hemoglobin": ("718-7",), "hematocrit": ("4544-3",)}, window_hours=24)
+    services = services_of(models=models_of(hematocrit=with_rule(bundle, rule, headline="hematocrit")))
+    await services.store.create(packet_of())
+    clock.pass_time(3 * 3600)
+    hemoglobin = abnormal("o1", codes=(Code(LOINC, "718-7"),), value=40.0)
+    outcomes = outcomes_of(p1=OutcomeFacts(labs=(abnormal("o1"), hemoglobin), orders={}))
+    assert await collect_labels(services, outcomes) == {"observed": 1}
+    assert outcomes.asked[0][2] == (Code(LOINC, "4544-3"), Code(LOINC, "718-7"))
+    [label] = await services.store.labels(model_id="hematocrit", rule="lab-panel")
+    assert label.outcome.value == {"hematocrit": 1.0, "hemoglobin": 0.0}
 
 
 async def test_many_packets_are_labelled_page_by_page_each_once(

@@ -8,13 +8,13 @@ import pytest
 
 from deployr_core.codes import LOINC, Code
 from deployr_core.facts import Order, OrderStatus
-from deployr_core.labels import LabComponentRule
+from deployr_core.label_rules import Answer, LabComponent, LabPanel, LabRule
 from deployr_core.packet import Censored, NotYet, Observed
-from label_extractors.rules import lab_component_label
+from label_extractors.rules import lab_label
 
 WINDOW = timedelta(hours=24)
 TICK = timedelta(microseconds=1)
-RULE = LabComponentRule(components=("4544-3", "20570-8"), window=WINDOW)
+RULE = LabComponent(components=("4544-3", "20570-8"), window_hours=24)
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def result(lab_of, now):
 def label(now):
     """Give a function that asks for the label of order o1, a week after the index time unless told otherwise."""
 
-    def ask(*labs, order=None, order_id="o1", after=timedelta(days=7)):
-        return lab_component_label(RULE, as_of=now, order_id=order_id, labs=labs, order=order, now=now + after)
+    def ask(*labs, order=None, order_id="o1", after=timedelta(days=7), rule: LabRule = RULE):
+        return lab_label(rule, as_of=now, order_id=order_id, labs=labs, order=order, now=now + after)
 
     return ask
 
@@ -209,3 +209,70 @@ def test_an_order_that_was_not_cancelled_is_waited_for(label, order_of, now, sta
 
 def test_an_order_that_the_emr_no_longer_shows_is_waited_for(label, now):
     assert label(order=None, after=timedelta(hours=1)) == NotYet(ripe_at=now + WINDOW)
+
+
+# -- other answers
+
+LEVEL = LabComponent(components=("4544-3",), window_hours=24, answer=Answer.LEVEL)
+VALUE = LabComponent(components=("718-7",), window_hours=24, answer=Answer.VALUE, unit="g/dL")
+PANEL = LabPanel(components={"hemoglobin": ("718-7",), "hematocrit": ("4544-3",)}, window_hours=24)
+HEMOGLOBIN = (Code(LOINC, "718-7"),)
+
+
+@pytest.mark.parametrize(
+    ("value", "level"), [(34.999, "low"), (35.0, "normal"), (47.0, "normal"), (47.001, "high"), (0.0, "low")]
+)
+def test_a_level_is_the_side_of_the_range_and_its_ends_are_normal(label, result, value, level):
+    assert label(result(value=value), rule=LEVEL).value == level
+
+
+def test_a_flag_without_a_range_can_say_normal_but_not_on_which_side_it_is_abnormal(label, result):
+    bare = {"reference_low": None, "reference_high": None}
+    assert label(result(**bare, abnormal=False), rule=LEVEL).value == "normal"
+    assert label(result(**bare, abnormal=True), rule=LEVEL) == Censored(reason="no-reference-range")
+
+
+@pytest.mark.parametrize(("value", "unit", "number"), [(9.5, "g/dL", 9.5), (95.0, "g/L", 9.5), (9.5, "gm/dL", 9.5)])
+def test_a_number_is_given_in_the_declared_unit(label, result, value, unit, number):
+    assert label(result(codes=HEMOGLOBIN, value=value, unit=unit), rule=VALUE).value == number
+
+
+@pytest.mark.parametrize("changes", [{"unit": "furlong"}, {"unit": ""}, {"value": None, "unit": "g/dL"}])
+def test_a_number_that_cannot_be_had_in_that_unit_censors(label, result, changes):
+    assert label(result(codes=HEMOGLOBIN, **changes), rule=VALUE) == Censored(reason="no-usable-number")
+
+
+def test_a_number_needs_no_reference_range(label, result):
+    bare = result(codes=HEMOGLOBIN, unit="g/dL", reference_low=None, reference_high=None)
+    assert label(bare, rule=VALUE).value == 30.0
+
+
+def test_a_result_with_a_usable_number_counts_before_one_without(label, result):
+    unusable = result("first", codes=HEMOGLOBIN, unit="furlong", drawn=timedelta(minutes=5))
+    usable = result("second", codes=HEMOGLOBIN, unit="g/dL")
+    assert label(unusable, usable, rule=VALUE).source_id == "second"
+
+
+def test_a_panel_has_a_label_only_when_every_component_has(label, result, now):
+    first = result("hct")
+    assert label(first, rule=PANEL) == Censored(reason="no-result")
+    assert label(first, rule=PANEL, after=timedelta(hours=3)) == NotYet(ripe_at=now + WINDOW)
+    second = result("hgb", codes=HEMOGLOBIN, value=40.0, released=timedelta(hours=4))
+    assert label(first, second, rule=PANEL) == Observed(
+        value={"hematocrit": 1.0, "hemoglobin": 0.0},
+        at=now + timedelta(hours=1),
+        known_at=now + timedelta(hours=4),
+        source_id="hct hgb",
+    )
+
+
+def test_a_panel_whose_missing_result_may_still_come_is_waited_for_whatever_the_others_lack(label, result, now):
+    bare = result("hct", reference_low=None, reference_high=None)
+    assert label(bare, rule=PANEL, after=timedelta(hours=3)) == NotYet(ripe_at=now + WINDOW)
+    second = result("hgb", codes=HEMOGLOBIN, value=40.0)
+    assert label(bare, second, rule=PANEL) == Censored(reason="no-reference-range")
+
+
+def test_the_panel_of_a_cancelled_order_without_all_results_is_censored(label, result, order_of):
+    cancelled = order_of(OrderStatus.CANCELLED)
+    assert label(result("hct"), rule=PANEL, order=cancelled) == Censored(reason="order-cancelled")
