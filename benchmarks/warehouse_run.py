@@ -1,10 +1,12 @@
-"""One run of the featurizing benchmark, in a process of its own: prints its seconds, peak memory and values."""
+"""One run of the featurizing benchmark, in a process of its own: prints seconds, peak memory and a digest."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from benchmarks.warehouse import LOOKBACK_DAYS, ORDERS, PERSONS, TESTS
 
 _EDGES = (20.0, 40.0, 60.0, 80.0)
 _START = datetime(2020, 1, 1, tzinfo=UTC)
+_Cells = tuple[Any, Any, Any]
+_Run = tuple[Callable[[], Any], Callable[[Any], _Cells]]
+"""What is measured, and afterwards its answer as row, feature and count, by row and then by feature."""
 
 
 def main(what: str, file: Path, rows: int) -> None:
@@ -24,11 +29,11 @@ def main(what: str, file: Path, rows: int) -> None:
         _make(file, rows)
         print(json.dumps({"seconds": 0.0}))
         return
-    run = {"ours": _ours, "hand": _by_hand, "pandas": _pandas}[what](file)
+    run, cells_of = {"ours": _ours, "hand": _by_hand, "pandas": _pandas}[what](file)
     started = time.perf_counter()
-    values = run()
-    seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "megabytes": _peak_megabytes(), "values": values}))
+    matrix = run()
+    seconds, megabytes = time.perf_counter() - started, _peak_megabytes()
+    print(json.dumps({"seconds": seconds, "megabytes": megabytes, "matrix": _digest(*cells_of(matrix))}))
 
 
 def _make(file: Path, rows: int) -> None:
@@ -57,20 +62,14 @@ def _connect() -> Any:
     return connection
 
 
-def _ours(file: Path) -> Any:
-    import pyarrow as pa
-
+def _ours(file: Path) -> _Run:
     from deployr_core.codes import LOINC
     from deployr_core.declared import Analyte, EdgeBins, Statistic
     from deployr_core.features import FeatureSpec, LabGroup
     from deployr_dev.backends import DuckDb
     from deployr_dev.feature_table import compute_features
     from deployr_dev.lookups import Instant
-    from deployr_dev.warehouse import say
 
-    # Imports are not timed: SQLGlot imports a dialect when it is first spoken, pyarrow pandas with its first array.
-    say("SELECT 1", dialect="duckdb")
-    pa.array([1])
     bins = EdgeBins(edges=_EDGES)
     tests = tuple(Analyte(system=LOINC, code=f"T{i}", name=f"T{i}", unit="mg/dL", bins=bins) for i in range(TESTS))
     group = LabGroup(name="labs", analytes=tests, statistics=(Statistic.BINS,), lookback_days=LOOKBACK_DAYS)
@@ -80,16 +79,20 @@ def _ours(file: Path) -> Any:
     ]
     connection = _connect()
     connection.execute(f"CREATE VIEW labs AS SELECT * FROM '{file}'")
-    return lambda: int(compute_features(DuckDb(connection), spec, cohort).matrix.values.size)
+
+    def cells_of(table: Any) -> _Cells:
+        return np.repeat(table.row_ids, np.diff(table.matrix.starts)), table.matrix.features, table.matrix.values
+
+    return lambda: compute_features(DuckDb(connection), spec, cohort), cells_of
 
 
-def _by_hand(file: Path) -> Any:
-    import pyarrow as pa
+def _by_hand(file: Path) -> _Run:
+    import pyarrow as pa  # noqa: F401 DuckDB's answer comes in it, and imports are not timed
 
     persons, instants = _cohort()
     connection = _connect()
-    as_of = pa.array([instant.replace(tzinfo=None) for instant in instants], pa.timestamp("us"))
-    connection.register("cohort", pa.table({"row_id": range(ORDERS), "person_id": persons, "as_of": as_of}))
+    as_of = np.array([instant.replace(tzinfo=None) for instant in instants], dtype="datetime64[us]")
+    connection.register("cohort", {"row_id": np.arange(ORDERS), "person_id": np.array(persons), "as_of": as_of})
     connection.execute(
         f"CREATE TABLE tests AS SELECT 'T' || i AS code, CAST(i AS INTEGER) AS place FROM range({TESTS}) AS t(i)"
     )
@@ -102,26 +105,39 @@ def _by_hand(file: Path) -> Any:
         JOIN tests AS t ON t.code = l.code
         GROUP BY 1, 2 ORDER BY 1, 2
     """
-    return lambda: connection.sql(sql).to_arrow_table().num_rows
+    return lambda: connection.sql(sql).to_arrow_table(), lambda table: tuple(column.to_numpy() for column in table)
 
 
-def _pandas(file: Path) -> Any:
+def _pandas(file: Path) -> _Run:
     import pandas as pd
 
     persons, instants = _cohort()
     as_of = pd.to_datetime([instant.replace(tzinfo=None) for instant in instants])
     cohort = pd.DataFrame({"row_id": range(ORDERS), "person_id": persons, "as_of": as_of})
 
-    def run() -> int:
+    def run() -> Any:
         labs = pd.read_parquet(file, columns=["person_id", "code", "value", "happened_at", "known_at"])
         merged = cohort.merge(labs, on="person_id")
         since = merged["as_of"] - pd.Timedelta(days=LOOKBACK_DAYS)
         seen = (merged["happened_at"] >= since) & (merged["happened_at"] < merged["as_of"])
         merged = merged[seen & (merged["known_at"] < merged["as_of"])]
         bins = np.searchsorted(np.array(_EDGES), merged["value"].to_numpy(), side="right")
-        return int(merged.assign(bin=bins).groupby(["row_id", "code", "bin"], observed=True).size().size)
+        return merged.assign(bin=bins).groupby(["row_id", "code", "bin"], observed=True).size()
 
-    return run
+    def cells_of(counts: Any) -> _Cells:
+        found = counts.reset_index(name="n")
+        found["feature"] = found["code"].str.removeprefix("T").astype(int) * 5 + found["bin"]
+        found = found.sort_values(["row_id", "feature"])
+        return found["row_id"], found["feature"], found["n"]
+
+    return run, cells_of
+
+
+def _digest(rows: Any, features: Any, counts: Any) -> str:
+    digest = hashlib.sha256()
+    for cells in (rows, features, counts):
+        digest.update(np.asarray(cells, dtype="<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _peak_megabytes() -> float:

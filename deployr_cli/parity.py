@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -53,7 +54,7 @@ def run_parity(
 
     Args:
         bundle: the bundle's folder.
-        source: the warehouse extract, a folder or ``NAME:PATH``.
+        source: the warehouse: an extract's folder, or a database's URL, ``NAME:`` of a shipped mapping before it.
         fhir: the base URL of an open FHIR R4 server, or a folder of NDJSON.
         sample: how many orders; fewer if there are no more.
         json_file: where to write the report; None writes none.
@@ -72,7 +73,7 @@ def run_parity(
     if not is_server and not Path(fhir).is_dir():
         raise CommandFailed(f"{fhir}: expected a FHIR base URL, http(s)://…, or a folder of NDJSON files")
     rng = np.random.default_rng(seed)
-    with _opened(source) as warehouse:
+    with _opened(source, console) as warehouse:
         zone = warehouse.mapping.zone
         persons = _persons(warehouse, source)
         with bar(console, "Reading the orders over FHIR") as tell:
@@ -88,7 +89,7 @@ def run_parity(
             pairs = _paired(orders, warehouse, persons, tell)
     with bar(console, "Comparing"):
         # A decision at the prevalence flags about as many as there are; a fixed 0.5 would never flag a rare outcome.
-        threshold = loaded.manifest.evaluation.prevalence
+        threshold = loaded.manifest.evaluation.label_means[loaded.manifest.task.outputs.headline]
         report = parity_report(pairs, loaded.spec, score=loaded.model.score, threshold=threshold, warehouse_zone=zone)
     show_parity(report, manifest=loaded.manifest, console=console)
     if json_file is not None:
@@ -122,7 +123,7 @@ def _paired(
     return pairs
 
 
-def _opened(source: str) -> AbstractContextManager[Warehouse]:
+def _opened(source: str, console: Console) -> AbstractContextManager[Warehouse]:
     from deployr_dev.sources.extract import open_source
 
-    return open_source(source)
+    return open_source(source, steps=partial(bar, console))

@@ -20,7 +20,8 @@ from deployr_core.bundle import Bundle
 from deployr_core.codes import LOINC, Code
 from deployr_core.facts import PatientFacts
 from deployr_core.instants import parse_fhir_datetime
-from deployr_core.labels import LabComponentRule, is_abnormal
+from deployr_core.label_rules import Answer, LabComponent, LabelRule, horizon
+from deployr_core.labels import Answered, label_of_results
 from deployr_core.packet import Subject
 from deployr_serve.adapters import fhir_wire as wire
 from deployr_serve.adapters.auth import NoCredentials
@@ -28,7 +29,6 @@ from deployr_serve.adapters.clock import SystemClock
 from deployr_serve.adapters.fhir_search import FhirClient, Search
 from deployr_serve.adapters.fhir_source import FhirSource
 from deployr_serve.adapters.http import AiohttpTransport
-from label_extractors.collect import rule_of
 
 _AT_ONCE = 4
 """How many orders are read from a server at the same time: it has other work to do."""
@@ -155,9 +155,9 @@ async def read_server(
 async def _connected(
     base: str, *, zone: tzinfo, put_clock: Callable[[datetime], None], at_once: int
 ) -> AsyncIterator[_Emr]:
-    transport = AiohttpTransport(timeout_s=_TIMEOUT_S)
+    transport = AiohttpTransport(timeout_s=_TIMEOUT_S, clock=SystemClock())
     client = FhirClient(base=base, transport=transport, credentials=NoCredentials(), clock=SystemClock())
-    source = FhirSource(client, zone=zone)
+    source = FhirSource(client, clock=SystemClock(), zone=zone)
     try:
         yield _Emr(client=client, source=source, zone=zone, put_clock=put_clock, at_once=at_once)
     finally:
@@ -201,8 +201,8 @@ async def _read(emr: _Emr, orders: _Sampled, bundle: Bundle, tell: Tell) -> list
             return fetched.facts
 
     facts = await _all(at_its_instant(event) for event, _ in orders)
-    rule = rule_of(bundle)
-    emr.put_clock(max(rule.ripe_at(event.signed_at) for event, _ in orders) + _MINUTE)
+    rule = bundle.manifest.task.rule
+    emr.put_clock(max(event.signed_at for event, _ in orders) + (horizon(rule) or timedelta()) + _MINUTE)
     by_patient: dict[str, list[OrderSigned]] = defaultdict(list)
     for event, _ in orders:
         by_patient[event.patient_id].append(event)
@@ -226,22 +226,22 @@ async def _read(emr: _Emr, orders: _Sampled, bundle: Bundle, tell: Tell) -> list
     ]
 
 
-async def _labels(source: FhirSource, events: Sequence[OrderSigned], rule: LabComponentRule) -> dict[str, float | None]:
-    """Give what each of one patient's orders came to, as the labels in service are decided."""
-    if not rule.components:
+async def _labels(source: FhirSource, events: Sequence[OrderSigned], rule: LabelRule) -> dict[str, float | None]:
+    """Give what each of one patient's orders came to, as the labels in service are decided; a label of 0 or 1 only."""
+    if not isinstance(rule, LabComponent) or rule.answer is not Answer.ABNORMAL:
         return dict.fromkeys(event.order_id for event in events)
     outcomes = await source.outcomes(
         events[0].patient_id,
         order_ids=(),
         codes=tuple(Code(LOINC, component) for component in rule.components),
         # A specimen may be older than the order that it answers: an added test.
-        since=min(event.signed_at for event in events) - rule.window,
+        since=min(event.signed_at for event in events) - timedelta(hours=rule.window_hours),
     )
     labels: dict[str, float | None] = {}
     for event in events:
-        result = rule.deciding_result(outcomes.labs, as_of=event.signed_at, order_id=event.order_id)
-        abnormal = None if result is None else is_abnormal(result)
-        labels[event.order_id] = None if abnormal is None else float(abnormal)
+        found = label_of_results(rule, outcomes.labs, as_of=event.signed_at, order_id=event.order_id)
+        value = found.value if isinstance(found, Answered) else None
+        labels[event.order_id] = value if isinstance(value, float) else None
     return labels
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from deployr_cli.progress import bar
 from deployr_core.codes import Code
 from deployr_core.features import LabGroup
 from deployr_dev.declarations.shipped import shipped_declaration, shipped_declaration_names
-from deployr_dev.sources.extract import open_source
+from deployr_dev.sources.database import Steps
+from deployr_dev.sources.extract import open_source, shown_source
 from deployr_dev.sources.mapping import MappingInvalid
 from deployr_dev.sources.profile import profile_of
 from deployr_dev.sources.tables import ExtractInvalid
@@ -26,27 +29,29 @@ def run_validate(source: str, json_file: Path | None, *, console: Console | None
     """Report what is in an extract and what is wrong with it; True if it can be trained on.
 
     Args:
-        source: a folder, or ``NAME:FOLDER`` with the name of a shipped mapping.
+        source: a folder, or a database's URL; ``NAME:`` of a shipped mapping may stand before it.
         json_file: where the whole report goes as JSON; None writes none.
         console: where the tables go; None takes standard output.
     """
-    report = validated(source, as_of=datetime.now(UTC))
-    show(report, console or Console())
+    console = console or Console()
+    report = validated(source, as_of=datetime.now(UTC), steps=partial(bar, console))
+    show(report, console)
     if json_file is not None:
         json_file.write_bytes(report.to_json())
     return report.is_usable
 
 
-def validated(source: str, *, as_of: datetime) -> ValidationReport:
+def validated(source: str, *, as_of: datetime, steps: Steps | None = None) -> ValidationReport:
     """Give the report of a source; one that cannot be opened has the reasons as its findings."""
+    shown = shown_source(source)
     try:
-        with open_source(source) as extract:
+        with open_source(source, steps=steps) as extract:
             profile = profile_of(extract, as_of=as_of)
-            return judge(profile, source=source, mapping=extract.mapping.name, wanted_units=_declared_units())
+            return judge(profile, source=shown, mapping=extract.mapping.name, wanted_units=_declared_units())
     except ExtractInvalid as error:
-        return refused(source=source, faults=error.faults)
+        return refused(source=shown, faults=error.faults)
     except MappingInvalid as error:
-        return refused(source=source, faults=(str(error),))
+        return refused(source=shown, faults=(str(error),))
 
 
 def show(report: ValidationReport, console: Console) -> None:

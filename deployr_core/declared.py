@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from deployr_core.codes import Code
+from deployr_core.units import LIMIT, WIDEST
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -167,7 +168,9 @@ class Statistic(StrEnum):
 class Analyte(Declared, frozen=True, kw_only=True):
     """One test: its code, and the unit that every result is converted to before anything else.
 
-    ``also``: other codes under which laboratories report the same test, ``[system, value]`` each.
+    ``also``: other codes under which laboratories report the same test, ``[system, value]`` each. ``plausible``: the
+    lowest and the highest value that a living patient can have, in ``unit``; what lies outside is a fault of the
+    record, such as a value in another unit than it says, and counts as no result, in training as in service.
     """
 
     system: str
@@ -176,14 +179,24 @@ class Analyte(Declared, frozen=True, kw_only=True):
     unit: str
     also: tuple[Code, ...] = ()
     bins: EdgeBins | QuantileBins | None = None
+    plausible: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         expect_each_once(self.keys, f"code of {self.name!r}")
+        if self.plausible is not None and not WIDEST[0] <= self.plausible[0] < self.plausible[1] <= WIDEST[1]:
+            raise ValueError(
+                f"expected plausible of {self.name!r} as two numbers, the lower one first, both under {LIMIT:.0f}"
+            )
 
     @property
     def key(self) -> Code:
         """The code that names the feature."""
         return Code(self.system, self.code)
+
+    @property
+    def plausible_range(self) -> tuple[float, float]:
+        """The lowest and the highest plausible value, both included."""
+        return self.plausible or WIDEST
 
     @property
     def keys(self) -> tuple[Code, ...]:

@@ -29,7 +29,7 @@ from deployr_core.features import (
     ResultGroup,
     SexGroup,
 )
-from deployr_core.units import CONVERSIONS, conversion_factor
+from deployr_core.units import conversion_factor
 
 
 class SpecNotFitted(ValueError):
@@ -79,21 +79,16 @@ class CodeLayout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnalyteLayout:
-    """One test's first column for each statistic, its bin edges and the unit factors already looked up."""
+    """One test's first column for each statistic, its bin edges, and the range in which a value is a result."""
 
     analyte: Analyte
+    plausible: tuple[float, float]
     edges: tuple[float, ...]
     columns: dict[Statistic, int]
-    factors: dict[tuple[Code, str], float | None]
 
     def factor(self, code: Code, unit: str) -> float | None:
-        """Give the factor to the declared unit, or None without a reviewed conversion; remembered per spelling."""
-        key = (code, unit)
-        if key not in self.factors:
-            if len(self.factors) > 256:
-                self.factors.clear()
-            self.factors[key] = conversion_factor(code, unit=unit, wanted=self.analyte.unit)
-        return self.factors[key]
+        """Give the factor to the declared unit, or None without a reviewed conversion."""
+        return conversion_factor(code, unit=unit, wanted=self.analyte.unit)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,12 +239,7 @@ def _lay_out_analyte(group: ResultGroup, analyte: Analyte, label: str, names: li
             names += [stem + interval for interval in analyte.bins.labels()]
         else:
             names.append(stem)
-    factors = {
-        (key, unit): conversion_factor(key, unit=unit, wanted=analyte.unit)
-        for key in analyte.keys
-        for unit in {analyte.unit} | {source for code, source, _ in CONVERSIONS if code == key}
-    }
-    return AnalyteLayout(analyte=analyte, edges=edges, columns=columns, factors=factors)
+    return AnalyteLayout(analyte=analyte, plausible=analyte.plausible_range, edges=edges, columns=columns)
 
 
 def _labels(codes: Sequence[Code]) -> list[str]:

@@ -9,7 +9,10 @@ from deployr_core.codes import LOINC, Code
 
 MILLION = 1_000_000.0
 LIMIT = 1e9
-"""No result is as large as this in any declared unit; what is, is a fault of the record, and counts as no number."""
+"""No result is as large as this in any declared unit; what is, is a fault of the record."""
+
+WIDEST = (-math.nextafter(LIMIT, 0.0), math.nextafter(LIMIT, 0.0))
+"""The range of a test for which none was declared, both ends included."""
 
 _SPELLINGS = {
     "%": ("%", "percent"),
@@ -97,13 +100,15 @@ def conversion_factor(analyte: Code, *, unit: str, wanted: str) -> float | None:
     return CONVERSIONS.get((analyte, source, target))
 
 
-def canonical_value(value: float, factor: float) -> float | None:
-    """Give a result in the declared unit, in whole millionths of it; None for one of a thousand million or more.
+def canonical_value(value: float, factor: float, plausible: tuple[float, float] = WIDEST) -> float | None:
+    """Give a result in the declared unit, in whole millionths of it; None for one outside its plausible range.
+
+    Both ends of the range are plausible. They are compared with the converted value before it is rounded.
 
     ``floor(value * factor * 1e6 + 0.5) / 1e6``: the same three operations in every engine. Without the rounding, 0.29
     L/L would be 28.999999999999996 %, and fall into the bin below 29.
     """
     converted = value * factor
-    if not abs(converted) < LIMIT:
+    if not plausible[0] <= converted <= plausible[1]:
         return None
     return math.floor(converted * MILLION + 0.5) / MILLION

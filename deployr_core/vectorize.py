@@ -203,7 +203,7 @@ def _result_statistics(
 ) -> dict[int, float]:
     start, name = as_of - layout.lookback, layout.group.name
     results: list[list[_Dated]] = [[] for _ in layout.analytes]
-    seen = no_number = no_unit = not_mapped = 0
+    seen = no_number = no_unit = not_mapped = implausible = 0
     for fact in result_facts(layout.group, facts):
         if not (start <= fact.at < as_of and fact.known_at < as_of):
             continue
@@ -211,17 +211,21 @@ def _result_statistics(
         conversions = layout.conversions(fact.codes, fact.unit)
         not_mapped += not conversions
         for place, factor in conversions:
-            value = None if fact.value is None or factor is None else canonical_value(fact.value, factor)
-            if value is not None:
-                results[place].append((fact.at, fact.known_at, value))
-            elif fact.value is not None and factor is None:
+            if fact.value is None or fact.value != fact.value:
+                no_number += 1
+            elif factor is None:
                 no_unit += 1
             else:
-                no_number += 1
+                value = canonical_value(fact.value, factor, layout.analytes[place].plausible)
+                if value is None:
+                    implausible += 1
+                else:
+                    results[place].append((fact.at, fact.known_at, value))
     coverage[f"{name}.results"] += seen
     coverage[f"{name}.not_mapped"] += not_mapped
     coverage[f"{name}.no_number"] += no_number
     coverage[f"{name}.unit_not_convertible"] += no_unit
+    coverage[f"{name}.implausible"] += implausible
     row: dict[int, float] = {}
     for analyte, dated in zip(layout.analytes, results, strict=True):
         row.update(_analyte_statistics(analyte, dated, as_of))

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.csv
-import sqlglot
 
-_BATCH_ROWS = 250_000
+from deployr_dev.arrow import column
+
+_BATCH_ROWS = 122_880
 ANSWER = pa.schema([("row_id", pa.int64()), ("feature", pa.int32()), ("value", pa.float64())])
 """What every backend gives, in this order, whatever its driver calls its types."""
 
@@ -51,7 +52,7 @@ class DuckDb:
         try:
             reader = self._connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
             for batch in reader:
-                yield batch.cast(ANSWER)
+                yield batch if batch.schema == ANSWER else batch.cast(ANSWER)
         finally:
             for name in tables:
                 self._connection.execute(f"DROP TABLE {name}")
@@ -130,13 +131,13 @@ class DbApi:
         try:
             for name, table in tables.items():
                 columns = ", ".join(f"{field.name} {self._TYPES[field.type]}" for field in table.schema)
-                cursor.execute(self._say(f"CREATE TEMPORARY TABLE {name} ({columns})", tables))
+                cursor.execute(self._say(f"CREATE TEMPORARY TABLE {name} ({columns})", tables, read="duckdb"))
                 made.append(name)
                 rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
                 if rows:
                     marks = ", ".join(self._mark.format(number=i + 1) for i in range(table.num_columns))
                     cursor.executemany(f"INSERT INTO {self._name(name)} VALUES ({marks})", rows)
-            cursor.execute(self._say(sqlglot.parse_one(sql, read=self.dialect), tables))
+            cursor.execute(self._say(sql, tables, read=self.dialect))
             while found := cursor.fetchmany(_BATCH_ROWS):
                 yield _batch([tuple(row) for row in found])
         finally:
@@ -147,9 +148,11 @@ class DbApi:
     def _name(self, table: str) -> str:
         return f"#{table}" if self.dialect == "tsql" else table
 
-    def _say(self, sql: str | sqlglot.exp.Expr, tables: Mapping[str, pa.Table]) -> str:
-        """Say a statement of DuckDB's dialect, or a parsed one; SQL Server names its temporary tables with a #."""
-        parsed = sqlglot.parse_one(sql, read="duckdb") if isinstance(sql, str) else sql
+    def _say(self, sql: str, tables: Mapping[str, pa.Table], *, read: str) -> str:
+        """Say a statement of that dialect in the database's; SQL Server names its temporary tables with a #."""
+        import sqlglot
+
+        parsed = sqlglot.parse_one(sql, read=read)
         for table in parsed.find_all(sqlglot.exp.Table) if self.dialect == "tsql" else ():
             if table.name in tables:
                 table.this.set("temporary", True)
@@ -183,5 +186,5 @@ class Spark:
 
 
 def _batch(rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
-    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), ANSWER, strict=True)]
+    columns = [column(values, field.type) for values, field in zip(zip(*rows, strict=True), ANSWER, strict=True)]
     return pa.RecordBatch.from_arrays(columns, schema=ANSWER)

@@ -7,19 +7,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deployr_core.features import FeatureSpec, parse_feature_spec
 from deployr_core.layout import layout_of
+from deployr_dev.arrow import number_column, numbers_of
 from deployr_dev.backends import ANSWER, Backend
 from deployr_dev.lookups import Instant
 from deployr_dev.matrix import FeatureMatrix, Progress, add_array
 from deployr_dev.warehouse import warehouse_query
 
+_Number = TypeVar("_Number", np.int32, np.float64)
+_FIRST_NUMBERS = 65_536
 _METADATA = b"deployr.features"
 
 
@@ -65,14 +68,17 @@ def compute_features(
         raise ValueError("expected each row_id of the cohort once")
     query = warehouse_query(spec, cohort, dialect=backend.dialect)
     counts = np.zeros(row_ids.size, dtype=np.int64)
-    features: list[NDArray[np.int32]] = [np.zeros(0, dtype=np.int32)]
-    values: list[NDArray[np.float64]] = [np.zeros(0)]
+    features, values = _Growing(np.int32), _Growing(np.float64)
     for batch in backend.stream(query.sql, query.tables):
-        places = np.searchsorted(row_ids, batch.column("row_id").to_numpy())
-        counts += np.bincount(places, minlength=row_ids.size)
-        features.append(batch.column("feature").to_numpy().copy())
-        values.append(batch.column("value").to_numpy().copy())
-        if progress is not None and places.size:
+        if not batch.num_rows:
+            continue
+        ids = numbers_of(batch.column("row_id"))
+        starts = np.flatnonzero(np.diff(ids, prepend=ids[0] - 1))
+        places = np.searchsorted(row_ids, ids[starts])
+        counts[places] += np.diff(starts, append=ids.size)
+        features.add(numbers_of(batch.column("feature")))
+        values.add(numbers_of(batch.column("value")))
+        if progress is not None:
             progress(int(places[-1]) + 1, row_ids.size)
     if progress is not None:
         progress(row_ids.size, row_ids.size)
@@ -81,10 +87,30 @@ def compute_features(
         matrix=FeatureMatrix(
             spec=spec,
             starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            features=np.concatenate(features),
-            values=np.concatenate(values),
+            features=features.whole(),
+            values=values.whole(),
         ),
     )
+
+
+class _Growing(Generic[_Number]):
+    """A column that grows where it is: parts that are joined at the end would be in memory twice."""
+
+    def __init__(self, kind: type[_Number]) -> None:
+        self._numbers: NDArray[_Number] = np.empty(_FIRST_NUMBERS, dtype=kind)
+        self._size = 0
+
+    def add(self, numbers: NDArray[_Number]) -> None:
+        end = self._size + numbers.size
+        if end > self._numbers.size:
+            # What is not written yet takes no memory, and the system moves large blocks without copying them.
+            self._numbers.resize(max(end, 2 * self._numbers.size), refcheck=False)
+        self._numbers[self._size : end] = numbers
+        self._size = end
+
+    def whole(self) -> NDArray[_Number]:
+        self._numbers.resize(self._size, refcheck=False)
+        return self._numbers
 
 
 def write_feature_table(table: FeatureTable, file: Path) -> str:
@@ -97,8 +123,11 @@ def write_feature_table(table: FeatureTable, file: Path) -> str:
         "sha256": digest,
     }
     row_ids = np.repeat(table.row_ids, np.diff(matrix.starts))
-    content = pa.table([row_ids, matrix.features, matrix.values], schema=ANSWER)
+    columns: tuple[NDArray[Any], ...] = (row_ids, matrix.features, matrix.values)
+    content = pa.table(list(map(number_column, columns, ANSWER.types)), schema=ANSWER)
     content = content.replace_schema_metadata({_METADATA: json.dumps(described).encode()})
+    import pyarrow.parquet as pq
+
     beside = file.with_name(f".{file.name}.new")
     pq.write_table(content, beside, compression="zstd")
     beside.replace(file)
@@ -111,6 +140,8 @@ def read_feature_table(file: Path) -> FeatureTable:
     Raises:
         FeatureTableInvalid: not such a file, or its content is not what its digest names.
     """
+    import pyarrow.parquet as pq
+
     try:
         content = pq.read_table(file)
         described = json.loads((content.schema.metadata or {})[_METADATA])

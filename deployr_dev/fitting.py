@@ -164,7 +164,7 @@ class _ResultLearner:
             for key, analyte in analytes.items():
                 code = next(code for code in analyte.keys if code in fact.codes)
                 factor = conversion_factor(code, unit=fact.unit, wanted=analyte.unit)
-                value = None if factor is None else canonical_value(fact.value, factor)
+                value = None if factor is None else canonical_value(fact.value, factor, analyte.plausible_range)
                 if value is not None:
                     self._values[key].append(value)
 

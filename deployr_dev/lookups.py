@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,10 @@ from deployr_core.codes import OMB_RACE_ETHNICITY, Code
 from deployr_core.declared import Statistic
 from deployr_core.features import EthnicityGroup, RaceGroup
 from deployr_core.layout import CategoryLayout, CodeLayout, FeatureLayout, ResultLayout
-from deployr_core.units import CANONICAL_SPELLING
+from deployr_core.units import CANONICAL_SPELLING, CONVERSIONS, conversion_factor
+from deployr_dev.arrow import column, number_column
+
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,22 +34,24 @@ class Instant:
 
 def cohort_table(layout: FeatureLayout, cohort: Sequence[Instant]) -> pa.Table:
     """Give the cohort with the start of each window, and the calendar day that ages are counted on."""
-    if any(row.as_of.tzinfo is None for row in cohort):
-        raise ValueError("expected aware instants in the cohort")
-    naive = [row.as_of.astimezone(UTC).replace(tzinfo=None) for row in cohort]
-    as_of = np.array(naive, dtype="datetime64[us]")
+    try:
+        since_epoch = [(row.as_of - _EPOCH) // _MICROSECOND for row in cohort]
+    except TypeError:
+        raise ValueError("expected aware instants in the cohort") from None
+    as_of = np.array(since_epoch, dtype=np.int64).astype("datetime64[us]")
     months = as_of.astype("datetime64[M]")
     month = months.astype(np.int64) % 12 + 1
     day = (as_of.astype("datetime64[D]") - months.astype("datetime64[D]")).astype(np.int64) + 1
+    whole, instant = pa.int64(), pa.timestamp("us")
     columns = {
-        "row_id": np.array([row.row_id for row in cohort], dtype=np.int64),
-        "person_id": np.array([row.person_id for row in cohort], dtype=np.int64),
-        "as_of": as_of,
-        "as_of_year": (as_of.astype("datetime64[Y]").astype(np.int64) + 1970).astype(np.int32),
-        "as_of_day": (month * 100 + day).astype(np.int32),
+        "row_id": number_column(np.array([row.row_id for row in cohort], dtype=np.int64), whole),
+        "person_id": number_column(np.array([row.person_id for row in cohort], dtype=np.int64), whole),
+        "as_of": number_column(as_of, instant),
+        "as_of_year": number_column(as_of.astype("datetime64[Y]").astype(np.int64) + 1970, pa.int32()),
+        "as_of_day": number_column(month * 100 + day, pa.int32()),
     }
     for lookback in sorted({g.lookback for g in layout.groups if isinstance(g, CodeLayout | ResultLayout)}):
-        columns[since(lookback)] = as_of - np.timedelta64(lookback.days, "D")
+        columns[since(lookback)] = number_column(as_of - np.timedelta64(lookback.days, "D"), instant)
     return pa.table(columns)
 
 
@@ -86,19 +92,36 @@ def _codes_of(group: object) -> Iterator[tuple[Code, int, float]]:
 
 
 def unit_table(layout: FeatureLayout) -> pa.Table:
-    """Give, per group, test and code, the factor of every spelling of every unit that can be converted."""
+    """Give, per group, test and code, the factor of every spelling of every unit that can be converted.
+
+    ``least`` and ``most`` are the ends of the plausible range, in the declared unit, both included.
+    """
     rows = []
     for number, group in enumerate(layout.groups):
         if isinstance(group, ResultLayout):
             for place, analyte in enumerate(group.analytes):
                 for rank, key in enumerate(analyte.analyte.keys):
-                    for unit in sorted({analyte.analyte.unit, *CANONICAL_SPELLING}):
-                        factor = analyte.factor(key, unit)
-                        if factor is not None:
-                            rows.append((number, key.system, key.value, unit, place, rank, factor))
-    names = ("group_number", "system", "code", "unit", "place", "code_rank", "factor")
-    types = (pa.int32(), pa.string(), pa.string(), pa.string(), pa.int32(), pa.int32(), pa.float64())
+                    # Most codes have no conversion of their own: what their units are spelled like is found once.
+                    factors = _factors(key if key in _CONVERTED else _PLAIN, analyte.analyte.unit)
+                    rows += [
+                        (number, key.system, key.value, unit, place, rank, factor, *analyte.plausible)
+                        for unit, factor in factors
+                    ]
+    names = ("group_number", "system", "code", "unit", "place", "code_rank", "factor", "least", "most")
+    types = (pa.int32(), pa.string(), pa.string(), pa.string(), pa.int32(), pa.int32(), *(pa.float64(),) * 3)
     return _table(names, types, rows)
+
+
+_CONVERTED = frozenset(code for code, _, _ in CONVERSIONS)
+_PLAIN = Code("", "")
+
+
+@lru_cache(maxsize=1024)
+def _factors(code: Code, wanted: str) -> tuple[tuple[str, float], ...]:
+    """Give the units that can be converted to the wanted one, each with its factor."""
+    units = sorted({wanted, *CANONICAL_SPELLING})
+    factors = ((unit, conversion_factor(code, unit=unit, wanted=wanted)) for unit in units)
+    return tuple((unit, factor) for unit, factor in factors if factor is not None)
 
 
 def test_table(layout: FeatureLayout) -> pa.Table:
@@ -132,5 +155,5 @@ def _most_edges(layout: FeatureLayout) -> int:
 
 
 def _table(names: Sequence[str], types: Sequence[pa.DataType], rows: Sequence[tuple[object, ...]]) -> pa.Table:
-    columns = [pa.array([row[i] for row in rows], kind) for i, kind in enumerate(types)]
+    columns = [column([row[i] for row in rows], kind) for i, kind in enumerate(types)]
     return pa.table(columns, names=list(names))

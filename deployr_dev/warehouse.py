@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import pyarrow as pa
-import sqlglot
 
 from deployr_core.declared import CountKind, Statistic
 from deployr_core.features import (
@@ -38,7 +37,7 @@ from deployr_core.layout import (
     ResultLayout,
     layout_of,
 )
-from deployr_core.units import LIMIT, MILLION
+from deployr_core.units import MILLION
 from deployr_dev.lookups import Instant, code_table, cohort_table, since, test_table, unit_table
 
 BASE_DIALECT = "duckdb"
@@ -55,7 +54,6 @@ _TABLE_OF_GROUP = {
     VitalGroup: "vitals",
 }
 _MILLION = f"CAST({MILLION:.0f} AS DOUBLE)"
-_LIMIT = f"CAST({LIMIT:.0f} AS DOUBLE)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,14 +87,18 @@ def warehouse_query(spec: FeatureSpec, cohort: Sequence[Instant], *, dialect: st
 
 
 def say(sql: str, *, dialect: str) -> str:
-    """Say a query that is written in DuckDB's dialect in another one, readably.
+    """Say a query that is written in DuckDB's dialect in another one.
 
     Raises:
         ValueError: the dialect is none of `DIALECTS`.
     """
     if dialect not in DIALECTS:
         raise ValueError(f"expected a dialect of {', '.join(DIALECTS)}, got {dialect!r}")
-    return sqlglot.parse_one(sql, read=BASE_DIALECT).sql(dialect=dialect, pretty=True)
+    if dialect == BASE_DIALECT:
+        return sql
+    import sqlglot
+
+    return str(sqlglot.parse_one(sql, read=BASE_DIALECT).sql(dialect=dialect, pretty=True))
 
 
 def _sql(layout: FeatureLayout) -> str:
@@ -175,7 +177,7 @@ def _result_parts(number: int, layout: ResultLayout) -> list[tuple[str, str]]:
     several = any(analyte.analyte.also for analyte in layout.analytes)
     micro = f"FLOOR(f.value * u.factor * {_MILLION} + CAST(0.5 AS DOUBLE))"
     facts = f"FROM cohort AS c JOIN {table} AS f ON {_window(layout.lookback)}"
-    usable = f"ABS(f.value * u.factor) < {_LIMIT}"
+    usable = "f.value * u.factor BETWEEN u.least AND u.most"
     if not several:
         seen = (
             f"SELECT c.row_id, c.as_of, u.place, f.happened_at, f.known_at, {micro} AS micro {facts}"
@@ -214,7 +216,8 @@ def _same_system(layout: ResultLayout) -> str:
     systems = {key.system for analyte in layout.analytes for key in analyte.analyte.keys}
     if len(systems) > 1:
         return "u.system = f.system"
-    return f"f.system = {sqlglot.exp.Literal.string(systems.pop()).sql(dialect=BASE_DIALECT)}"
+    system = systems.pop().replace("'", "''")
+    return f"f.system = '{system}'"
 
 
 def _ends(number: int) -> str:

@@ -1,14 +1,17 @@
 """An extract of any warehouse, open: its fact tables on DuckDB, and the facts of the core read from them.
 
 A folder with the tables that its mapping names, each as CSV, gzipped CSV, Parquet or Excel, or with the NDJSON files of
-a Bulk FHIR export. Everything after reads the fact tables alone (docs/fact-tables.md).
+a Bulk FHIR export; or the tables of a database, copied. Everything after reads the fact tables alone
+(docs/fact-tables.md).
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +22,7 @@ from deployr_core.codes import LOINC
 from deployr_core.facts import Lab, PatientFacts
 from deployr_dev.sources.build import build_fact_tables
 from deployr_dev.sources.detect import detect_mapping
+from deployr_dev.sources.drivers import Database, parse_database
 from deployr_dev.sources.mapping import SourceMapping, load_mapping, shipped_mapping, shipped_names
 from deployr_dev.sources.reading import (
     CATEGORIES,
@@ -36,6 +40,9 @@ from deployr_dev.sources.tables import ExtractInvalid, find_tables, quoted_name
 
 if TYPE_CHECKING:
     import duckdb
+
+    from deployr_dev.matrix import Progress
+    from deployr_dev.sources.database import Steps
 
 _FETCH = 4096
 _LAB_ORDERS = """
@@ -99,21 +106,51 @@ class Extract:
             ExtractInvalid: a table or column missing, a file cut off, a value of another kind, an id there twice.
             MappingInvalid: the mapping beside the tables is none, or its queries do not run.
         """
+
+        def prepare(connection: duckdb.DuckDBPyConnection, space: Path) -> _Prepared:
+            found = mapping or detect_mapping(connection, folder)
+            if found.reads == "fhir_ndjson":
+                from deployr_dev.sources.fhir_ndjson import write_tables
+
+                return found, space / "tables", write_tables(folder, space / "tables", zone=found.zone)
+            return found, folder, {}
+
+        return cls._build(folder, prepare)
+
+    @classmethod
+    def copy_database(cls, database: Database, mapping: SourceMapping, *, steps: Steps | None = None) -> Extract:
+        """Copy the mapping's tables out of a database into the temporary folder, and open them as an extract's.
+
+        Args:
+            database: where the tables are.
+            mapping: says which tables and columns are read.
+            steps: opens a step for each table, for progress bars.
+
+        Raises:
+            ExtractInvalid: the database cannot be reached or read; and as for `open`.
+            MappingInvalid: the mapping's queries do not run.
+        """
+
+        def prepare(_: duckdb.DuckDBPyConnection, space: Path) -> _Prepared:
+            from deployr_dev.sources.database import write_tables
+
+            write_tables(database, mapping, space / "tables", steps=steps or _silently)
+            return mapping, space / "tables", {}
+
+        return cls._build(Path(database.shown), prepare)
+
+    @classmethod
+    def _build(cls, folder: Path, prepare: Callable[[duckdb.DuckDBPyConnection, Path], _Prepared]) -> Extract:
         import duckdb
 
         scratch = tempfile.TemporaryDirectory(prefix="deployr-extract-", ignore_cleanup_errors=True)
         space = Path(scratch.name)
         connection = duckdb.connect(str(space / "extract.duckdb"))
         try:
-            mapping = mapping or detect_mapping(connection, folder)
-            left_out: Mapping[str, int] = {}
-            tables = folder
-            if mapping.reads == "fhir_ndjson":
-                from deployr_dev.sources.fhir_ndjson import write_tables
-
-                tables = space / "tables"
-                left_out = write_tables(folder, tables, zone=mapping.zone)
+            mapping, tables, left_out = prepare(connection, space)
             files = find_tables(connection, tables, mapping.tables, scratch=space, expected=mapping.describes)
+            if tables != folder:  # messages name what the user knows
+                files = {table: replace(file, path=folder / table) for table, file in files.items()}
             staged = stage_tables(connection, mapping, files)
             build_fact_tables(connection, folder, mapping, staged)
             return cls(
@@ -243,21 +280,62 @@ class Extract:
         return int(next(self.rows(query))[0])
 
 
-def open_source(source: str, mapping: Path | None = None) -> Extract:
-    """Open what a command line calls a source: ``PATH``, or ``NAME:PATH`` with the name of a shipped mapping.
+def open_source(source: str, mapping: Path | None = None, *, steps: Steps | None = None) -> Extract:
+    """Open what a command line calls a source: ``PATH``, ``NAME:PATH`` or ``NAME:URL``.
+
+    ``NAME`` is a shipped mapping's, or a mapping file.
 
     Args:
-        source: such as ``extract/omop`` or ``omop53:extract/omop``.
-        mapping: a mapping file of one's own, in place of a name.
+        source: such as ``extract/omop``, ``omop53:extract/omop`` or ``omop54:postgresql://host/db?schema=cdm``.
+        mapping: a mapping file, in place of a name.
+        steps: opens a step of the work, for progress bars; a database is copied table by table.
 
     Raises:
         ExtractInvalid, MappingInvalid: see `Extract.open`; a name that is no shipped mapping's, or a name and a file.
     """
-    name, colon, path = source.partition(":")
-    if not colon or (name not in shipped_names() and Path(source).exists()):
-        return Extract.open(Path(source), None if mapping is None else load_mapping(mapping))
-    if not path:
+    name, rest = _name_and_rest(source)
+    is_database = _URL.match(rest) is not None
+    if not rest:
         raise ExtractInvalid(f"expected a folder after {name}:, such as {name}:path/to/extract")
-    if mapping is not None:
+    if name and mapping is not None:
         raise ExtractInvalid(f"expected either the mapping {name} or the file {mapping}, got both")
-    return Extract.open(Path(path), shipped_mapping(name))
+    chosen: SourceMapping | None
+    if name:
+        chosen = load_mapping(Path(name)) if Path(name).suffix in _MAPPING_FILES else shipped_mapping(name)
+    else:
+        chosen = None if mapping is None else load_mapping(mapping)
+    if not is_database:
+        return Extract.open(Path(rest), chosen)
+    if chosen is None:
+        raise ExtractInvalid("expected a mapping for a database: its name before the URL, omop54:postgresql://…")
+    return Extract.copy_database(parse_database(rest), chosen, steps=steps)
+
+
+def shown_source(source: str) -> str:
+    """Give a source as reports may repeat it: of a database's URL neither user nor parameters."""
+    name, rest = _name_and_rest(source)
+    if not _URL.match(rest):
+        return source
+    head = f"{name}:{rest.partition('://')[0]}://" if name else f"{rest.partition('://')[0]}://"
+    try:
+        return head + parse_database(rest).shown
+    except ExtractInvalid:
+        return f"{head}…"
+
+
+_MAPPING_FILES = (".yaml", ".yml", ".json")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_Prepared = tuple[SourceMapping, Path, Mapping[str, int]]
+"""The mapping, the folder that its tables are in by now, and what was left out on the way."""
+
+
+def _name_and_rest(source: str) -> tuple[str, str]:
+    name, colon, rest = source.partition(":")
+    if not colon or _URL.match(source) or (name not in shipped_names() and Path(source).exists()):
+        return "", source
+    return name, rest
+
+
+@contextmanager
+def _silently(_: str) -> Iterator[Progress]:
+    yield lambda _done, _total: None

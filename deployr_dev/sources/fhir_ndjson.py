@@ -60,16 +60,23 @@ def write_tables(folder: Path, target: Path, *, zone: tzinfo) -> Mapping[str, in
     if not patients:
         raise ExtractInvalid(f"{folder}: expected Patient resources in the .ndjson files, got none")
     persons = {patient_id: number for number, patient_id in enumerate(sorted(patients), start=1)}
-    context = Context(persons=persons, zone=zone, left_out=left_out)
+    medications = {
+        resource.id: resource.code
+        for path in files
+        if "Medication" in types[path]
+        for resource in _resources(path)
+        if isinstance(resource, wire.Medication) and resource.id is not None
+    }
+    context = Context(persons=persons, zone=zone, left_out=left_out, medications=medications)
     target.mkdir()
     with _TableFiles(target) as out:
         for patient_id, person_id in persons.items():
             out.add(person_rows(patients[patient_id], person_id, context))
         del patients
         for path in files:
-            if types[path] != {"Patient"}:
+            if not types[path] <= {"Patient", "Medication"}:
                 for resource in _resources(path):
-                    if not isinstance(resource, wire.Patient):
+                    if not isinstance(resource, (wire.Patient, wire.Medication)):
                         out.add(fact_rows(resource, context))
     return {reason: count for reason, count in sorted(left_out.items()) if count}
 

@@ -41,10 +41,11 @@ class Context:
     """What reading a resource takes beside it.
 
     ``persons``: person id by Patient id. ``zone``: of times without an offset. ``left_out``: counts, by reason, what
-    was no fact.
+    was no fact. ``medications``: what each Medication is, by its id.
     """
 
     persons: dict[str, int] = field(repr=False)
+    medications: dict[str, wire.CodeableConcept | None] = field(default_factory=dict)
     zone: tzinfo
     left_out: Counter[str]
 
@@ -100,7 +101,7 @@ def fact_rows(resource: wire.Resource, context: Context) -> Rows:
 
 
 def _observation(resource: wire.Observation, context: Context) -> Rows:
-    """Read a result or a vital sign; known from ``issued`` on, taken at ``effectiveDateTime``."""
+    """Read a result or a vital sign; known from ``issued`` on, taken at ``effective[x]``, of a period at its start."""
     categories = {coding.code for concept in resource.category for coding in concept.coding}
     if resource.category and not categories & {"laboratory", "vital-signs"}:
         raise _NoFact("neither_laboratory_nor_vital_sign")
@@ -109,9 +110,10 @@ def _observation(resource: wire.Observation, context: Context) -> Rows:
     is_vital = "vital-signs" in categories and "laboratory" not in categories
     if resource.issued is None and not is_vital:
         raise _NoFact("no_release_time")
-    if resource.id is None or resource.effective_date_time is None:
+    effective = _effective(resource)
+    if resource.id is None or effective is None:
         raise _NoFact("no_id_or_specimen_time")
-    taken = parse_fhir_datetime(resource.effective_date_time, zone=context.zone)
+    taken = parse_fhir_datetime(effective, zone=context.zone)
     released = parse_fhir_datetime(resource.issued, zone=context.zone) if resource.issued else taken
     fact = {
         "person_id": _person(resource.subject, context),
@@ -164,7 +166,22 @@ def _medication(resource: wire.MedicationRequest, context: Context) -> Rows:
     if resource.id is None or resource.authored_on is None:
         raise _NoFact("no_order_time")
     row = _dated(resource, resource.authored_on, context)
-    yield from _per_code("medications", row, resource.medication_codeable_concept)
+    yield from _per_code("medications", row, _ordered(resource, context))
+
+
+def _ordered(resource: wire.MedicationRequest, context: Context) -> wire.CodeableConcept | None:
+    """Give what was ordered: said, contained, or referred to; what the export does not hold is counted."""
+    if resource.medication_codeable_concept is not None:
+        return resource.medication_codeable_concept
+    reference = resource.medication_reference.reference if resource.medication_reference else None
+    for inside in resource.contained:
+        if reference == f"#{inside.id}" and inside.resource_type == "Medication":
+            return inside.code if isinstance(inside.code, wire.CodeableConcept) else None
+    medication_id = _local_id(reference, "Medication")
+    if medication_id not in context.medications:
+        context.left_out["medications.not_resolved"] += 1
+        return None
+    return context.medications[medication_id]
 
 
 def _procedure(resource: wire.Procedure, context: Context) -> Rows:
@@ -261,16 +278,29 @@ def _unit(quantity: wire.Quantity) -> str:
     return quantity.unit or quantity.code or ""
 
 
+def _effective(resource: wire.Observation) -> str | None:
+    if resource.effective_date_time is not None:
+        return resource.effective_date_time
+    if resource.effective_instant is not None:
+        return resource.effective_instant
+    return None if resource.effective_period is None else resource.effective_period.start
+
+
 def _number(quantity: wire.Quantity) -> float | None:
-    """Give the number; "<5" is not 5: a comparator makes it a result without one."""
-    return quantity.value if quantity.comparator is None else None
+    """Give the number; "<5" is not 5: a comparator makes it a result without one, and so does text."""
+    return None if quantity.comparator is not None or isinstance(quantity.value, str) else quantity.value
 
 
 def _reference_range(resource: wire.Observation, *, unit: str) -> tuple[float | None, float | None]:
-    """Give the bounds of the one range there is, if they are in the result's own unit."""
-    if len(resource.reference_range) != 1:
+    """Give the bounds of the one normal range there is, if they are in the result's own unit; untyped is normal."""
+    normal = [
+        each
+        for each in resource.reference_range
+        if each.type is None or any(coding.code == "normal" for coding in each.type.coding)
+    ]
+    if len(normal) != 1:
         return None, None
-    (only,) = resource.reference_range
+    (only,) = normal
 
     def bound(quantity: wire.Quantity | None) -> float | None:
         return None if quantity is None or _unit(quantity) not in {unit, ""} else _number(quantity)

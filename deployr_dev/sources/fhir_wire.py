@@ -34,7 +34,9 @@ class Identifier(_Fhir, frozen=True, kw_only=True):
 
 
 class Quantity(_Fhir, frozen=True, kw_only=True):
-    value: float | None = None
+    """``value``: text is no number, however it reads."""
+
+    value: float | str | None = None
     comparator: str | None = None
     unit: str | None = None
     system: str | None = None
@@ -90,6 +92,7 @@ class ServiceRequest(Resource, frozen=True, kw_only=True):
 class ReferenceRange(_Fhir, frozen=True, kw_only=True):
     low: Quantity | None = None
     high: Quantity | None = None
+    type: CodeableConcept | None = None
 
 
 class Component(_Fhir, frozen=True, kw_only=True):
@@ -103,6 +106,8 @@ class Observation(Resource, frozen=True, kw_only=True):
     subject: Reference | None = None
     code: CodeableConcept | None = None
     effective_date_time: str | None = None
+    effective_instant: str | None = None
+    effective_period: Period | None = None
     issued: str | None = None
     value_quantity: Quantity | None = None
     interpretation: tuple[CodeableConcept, ...] = ()
@@ -119,10 +124,24 @@ class Condition(Resource, frozen=True, kw_only=True):
     recorded_date: str | None = None
 
 
+class Medication(Resource, frozen=True, kw_only=True):
+    code: CodeableConcept | None = None
+
+
+class Contained(_Fhir, frozen=True, kw_only=True):
+    """A resource inside another, of any type; what ``code`` looks like depends on the type."""
+
+    resource_type: str | None = None
+    id: str | None = None
+    code: CodeableConcept | tuple[CodeableConcept, ...] | str | None = None
+
+
 class MedicationRequest(Resource, frozen=True, kw_only=True):
     status: str | None = None
     subject: Reference | None = None
     medication_codeable_concept: CodeableConcept | None = None
+    medication_reference: Reference | None = None
+    contained: tuple[Contained, ...] = ()
     authored_on: str | None = None
 
 
@@ -140,6 +159,7 @@ RESOURCES: tuple[type[Resource], ...] = (
     ServiceRequest,
     Observation,
     Condition,
+    Medication,
     MedicationRequest,
     Procedure,
 )

@@ -17,6 +17,8 @@ from deployr_core.packet import (
     Attempt,
     Censored,
     DeliveryState,
+    Event,
+    EventKind,
     Failed,
     FetchRecord,
     InferencePacket,
@@ -24,6 +26,7 @@ from deployr_core.packet import (
     Observed,
     Received,
     Rejected,
+    derive_event_id,
 )
 from deployr_serve.adapters.memory_store import MemoryStore
 from deployr_serve.adapters.sqlite_store import SqliteStore
@@ -528,3 +531,76 @@ def test_every_method_of_the_port_is_on_every_store():
 def test_a_packet_does_not_tell_about_its_patient_when_it_is_shown(packet_of):
     packet: InferencePacket = packet_of(patient_id="CANARY-1", order_id="CANARY-2")
     assert "CANARY" not in repr(packet)
+
+
+# -- events
+
+
+def event_of(packet_id="p01", *, kind=EventKind.SHOWN, at, detail="", **changes):
+    return Event(
+        event_id=derive_event_id(packet_id, kind, at, detail), packet_id=packet_id, kind=kind, at=at, **changes
+    )
+
+
+async def test_events_are_only_added_and_come_in_order_of_time(store, now):
+    overridden = event_of(kind=EventKind.OVERRIDDEN, at=now + timedelta(seconds=9), reason="known", comment="chronic")
+    shown = event_of(at=now)
+    assert [await store.append_event(event) for event in (overridden, shown, event_of("p02", at=now))] == [True] * 3
+    assert await store.events("p01") == (shown, overridden)
+
+
+async def test_an_event_that_is_reported_twice_is_stored_once(store, now):
+    assert await store.append_event(event_of(at=now, comment="first"))
+    assert not await store.append_event(event_of(at=now, comment="second"))
+    assert [event.comment for event in await store.events("p01")] == ["first"]
+
+
+# -- small records
+
+
+async def test_a_record_is_created_once_and_read_by_its_kind_and_id(store, now):
+    assert (await store.create_record("switch", "all", b"on", now=now)).content == b"on"
+    assert await store.create_record("switch", "all", b"off", now=now) is None
+    assert (await store.read_record("switch", "all", now=now)).content == b"on"
+    assert await store.read_record("switch", "other", now=now) is None
+    assert await store.read_record("lease", "all", now=now) is None
+
+
+async def test_a_record_is_changed_by_who_read_it_last(store, now):
+    created = await store.create_record("stratum", "s", b"0", now=now)
+    changed = await store.replace_record("stratum", "s", b"1", etag=created.etag)
+    with pytest.raises(RecordChanged):
+        await store.replace_record("stratum", "s", b"2", etag=created.etag)
+    assert await store.read_record("stratum", "s", now=now) == changed
+    with pytest.raises(RecordChanged):
+        await store.replace_record("stratum", "nobody", b"1", etag="1")
+
+
+async def test_an_expired_record_is_as_good_as_none_and_its_id_is_free_again(store, now):
+    until = now + timedelta(seconds=10)
+    await store.create_record("lease", "slot", b"a", now=now, expires_at=until)
+    assert await store.create_record("lease", "slot", b"b", now=until - timedelta(milliseconds=1)) is None
+    assert await store.read_record("lease", "slot", now=until) is None
+    assert await store.records("lease", now=until) == {}
+    assert (await store.create_record("lease", "slot", b"b", now=until)).content == b"b"
+
+
+async def test_changing_a_record_sets_its_expiry_anew(store, now):
+    created = await store.create_record("lease", "slot", b"a", now=now, expires_at=now + timedelta(seconds=10))
+    later = now + timedelta(seconds=60)
+    await store.replace_record("lease", "slot", b"b", etag=created.etag, expires_at=later)
+    assert (await store.read_record("lease", "slot", now=later - timedelta(seconds=1))).content == b"b"
+    assert await store.read_record("lease", "slot", now=later) is None
+
+
+async def test_all_records_of_a_kind_come_by_their_ids(store, now):
+    for record_id in ("b", "a"):
+        await store.create_record("switch", record_id, record_id.encode(), now=now)
+    await store.create_record("lease", "c", b"c", now=now)
+    found = await store.records("switch", now=now)
+    assert {record_id: record.content for record_id, record in found.items()} == {"a": b"a", "b": b"b"}
+
+
+async def test_of_many_who_create_one_record_at_once_one_does(store, now):
+    made = await asyncio.gather(*(store.create_record("jti", "x", bytes([n]), now=now) for n in range(20)))
+    assert sum(record is not None for record in made) == 1

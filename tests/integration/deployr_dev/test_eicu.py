@@ -11,10 +11,12 @@ import msgspec
 import pytest
 
 from deployr_core.instants import parse_instant
+from deployr_core.label_rules import horizon
 from deployr_dev.bundles import write_bundle
 from deployr_dev.cohorts.cohort import cohort_rows
 from deployr_dev.cohorts.tasks import shipped_task
 from deployr_dev.declarations.shipped import shipped_declaration
+from deployr_dev.set_engine import SetEngine
 from deployr_dev.sources.extract import Extract
 from deployr_dev.training import train_bundle
 
@@ -75,7 +77,8 @@ def test_the_cohort_is_every_blood_count_and_four_fifths_of_the_labels_are_abnor
     task = shipped_task("hematocrit")
     rows = cohort_rows(extract, task)
     labels = [row.label for row in rows if row.label is not None]
-    late = task.label_rule().window
+    late = horizon(task.label)
+    assert late is not None
 
     # 938 of the 1,000 orders have a hematocrit; two were released more than 72 hours after their order.
     assert len(rows) == 1000
@@ -90,7 +93,29 @@ def test_the_model_tells_orders_of_unseen_patients_apart_and_comes_out_the_same_
     first = train_bundle(extract, task, declaration, seed=0)
     second = train_bundle(extract, task, declaration, seed=0)
 
-    assert 0.75 < first.manifest.evaluation.auroc.value < 0.95
-    assert first.manifest.evaluation.auroc.low < first.manifest.evaluation.auroc.value
+    auroc = first.manifest.evaluation.figures["auroc"]
+    assert 0.75 < auroc.value < 0.95
+    assert auroc.low < auroc.value
     assert (first.manifest.to_json(), first.parts) == (second.manifest.to_json(), second.parts)
     assert write_bundle(first, tmp_path / "hematocrit").manifest == first.manifest
+
+
+@pytest.mark.parametrize(
+    ("name", "figure", "least", "most"),
+    [
+        ("platelets_level", "auroc", 0.75, 1.0),
+        ("cbc_panel", "auroc", 0.7, 1.0),
+        ("hemoglobin_value", "mae", 0.4, 1.5),
+        ("length_of_stay", "mae", 1.0, 10.0),
+    ],
+)
+def test_other_targets_are_trained_measured_and_written(
+    extract: Extract, tmp_path: Path, name: str, figure: str, least: float, most: float
+):
+    task = shipped_task(name)
+
+    trained = train_bundle(extract, task, shipped_declaration(task.declaration), engine=SetEngine(extract), seed=0)
+
+    assert least < trained.manifest.evaluation.figures[figure].value < most
+    opened = write_bundle(trained, tmp_path / name)
+    assert opened.manifest.task.outputs == task.outputs

@@ -17,7 +17,6 @@ import pytest
 from deployr_core.bundle import (
     FEATURES_FILE,
     GOLDEN_FILE,
-    MODEL_FILE,
     Estimate,
     Evaluation,
     GoldenVector,
@@ -53,7 +52,10 @@ from deployr_core.facts import (
     Vital,
 )
 from deployr_core.features import AgeGroup, DiagnosisGroup, FeatureSpec, Group, LabGroup, MedicationGroup, VitalGroup
+from deployr_core.label_rules import LabComponent
 from deployr_core.layout import layout_of
+from deployr_core.model_format import MODEL_FILE
+from deployr_core.outputs import BINARY
 from deployr_core.scoring import TreeEnsemble
 from deployr_core.vectorize import FeatureVector, vectorize
 
@@ -298,10 +300,10 @@ def shipment(make: Make) -> Shipment:
     parts = {
         FEATURES_FILE: spec.to_json(),
         MODEL_FILE: checkpoint,
-        GOLDEN_FILE: msgspec.json.encode((GoldenVector(indices=(1, 3), values=(1.0, 36.6), score=score),)),
+        GOLDEN_FILE: msgspec.json.encode((GoldenVector(indices=(1, 3), values=(1.0, 36.6), outputs=(score,)),)),
     }
     manifest = Manifest(
-        schema_version=2,
+        schema_version=3,
         model_id="hematocrit",
         version="1.0.0",
         task=Task(
@@ -309,9 +311,9 @@ def shipment(make: Make) -> Shipment:
             unit="order",
             index_time="signed",
             label="outside the reference range",
-            components=("4544-3",),
+            rule=LabComponent(components=("4544-3",), window_hours=24),
             panels=("58410-2",),
-            label_window_hours=24,
+            outputs=BINARY,
         ),
         score_name="DEPLOYR_HCT",
         n_features=4,
@@ -322,10 +324,15 @@ def shipment(make: Make) -> Shipment:
             parameters={"n_estimators": 7, "max_depth": None},
             rows=60,
             patients=60,
-            prevalence=0.4,
+            label_means={"positive": 0.4},
             snapshot_sha256="0" * 64,
             library_versions={"treelite": treelite.__version__},
         ),
-        evaluation=Evaluation(rows=20, patients=20, prevalence=0.4, auroc=Estimate(value=0.8, low=0.7, high=0.9)),
+        evaluation=Evaluation(
+            rows=20,
+            patients=20,
+            label_means={"positive": 0.4},
+            figures={"auroc": Estimate(value=0.8, low=0.7, high=0.9)},
+        ),
     )
     return Shipment(manifest=manifest, parts=parts)

@@ -84,17 +84,6 @@ def test_a_code_is_cut_to_its_first_characters_not_counting_dots(
     assert grouped_by_prefix(Code(ICD10CM, code), prefix_length) == Code(ICD10CM, group)
 
 
-def test_any_number_of_spellings_leaves_the_factors_as_they_are(make: Make) -> None:
-    (labs,) = layout_of(make.spec(make.lab_group("last", lookback_days=77))).groups
-    analyte = labs.analytes[labs.place_of[make.hematocrit]]
-    for number in range(1000):
-        assert analyte.factor(make.hematocrit, f"unit {number}") is None
-    assert analyte.factor(make.hematocrit, "%") == 1.0
-    assert analyte.factor(make.hematocrit, "L/L") == 100.0
-    assert analyte.factor(make.hematocrit, "unit 0") is None
-    assert len(analyte.factors) < 1000
-
-
 def test_the_same_code_of_two_systems_makes_two_names_that_tell_the_system(make: Make) -> None:
     here, there = (Analyte(system=system, code="1", name="", unit="%") for system in (LOINC, "urn:local"))
     names = layout_of(make.spec(make.lab_group("last", analytes=(here, there, make.analyte())))).names

@@ -264,6 +264,7 @@ def test_a_fact_with_several_codes_of_one_test_counts_once(order: tuple[Code, ..
         "labs.not_mapped": 0,
         "labs.no_number": 0,
         "labs.unit_not_convertible": 0,
+        "labs.implausible": 0,
     }
 
 
@@ -347,6 +348,7 @@ def test_vitals_are_converted_and_those_that_cannot_be_are_counted(make: Make) -
         "vitals.not_mapped": 1,
         "vitals.no_number": 1,
         "vitals.unit_not_convertible": 1,
+        "vitals.implausible": 0,
     }
 
 

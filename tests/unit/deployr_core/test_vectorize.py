@@ -381,11 +381,34 @@ def test_a_code_of_another_system_is_another_analyte(make: Make) -> None:
         pytest.param(1e9, "%", id="a thousand million"),
     ],
 )
-def test_an_absurdly_large_result_is_no_number_and_stops_nothing(make: Make, value: float, unit: str) -> None:
+def test_an_absurdly_large_result_is_implausible_whatever_is_declared_and_stops_nothing(
+    make: Make, value: float, unit: str
+) -> None:
     facts = make.patient(labs=(make.lab(value, unit=unit), make.lab(36.6)))
     group = make.lab_group("mean", "max", "count")
     assert make.row(facts, group) == {"labs/4544-3/mean": 36.6, "labs/4544-3/max": 36.6, "labs/4544-3/count": 1.0}
-    assert coverage(facts, make, group)["labs.no_number"] == 1
+    assert coverage(facts, make, group)["labs.implausible"] == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "is_a_result"),
+    [
+        (1, "%", True),
+        (90, "%", True),
+        (0.999, "%", False),
+        (90.001, "%", False),
+        (0.9, "L/L", True),
+        (42, "L/L", False),
+    ],
+)
+def test_a_result_outside_the_plausible_range_is_none_and_its_ends_are_inside(
+    make: Make, value: float, unit: str, is_a_result: bool
+) -> None:
+    hematocrit = msgspec.structs.replace(make.analyte(), plausible=(1.0, 90.0))
+    group = make.lab_group("count", "missing", analytes=(hematocrit,))
+    facts = make.patient(labs=(make.lab(value, unit=unit),))
+    assert make.row(facts, group) == ({"labs/4544-3/count": 1.0} if is_a_result else {"labs/4544-3/missing": 1.0})
+    assert coverage(facts, make, group)["labs.implausible"] == (0 if is_a_result else 1)
 
 
 # Order
@@ -494,6 +517,7 @@ def test_coverage_of_results_says_what_was_seen_and_what_could_not_be_used(make:
         "labs.not_mapped": 2,
         "labs.no_number": 2,
         "labs.unit_not_convertible": 1,
+        "labs.implausible": 0,
     }
 
 
@@ -525,6 +549,7 @@ def test_coverage_counts_0_where_nothing_was_found(make: Make) -> None:
         "labs.not_mapped": 0,
         "labs.no_number": 0,
         "labs.unit_not_convertible": 0,
+        "labs.implausible": 0,
         "drugs.facts": 0,
         "drugs.not_mapped": 0,
         "drugs.not_in_vocabulary": 0,

@@ -103,7 +103,7 @@ def test_an_order_without_a_number_has_no_label_and_stays_in_the_cohort(
 ):
     row = only_row(task, [order("a", NOON)], [result("1", NOON, None, order_id="a")])
 
-    assert (row.label, row.label_known_at, row.unlabelled) == (None, None, Unlabelled.NO_RESULT)
+    assert (row.label, row.label_known_at, row.unlabelled) == (None, None, Unlabelled.NO_RANGE)
 
 
 def test_a_result_without_a_range_gives_no_label(task: Task, order: MakeOrder, result: MakeResult):

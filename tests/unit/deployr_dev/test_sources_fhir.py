@@ -153,6 +153,60 @@ def test_a_blood_pressure_is_its_parts(export: Export):
     ]
 
 
+@pytest.mark.parametrize(
+    "effective", [{"effectivePeriod": {"start": AT_EIGHT, "end": "2015-01-07"}}, {"effectiveInstant": AT_EIGHT}]
+)
+def test_a_specimen_collected_over_a_time_is_dated_by_its_start(export: Export, effective: Resource):
+    assert [lab.at for lab in read(export(observation(effectiveDateTime=None, **effective)))[0].labs] == [EIGHT]
+
+
+def test_a_number_in_a_text_is_no_number(export: Export):
+    patient, _ = read(export(observation(valueQuantity={"value": "13.5", "unit": "g/dL"})))
+
+    assert [(lab.value, lab.unit) for lab in patient.labs] == [(None, "g/dL")]
+
+
+def test_only_the_normal_range_is_the_reference_range(export: Export):
+    def ranged(low: int, code: str | None) -> Resource:
+        return {"low": {"value": low}, "type": {"coding": [{"code": code}]}} if code else {"low": {"value": low}}
+
+    def low_of(*ranges: Resource) -> float | None:
+        (lab,) = read(export(observation(referenceRange=list(ranges))))[0].labs
+        return lab.reference_low
+
+    assert low_of(ranged(12, "normal"), ranged(8, "treatment")) == 12.0
+    assert low_of(ranged(8, "therapeutic")) is None
+    assert low_of(ranged(12, None), ranged(8, "normal")) is None
+
+
+def test_what_was_ordered_may_be_said_contained_or_referred_to(export: Export):
+    def drug(number: str) -> Resource:
+        return {"resourceType": "Medication", "id": "d", "code": {"coding": [{"system": "urn:rx", "code": number}]}}
+
+    def order(order_id: str, **what: Any) -> Resource:
+        subject = {"reference": "Patient/p"}
+        return {
+            "resourceType": "MedicationRequest", "id": order_id, "subject": subject, "authoredOn": AT_EIGHT, **what
+        }  # fmt: skip
+
+    folder = export(
+        order("a", medicationCodeableConcept=drug("1")["code"]),
+        order("b", medicationReference={"reference": "#d"}, contained=[drug("2")]),
+        order("c", medicationReference={"reference": "Medication/d"}),
+        order("e", medicationReference={"reference": "Medication/elsewhere"}),
+        drug("3"),
+    )
+    patient, left_out = read(folder)
+
+    assert {fact.fact_id: [code.value for code in fact.codes] for fact in patient.medications} == {
+        "a": ["1"],
+        "b": ["2"],
+        "c": ["3"],
+        "e": [],
+    }
+    assert left_out == {"medications.not_resolved": 1}
+
+
 def test_orders_visits_procedures_and_deaths_are_read(export: Export):
     subject = {"reference": "Patient/p/_history/3"}
     folder = export(

@@ -44,7 +44,7 @@ WITH coded_5 AS (
     AND u.unit = f.unit
     AND u.place = f.place
   WHERE
-    f.turn = 1 AND ABS(f.value * u.factor) < CAST(1000000000 AS DOUBLE)
+    f.turn = 1 AND f.value * u.factor BETWEEN u.least AND u.most
 ), ends_5 AS (
   SELECT
     row_id,
