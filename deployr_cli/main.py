@@ -50,7 +50,7 @@ def demo(
 @app.command(rich_help_panel="Train")
 def train(
     tasks: Annotated[list[str] | None, typer.Argument(help="Shipped tasks by name, or task files (YAML).")] = None,
-    source: Annotated[str, typer.Option(help="An extract's folder, or NAME:FOLDER to say which mapping.")] = ...,  # type: ignore[assignment]
+    source: Annotated[str, typer.Option(help="[NAME:]FOLDER or NAME:URL; NAME is a mapping.")] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option(help="The folder that gets one bundle per task.")] = ...,  # type: ignore[assignment]
     group: Annotated[str | None, typer.Option("--tasks", help="A group of shipped tasks, such as paper12.")] = None,
     features: Annotated[str | None, typer.Option(help="A declaration; default: what each task names.")] = None,
@@ -89,7 +89,7 @@ def train(
 
 @app.command(rich_help_panel="Train")
 def validate(
-    source: Annotated[str, typer.Argument(help="An extract's folder, or NAME:FOLDER to say which mapping.")],
+    source: Annotated[str, typer.Argument(help="[NAME:]FOLDER or NAME:URL; NAME is a mapping.")],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")] = None,
 ) -> None:
     """Say what is in an extract and what is wrong with it, before an hour is spent. Exits with 1 on errors."""
@@ -101,7 +101,7 @@ def validate(
 @app.command(rich_help_panel="Train")
 def parity(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
-    source: Annotated[str, typer.Option(help="The warehouse extract: its folder, or NAME:FOLDER.")],
+    source: Annotated[str, typer.Option(help="The warehouse: [NAME:]FOLDER or NAME:URL.")],
     fhir: Annotated[str, typer.Option(help="The FHIR side: a base URL, or a folder of NDJSON files.")],
     sample: Annotated[int, typer.Option(min=1, help="How many orders to compare.")] = 200,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
@@ -127,6 +127,46 @@ def host(
 
     arguments = ["--app", str(app_path), "--host", address, "--port", str(port)]
     raise typer.Exit(host_main([*arguments, *(["--settings", str(settings)] if settings else [])]))
+
+
+@app.command(rich_help_panel="Serve")
+def doctor(
+    settings: Annotated[Path | None, typer.Option(help="A local.settings.json; the environment wins over it.")] = None,
+    patient: Annotated[str | None, typer.Option(help="The FHIR id of a test patient; used, and never shown.")] = None,
+    encounter: Annotated[
+        str | None, typer.Option(help="The contact serial number of an encounter of that patient.")
+    ] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="Where windows look back from, such as 2015-01-06T20:55:00Z; default: now.")
+    ] = None,
+    jwks_url: Annotated[
+        str | None, typer.Option("--jwks-url", help="Where the EMR fetches our key set; compared with ours.")
+    ] = None,
+    write_test: Annotated[bool, typer.Option("--write-test", help="Write one score of 0 to that encounter.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the test write.")] = False,
+    environment: Annotated[
+        str | None, typer.Option(help="The environment's name again; a test write in production needs it.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the findings to this file.")] = None,
+) -> None:
+    """Check a site before go-live: settings, servers, token, scopes, searches, units; say what to fix.
+
+    It only reads, unless --write-test is given, and shows counts, codes and units, nothing of a patient. Exits with 1
+    if anything has to be fixed.
+    """
+    from deployr_cli.doctor.run import Write, run_doctor
+    from deployr_cli.doctor.visit import Asked
+    from deployr_core.instants import parse_instant
+
+    asked = Asked(
+        patient=patient,
+        encounter=encounter,
+        as_of=parse_instant(as_of) if as_of else None,
+        jwks_url=jwks_url,
+        write_test=write_test,
+    )
+    write = Write(environment=environment, confirm=(lambda _: True) if yes else typer.confirm)
+    raise typer.Exit(0 if run_doctor(settings, asked, write=write, json_file=json_file) else 1)
 
 
 @app.command(rich_help_panel="Try it")

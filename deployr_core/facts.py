@@ -108,13 +108,15 @@ class Order(_Fact, frozen=True, kw_only=True):
 class Encounter(_Private, frozen=True, kw_only=True):
     """The contact with the hospital that an event belongs to.
 
-    ``contact_serial_number`` (CSN) is what vendor interfaces call it by.
+    ``contact_serial_number`` (CSN) is what vendor interfaces call it by. ``classes``: of which class it is, such as
+    inpatient; empty if nobody says.
     """
 
     encounter_id: str
     start: datetime | None
     end: datetime | None
     contact_serial_number: str | None
+    classes: tuple[Code, ...] = ()
 
 
 class Sex(StrEnum):

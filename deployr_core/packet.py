@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,6 +18,8 @@ from typing import Any
 
 import msgspec
 
+from deployr_core.labels import LabelValue
+from deployr_core.trial import Assignment, Showing
 from deployr_core.vectorize import FeatureVector
 
 SCHEMA_VERSION = 1
@@ -87,12 +90,23 @@ class StoredVector(_Record, frozen=True, kw_only=True):
 
 
 class FetchRecord(_Record, frozen=True, kw_only=True):
-    """One search or read that was made for the request: how much it gave, in how many pages, how long it took."""
+    """One search or read that was made for the request: what was asked, when, how long it took, how whole it was.
+
+    ``name``: what it was for, such as ``labs``. ``via``: ``fhir``, ``epic`` or ``prefetch``. ``requests``: how often
+    something was sent, repeats and pages included. ``total``: what the server counted; None if it did not say.
+    ``error``: the reason code where it failed; then what came before is not counted.
+    """
 
     resource: str
     resources: int
     pages: int
     milliseconds: float
+    name: str = ""
+    via: str = "fhir"
+    started_at: datetime | None = None
+    requests: int = 1
+    total: int | None = None
+    error: str | None = None
 
 
 class Received(_Record, frozen=True, kw_only=True, tag_field="kind", tag="received"):
@@ -101,23 +115,78 @@ class Received(_Record, frozen=True, kw_only=True, tag_field="kind", tag="receiv
     lease_until: datetime
 
 
+class Mode(StrEnum):
+    """How a deployment takes part in care.
+
+    ``silent``: scored and stored, nothing is sent or shown. ``trial``: shown as its trial assigns. ``live``: sent, and
+    shown at or above the threshold. ``off``: not even scored.
+    """
+
+    SILENT = "silent"
+    TRIAL = "trial"
+    LIVE = "live"
+    OFF = "off"
+
+
+class Decision(_Record, frozen=True, kw_only=True):
+    """What was decided to do with a score, stored before anything is sent or shown; it is never changed afterwards.
+
+    ``advise``: the intended action. ``why``: a code from the glossary, ``advised`` or what spoke against it.
+    ``policy_sha256``: the deployment file in force. ``eligible``: whether the unit takes part in the trial.
+    """
+
+    mode: Mode
+    advise: bool
+    why: str
+    policy_sha256: str
+    threshold: float | None = None
+    band: str | None = None
+    eligible: bool = False
+    assignment: Assignment | None = None
+    showing: Showing | None = None
+
+
+class Contribution(_Record, frozen=True, kw_only=True):
+    """What one clinical concept added to the score or took from it; see `deployr_core.contributions`."""
+
+    concept: str
+    value: float
+
+
 class Scored(_Record, frozen=True, kw_only=True, tag_field="kind", tag="scored"):
-    """Answered with a probability in [0, 1]. ``entity_id`` is what the EMR's write interface calls the target."""
+    """Answered. ``entity_id`` is what the EMR's write interface calls the target.
+
+    ``score``: the headline, a probability in [0, 1]; with a ``value_unit``, any finite number in that unit.
+    ``outputs``: every class's or label's probability by name; empty where the score is all there is.
+    ``contributions``: largest first, with a ``base`` they add up to ``explained``, the number that the model's trees or
+    terms end in; empty where the model cannot be taken apart. ``decision``: None only in packets of before there were
+    any.
+    """
 
     score: float
     vector: StoredVector
     coverage: Mapping[str, int]
     entity_id: str | None
+    outputs: Mapping[str, float] = msgspec.field(default_factory=dict)
+    value_unit: str | None = None
+    contributions: tuple[Contribution, ...] = ()
+    base: float | None = None
+    explained: float | None = None
+    decision: Decision | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.score <= 1.0:
+        if self.value_unit is not None:
+            if not math.isfinite(self.score):
+                raise ValueError("expected a finite number as the score")
+        elif not all(0.0 <= each <= 1.0 for each in (self.score, *self.outputs.values())):
             raise ValueError("expected a probability from 0 to 1")
 
 
 class Abstained(_Record, frozen=True, kw_only=True, tag_field="kind", tag="abstained"):
-    """Deliberately not scored; ``reason`` is a code from the glossary."""
+    """Deliberately not scored; ``reason`` is a code from the glossary. ``coverage``: what was seen until then."""
 
     reason: str
+    coverage: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
 class Failed(_Record, frozen=True, kw_only=True, tag_field="kind", tag="failed"):
@@ -189,10 +258,38 @@ class Delivery(_Record, frozen=True, kw_only=True):
     last_error: str | None = None
 
 
-class Observed(_Record, frozen=True, kw_only=True, tag_field="kind", tag="observed"):
-    """The outcome is known. ``value`` is 1.0 or 0.0 for a binary label; ``source_id`` is the fact it was read from."""
+class EventKind(StrEnum):
+    """What happened to an advisory after it was decided on."""
 
-    value: float
+    SHOWN = "shown"
+    ACCEPTED = "accepted"
+    OVERRIDDEN = "overridden"
+    ACKNOWLEDGED = "acknowledged"
+
+
+class Event(_Record, frozen=True, kw_only=True):
+    """Something that happened to a packet's advisory; events are only ever added.
+
+    ``event_id`` is derived from what it says, so that one which is reported twice is stored once. ``reason`` is a code
+    of the deployment's, ``comment`` is the clinician's own text.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    event_id: str
+    packet_id: str
+    kind: EventKind
+    at: datetime
+    reason: str | None = None
+    comment: str | None = None
+
+
+class Observed(_Record, frozen=True, kw_only=True, tag_field="kind", tag="observed"):
+    """The outcome is known. ``source_id``: the fact that it was read from; of several, their ids with spaces between.
+
+    ``value``: 1.0 or 0.0, or a number; the name of a class; or 1.0 or 0.0 for each of several labels by name.
+    """
+
+    value: LabelValue
     at: datetime
     known_at: datetime
     source_id: str
@@ -249,6 +346,12 @@ def derive_packet_id(id_key: bytes, *, environment: str, model_id: str, request_
 def derive_delivery_id(packet_id: str, output: str) -> str:
     """Give the id of a packet's delivery to one output."""
     return f"{packet_id}.{output}"
+
+
+def derive_event_id(packet_id: str, kind: EventKind, at: datetime, detail: str = "") -> str:
+    """Give the id of an event: what is said twice of a packet, of the same kind and instant, is the same event."""
+    text = f"{kind}:{at.astimezone(UTC).isoformat()}:{detail}"
+    return f"{packet_id}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def derive_label_id(packet_id: str, rule: str) -> str:

@@ -10,7 +10,7 @@ import msgspec
 
 from deployr_serve.bootstrap import Application
 from deployr_serve.core.deliver import relay
-from deployr_serve.core.errors import ServeError, StoreUnavailable
+from deployr_serve.core.errors import InsufficientScope, ServeError, StoreUnavailable
 from deployr_serve.core.infer import infer
 from deployr_serve.triggers.json_request import (
     HttpAnswer,
@@ -25,12 +25,16 @@ _CORRELATION_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z", re.ASCII)
 
 
 def serving_blueprint(application: Application, *, relay_schedule: str) -> func.Blueprint:
-    """Give the routes ``models/{model}/infer``, ``health/live`` and ``health/ready``, and the relay's timer."""
+    """Give the routes to infer, of health and of our public keys, and the relay's timer.
+
+    Each route is whole: host.json sets no prefix, because a prefix is the whole app's, and clients look for a key set
+    at ``/.well-known/jwks.json``.
+    """
     blueprint = func.Blueprint()
     services = application.services
 
     @blueprint.function_name("infer")
-    @blueprint.route("models/{model}/infer", methods=["POST"], auth_level=func.AuthLevel.FUNCTION)
+    @blueprint.route("api/models/{model}/infer", methods=["POST"], auth_level=func.AuthLevel.FUNCTION)
     async def infer_one(req: func.HttpRequest) -> func.HttpResponse:
         correlation_id = _correlation_id(req, application)
         started = services.clock.monotonic()
@@ -52,12 +56,12 @@ def serving_blueprint(application: Application, *, relay_schedule: str) -> func.
         return _response(answer, correlation_id)
 
     @blueprint.function_name("health_live")
-    @blueprint.route("health/live", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+    @blueprint.route("api/health/live", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
     async def live(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001 the host passes it
         return _json({"status": "live"}, status=200)
 
     @blueprint.function_name("health_ready")
-    @blueprint.route("health/ready", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+    @blueprint.route("api/health/ready", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
     async def ready(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001 the host passes it
         models = services.models.deployed()
         try:
@@ -65,14 +69,25 @@ def serving_blueprint(application: Application, *, relay_schedule: str) -> func.
             store = "ok"
         except StoreUnavailable:
             store = "unavailable"
+        for model, missing in application.missing_scopes().items():
+            models = {**models, model: f"{InsufficientScope.reason}: {', '.join(missing)}"}
         usable = [model for model, reason in models.items() if reason is None]
         is_ready = store == "ok" and len(usable) == len(models) and bool(models)
         content = {
             "status": "ready" if is_ready else "not-ready",
             "store": store,
+            # Said, and no reason to take this instance out: another one would not reach the EMR either.
+            "emr": "not-answering" if application.open_circuits() else "ok",
             "models": {model: reason or "ok" for model, reason in models.items()},
         }
         return _json(content, status=200 if is_ready else 503)
+
+    @blueprint.function_name("jwks")
+    @blueprint.route(".well-known/jwks.json", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+    async def jwks(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001 the host passes it
+        # Short enough that a key that was rotated is known before the old one's last token ends.
+        headers = {"Cache-Control": "public, max-age=300"}
+        return func.HttpResponse(body=application.jwks(), mimetype="application/json", headers=headers)
 
     @blueprint.function_name("relay_deliveries")
     @blueprint.timer_trigger("timer", schedule=relay_schedule)

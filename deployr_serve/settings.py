@@ -11,7 +11,9 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from deployr_core.instants import parse_zone
+from deployr_serve.auth_settings import AuthSettings, auth_too_weak_for_production, read_auth
 from deployr_serve.core.errors import SettingsInvalid
+from deployr_serve.vendor_settings import VendorSettings, read_vendor
 
 _T = TypeVar("_T")
 _UTC: tzinfo = UTC
@@ -26,23 +28,12 @@ class Profile(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SmartSettings:
-    """How this app proves to the EMR who it is."""
-
-    client_id: str
-    key_file: Path
-    key_id: str
-    algorithm: str
-    scope: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """See local.settings.example.json for what each is called and means.
 
     ``allow_pickle`` loads models that run code; with ``trusted_keys`` (public Ed25519 keys, PEM) only bundles signed by
     one of them are loaded. ``store_file``: None keeps packets in memory. ``vendor_base``: None writes no scores back.
-    ``smart``: None sends no credentials. ``clock_file``: a replay's clock, else None.
+    ``clock_file``: a replay's clock, else None.
     """
 
     profile: Profile
@@ -55,8 +46,13 @@ class Settings:
     id_key: bytes = field(repr=False)
     fhir_base: str
     vendor_base: str | None
-    smart: SmartSettings | None
+    auth: AuthSettings
+    vendor: VendorSettings
     search_by_get: bool
+    fhir_version: str
+    connections: int
+    batch_connections: int
+    ca_file: Path | None
     csn_system: str | None
     score_namespace: str
     zone: tzinfo
@@ -86,8 +82,13 @@ def read_settings(source: Mapping[str, str]) -> Settings:
         id_key=reader.read("DEPLOYR_ID_KEY", _id_key, default=_DEV_ID_KEY.encode()),
         fhir_base=reader.read("DEPLOYR_EMR_FHIR_BASE", _base_url),
         vendor_base=reader.read("DEPLOYR_EMR_VENDOR_BASE", _base_url, default=None),
-        smart=_smart(reader),
+        auth=read_auth(reader),
+        vendor=read_vendor(reader),
         search_by_get=reader.read("DEPLOYR_EMR_SEARCH", _search_method, default=False),
+        fhir_version=reader.read("DEPLOYR_EMR_FHIR_VERSION", _fhir_version, default="R4"),
+        connections=reader.read("DEPLOYR_EMR_CONNECTIONS", _connections, default=64),
+        batch_connections=reader.read("DEPLOYR_EMR_BATCH_CONNECTIONS", _connections, default=16),
+        ca_file=reader.read("DEPLOYR_EMR_CA_FILE", _existing_file, default=None),
         csn_system=reader.read("DEPLOYR_EMR_CSN_SYSTEM", str, default=None),
         score_namespace=reader.read("DEPLOYR_SCORE_NAMESPACE", _word, default="DEPLOYR"),
         zone=reader.read("DEPLOYR_TIME_ZONE", parse_zone, default=_UTC),
@@ -99,6 +100,9 @@ def read_settings(source: Mapping[str, str]) -> Settings:
     if profile is Profile.PROD:
         for name, problem in _too_weak_for_production(settings).items():
             reader.problems.setdefault(name, problem)
+    if settings.batch_connections >= settings.connections:
+        expected = "expected fewer than DEPLOYR_EMR_CONNECTIONS, so that some are left for clicks"
+        reader.problems.setdefault("DEPLOYR_EMR_BATCH_CONNECTIONS", expected)
     if reader.problems:
         raise SettingsInvalid("settings: " + "; ".join(f"{name}: {text}" for name, text in reader.problems.items()))
     return settings
@@ -132,8 +136,7 @@ def _too_weak_for_production(settings: Settings) -> dict[str, str]:
         problems["DEPLOYR_EMR_FHIR_BASE"] = "expected https in the prod profile"
     if settings.vendor_base is not None and not settings.vendor_base.startswith("https://"):
         problems["DEPLOYR_EMR_VENDOR_BASE"] = "expected https in the prod profile"
-    if settings.smart is None:
-        problems["DEPLOYR_EMR_CLIENT_ID"] = "expected credentials for the EMR in the prod profile"
+    problems |= auth_too_weak_for_production(settings.auth, has_vendor_base=settings.vendor_base is not None)
     if settings.store_file is None:
         problems["DEPLOYR_STORE"] = "expected a durable store in the prod profile"
     if settings.id_key == _DEV_ID_KEY.encode():
@@ -141,23 +144,6 @@ def _too_weak_for_production(settings: Settings) -> dict[str, str]:
     if settings.clock_file is not None:
         problems["DEPLOYR_CLOCK_FILE"] = "a replay's clock has no place in the prod profile"
     return problems
-
-
-def _smart(reader: _Reader) -> SmartSettings | None:
-    if not reader.has("DEPLOYR_EMR_CLIENT_ID"):
-        return None
-    return SmartSettings(
-        client_id=reader.read("DEPLOYR_EMR_CLIENT_ID", str),
-        key_file=reader.read("DEPLOYR_EMR_KEY_FILE", _existing_file),
-        key_id=reader.read("DEPLOYR_EMR_KEY_ID", str),
-        algorithm=reader.read("DEPLOYR_EMR_KEY_ALGORITHM", _algorithm, default="RS384"),
-        scope=reader.read(
-            "DEPLOYR_EMR_SCOPE",
-            str,
-            default="system/Patient.rs system/Encounter.rs system/ServiceRequest.rs system/Observation.rs "
-            "system/Condition.rs system/MedicationRequest.rs system/Procedure.rs",
-        ),
-    )
 
 
 def _profile(text: str) -> Profile:
@@ -205,6 +191,12 @@ def _search_method(text: str) -> bool:
     return text == "get"
 
 
+def _fhir_version(text: str) -> str:
+    if text not in {"R4", "STU3"}:
+        raise ValueError("expected R4 or STU3")
+    return text
+
+
 def _deadline(text: str) -> float:
     try:
         seconds = float(text)
@@ -213,6 +205,12 @@ def _deadline(text: str) -> float:
     if not 0.1 <= seconds <= 230:
         raise ValueError("expected 0.1 to 230 seconds, the longest that the Functions front end waits")
     return seconds
+
+
+def _connections(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and int(text) > 0):
+        raise ValueError("expected a number of connections from 1 to 9999")
+    return int(text)
 
 
 def _yes_or_no(text: str) -> bool:
@@ -230,9 +228,3 @@ def _existing_file(text: str) -> Path:
     if not path.is_file():
         raise ValueError("expected a file that can be read")
     return path
-
-
-def _algorithm(text: str) -> str:
-    if text not in {"RS384", "ES384"}:
-        raise ValueError("expected RS384 or ES384")
-    return text

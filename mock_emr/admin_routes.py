@@ -1,4 +1,4 @@
-"""The handles on the mock itself: its clock, score column, journal and faults. Under no token, and not journaled."""
+"""The handles on the mock itself: its clock, score column, journal, faults, scopes. Under no token, not journaled."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from mock_emr.emr import Emr
 from mock_emr.exchange import JSON
 from mock_emr.faults import FaultError, rules_in
 from mock_emr.journal import Entry
+from mock_emr.scopes import NO_RULES, ScopeRulesError
+from mock_emr.scopes import rules_in as scope_rules_in
 from mock_emr.scores import Cell
 
 DEFAULT_LIMIT = 1_000
@@ -67,7 +69,22 @@ def admin_routes(emr: Emr) -> list[Route]:
         Route("/admin/journal", journal, methods=["GET"]),
         Route("/admin/journal/summary", summary, methods=["GET"]),
         Route("/admin/faults", faults, methods=["GET", "PUT", "DELETE"]),
+        _scope_route(emr),
     ]
+
+
+def _scope_route(emr: Emr) -> Route:
+    async def scopes(request: Request) -> Response:
+        if request.method == "PUT":
+            try:
+                emr.scopes.put(scope_rules_in(await request.body()))
+            except ScopeRulesError as error:
+                return _json({"error": str(error)}, status=400)
+        elif request.method == "DELETE":
+            emr.scopes.put(NO_RULES)
+        return _json(emr.scopes.rules())
+
+    return Route("/admin/scopes", scopes, methods=["GET", "PUT", "DELETE"])
 
 
 def _cell(emr: Emr, cell: Cell) -> dict[str, Any]:

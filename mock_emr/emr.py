@@ -17,9 +17,10 @@ from mock_emr.faults import HTML_PAGE, Faults, Rule, spoiled
 from mock_emr.journal import Call, Journal
 from mock_emr.outcomes import login_needed, outcome_body, scripted
 from mock_emr.paging import Searches
+from mock_emr.scopes import ScopePolicy
 from mock_emr.scores import ScoreColumn
 from mock_emr.store import Store
-from mock_emr.tokens import AccessTokens
+from mock_emr.tokens import AccessTokens, Grant
 
 FHIR_ROOT = "/api/FHIR/R4"
 TOKEN_PATH = "/oauth2/token"  # noqa: S105 -- a path
@@ -45,6 +46,7 @@ class Emr:
     tokens: AccessTokens
     assertions: UsedAssertions
     searches: Searches
+    scopes: ScopePolicy
     scores: ScoreColumn
     journal: Journal
     faults: Faults
@@ -120,7 +122,8 @@ async def _answer(
     else:
         try:
             if secured and not emr.open_access:
-                exchange.client_id = _holder(emr, request, face)
+                grant = _grant(emr, request, face)
+                exchange.client_id, exchange.scope = grant.client_id, grant.scope
             answer = await handler(emr, request, exchange)
         except Refused as refused:
             answer = refused.answer
@@ -128,11 +131,11 @@ async def _answer(
     return replace(answer, body=spoiled(answer.body, rule))
 
 
-def _holder(emr: Emr, request: Request, face: Face) -> str:
+def _grant(emr: Emr, request: Request, face: Face) -> Grant:
     authorization = request.headers.get("authorization")
-    client_id = emr.tokens.holder_of(authorization)
-    if client_id is not None:
-        return client_id
+    grant = emr.tokens.grant_of(authorization)
+    if grant is not None:
+        return grant
     # RFC 6750 section 3: no error code where no token was sent.
     challenge = 'Bearer realm="mock-emr"' + (', error="invalid_token"' if authorization else "")
     headers = {"WWW-Authenticate": challenge}

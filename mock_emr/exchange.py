@@ -36,10 +36,12 @@ class Refused(Exception):
 class Exchange:
     """What a route tells the journal about the call it answers, and the fault it must play.
 
-    It is the one thing here that changes: the gate makes one per call and the route fills it in.
+    It is the one thing here that changes: the gate makes one per call and the route fills it in. ``scope`` is what was
+    granted with the call's token, None on an open server.
     """
 
     client_id: str | None = None
+    scope: str | None = None
     resource_type: str | None = None
     parameters: tuple[str, ...] = ()
     write: Write | None = None

@@ -12,7 +12,10 @@ HTML_PAGE = (
     b"<!DOCTYPE html>\n<html><head><title>Service Unavailable</title></head><body><h1>Sorry.</h1></body></html>\n"
 )
 
-Body = Literal["html", "truncated", "empty", "foreign-subject"]
+VENDOR_ERROR = b'{"Status":0,"ErrorMessage":"An error occurred while executing the command."}'
+"""What a vendor's web service may say with status 200. Source: [assumed]."""
+
+Body = Literal["html", "truncated", "empty", "foreign-subject", "vendor-error"]
 
 
 class FaultError(ValueError):
@@ -23,9 +26,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """One rule; of those that fit a call the first with times left is played, and no other.
 
     ``route`` is a resource type (its reads, searches and pages), `score`, `token`, `metadata`,
-    `smart-configuration` or `*`. A ``status`` from 400 and an ``html`` body stand for the call, which does
-    nothing; `truncated`, `empty`, `foreign-subject` and a lower status spoil the answer to a call that was
-    carried out. ``times`` None is for ever.
+    `smart-configuration`, `identifiers`, `demographics`, `result-components`, `flowsheet-rows`, `census`,
+    `location` or `*`. A ``status`` from 400 and an ``html`` body stand for the call, which does
+    nothing; `truncated`, `empty`, `foreign-subject`, `vendor-error` and a lower status spoil the answer to a call
+    that was carried out. ``times`` None is for ever.
     """
 
     route: Annotated[str, msgspec.Meta(min_length=1)]
@@ -81,11 +85,13 @@ class Faults:
 
 
 def spoiled(body: bytes, rule: Rule) -> bytes:
-    """Give the body as the rule leaves it: its first half, nothing, or untouched."""
+    """Give the body as the rule leaves it: its first half, nothing, an error, or untouched."""
     match rule.body:
         case "truncated":
             return body[: len(body) // 2]
         case "empty":
             return b""
+        case "vendor-error":
+            return VENDOR_ERROR
         case _:
             return body

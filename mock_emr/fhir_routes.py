@@ -20,12 +20,14 @@ from mock_emr.outcomes import (
     no_results,
     not_found,
     not_supported,
+    scope_needed,
     session_gone,
     unknown_parameter,
 )
 from mock_emr.paging import Search
 from mock_emr.parameters import PARAMETERS
 from mock_emr.query import Query, QueryError, found, query_of
+from mock_emr.scopes import permits
 from mock_emr.store import Form
 
 _FORM = "application/x-www-form-urlencoded"
@@ -76,6 +78,7 @@ async def _smart_configuration(emr: Emr, request: Request, _: Exchange) -> Answe
 
 async def _read(emr: Emr, request: Request, exchange: Exchange) -> Answer:
     resource_type = _known_type(emr, request, exchange)
+    _check_scope(emr, exchange, resource_type, "r")
     form = emr.store.read(resource_type, request.path_params["id"], now=emr.clock.now())
     if form is None:
         raise refuse(404, not_found(resource_type))
@@ -105,6 +108,7 @@ async def _not_offered(_: Emr, request: Request, __: Exchange) -> Answer:
 def _searched(emr: Emr, request: Request, exchange: Exchange, pairs: Sequence[tuple[str, str]]) -> Answer:
     resource_type = _known_type(emr, request, exchange)
     exchange.parameters = tuple(sorted({name for name, _ in pairs}))
+    _check_scope(emr, exchange, resource_type, "s", pairs)
     if any(name == "sessionID" for name, _ in pairs):
         return _page(emr, request, exchange, resource_type, dict(pairs))
     strict = "handling=strict" in request.headers.get("prefer", "").replace(" ", "").split(",")
@@ -172,6 +176,18 @@ def _with_a_foreigner(emr: Emr, query: Query, forms: tuple[Form, ...]) -> tuple[
         if form is not None and form.patient_id is not None and form.patient_id not in asked_about:
             return (form, *forms)
     return forms
+
+
+def _check_scope(
+    emr: Emr, exchange: Exchange, resource_type: str, interaction: str, pairs: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Refuse what was not granted, where scopes are enforced. Source: RFC 6750 section 3.1."""
+    if emr.scopes.rules().enforced and exchange.scope is not None:
+        # The next page of a search goes by its session, which is the client's own and was allowed as a search.
+        is_page = any(name == "sessionID" for name, _ in pairs)
+        if not is_page and not permits(exchange.scope, resource_type, interaction, pairs):
+            challenge = {"WWW-Authenticate": 'Bearer realm="mock-emr", error="insufficient_scope"'}
+            raise refuse(403, scope_needed(resource_type), headers=challenge)
 
 
 def _known_type(emr: Emr, request: Request, exchange: Exchange) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from urllib.parse import parse_qs
 
 import msgspec
@@ -14,11 +13,9 @@ from mock_emr.capability import SCOPES
 from mock_emr.emr import TOKEN_PATH, Emr, gate
 from mock_emr.errors import NOT_KEPT, oauth_error
 from mock_emr.exchange import JSON, Answer, Exchange, Refused
+from mock_emr.scopes import are_scopes, granted
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-
-# Source: SMART App Launch 2.2 scopes-and-launch-context.html, system-level scopes of versions 1 and 2.
-_SCOPE = re.compile(r"system/(\*|[A-Z][A-Za-z]*)\.(\*|read|write|c?r?u?d?s?)(\?\S+)?", re.ASCII)
 
 
 def oauth_routes(emr: Emr) -> list[Route]:
@@ -31,7 +28,8 @@ async def _token(emr: Emr, request: Request, exchange: Exchange) -> Answer:
     """Answer a client-credentials request.
 
     Source: RFC 6749 sections 4.4 and 5; SMART Backend Services. The scope, which SMART requires, may be left
-    out, because Epic's clients commonly do [seen]: all SCOPES are granted then. Refused clients get 400 as
+    out, because Epic's clients commonly do [seen]: all SCOPES are asked for then. Fewer may be granted than were asked
+    for, and the answer says which. Refused clients get 400 as
     RFC 6749 allows.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -47,9 +45,12 @@ async def _token(emr: Emr, request: Request, exchange: Exchange) -> Answer:
         raise _refused("invalid_client", f"expected client_assertion_type={ASSERTION_TYPE}")
     scope = named.get("scope", " ".join(SCOPES))
     proof = _proof(emr, request, named.get("client_assertion", ""))
-    if not all(_SCOPE.fullmatch(part) and not part.endswith(".") for part in scope.split(" ")):
+    if not are_scopes(scope):
         raise _refused("invalid_scope", "expected system/ scopes with one space between them")
     exchange.client_id = proof.client_id
+    scope = granted(scope, allowed=emr.scopes.rules().allowed.get(proof.client_id))
+    if not scope:
+        raise _refused("invalid_scope", "expected a scope that the client was registered with")
     grant = emr.tokens.grant(proof.client_id, scope)
     body = {
         "access_token": grant.token,

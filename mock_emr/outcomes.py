@@ -98,6 +98,17 @@ def login_needed() -> Issue:
     return Issue(severity="fatal", code="login", epic_code="4118", text="User is not authorized for this request.")
 
 
+def scope_needed(resource_type: str) -> Issue:
+    """Say that the access token was not granted this; the wording and the code are [assumed]."""
+    return Issue(
+        severity="fatal",
+        code="forbidden",
+        epic_code="4119",
+        text="The client is not authorized for this request.",
+        diagnostics=f"The access token grants no scope for this interaction with {resource_type}.",
+    )
+
+
 def not_supported(diagnostics: str) -> Issue:
     """Say that the server does not do this."""
     return Issue(

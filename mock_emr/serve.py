@@ -21,10 +21,12 @@ from mock_emr.journal import Journal
 from mock_emr.loading import load_folder
 from mock_emr.oauth_routes import oauth_routes
 from mock_emr.paging import Searches
+from mock_emr.scopes import ScopePolicy
 from mock_emr.scores import ScoreColumn
 from mock_emr.store import Store
 from mock_emr.tokens import AccessTokens
 from mock_emr.vendor_routes import vendor_routes
+from mock_emr.vendor_site import VendorSite
 
 
 def real_now() -> datetime:
@@ -44,6 +46,7 @@ def create_app(
     token_bytes: Callable[[int], bytes] = secrets.token_bytes,
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    vendor_site: VendorSite | None = None,
 ) -> Starlette:
     """Give an EMR over a chart; `app.state.emr` holds its parts, for callers in the same process.
 
@@ -61,6 +64,7 @@ def create_app(
         token_bytes: gives that many random bytes, for tokens and search sessions.
         monotonic: seconds that never go back; tokens end on it.
         sleep: waits so many seconds.
+        vendor_site: how the vendor's web services answer here; None is a site in UTC.
 
     Raises:
         LoadError, StoreError: the folder cannot be loaded.
@@ -75,12 +79,14 @@ def create_app(
         tokens=AccessTokens(lifetime_s=token_lifetime_s, token_bytes=token_bytes, monotonic=monotonic),
         assertions=UsedAssertions(),
         searches=Searches(token_bytes=token_bytes),
+        scopes=ScopePolicy(),
         scores=ScoreColumn(),
         journal=Journal(),
         faults=Faults(),
         monotonic=monotonic,
         sleep=sleep,
     )
-    app = Starlette(routes=[*fhir_routes(emr), *oauth_routes(emr), *vendor_routes(emr), *admin_routes(emr)])
+    vendor = vendor_routes(emr, site=vendor_site or VendorSite())
+    app = Starlette(routes=[*fhir_routes(emr), *oauth_routes(emr), *vendor, *admin_routes(emr)])
     app.state.emr = emr
     return app

@@ -41,11 +41,11 @@ class AccessTokens:
         self._grants[grant.token] = grant
         return grant
 
-    def holder_of(self, authorization: str | None) -> str | None:
-        """Give the client id behind an `Authorization` header; None without a token that is good now.
+    def grant_of(self, authorization: str | None) -> Grant | None:
+        """Give what was granted with the token in an `Authorization` header; None without one that is good now.
 
         Source: RFC 6750 section 2.1; the scheme's case does not matter (RFC 9110 section 11.1).
         """
         scheme, _, token = (authorization or "").partition(" ")
         grant = self._grants.get(token.strip()) if scheme.lower() == "bearer" else None
-        return grant.client_id if grant is not None and self._monotonic() < grant.ends_at else None
+        return grant if grant is not None and self._monotonic() < grant.ends_at else None

@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 
 from deployr_core import bundle as bundles
+from deployr_core import model_format
 from deployr_core.codes import ICD10CM, LOINC, RXNORM, Code
 from deployr_core.declared import Analyte, FixedCodes, Statistic
 from deployr_core.facts import Demographics, DiagnosisList, Encounter, Lab, PatientFacts, Sex
 from deployr_core.features import DiagnosisGroup, FeatureSpec, LabGroup, MedicationGroup, SexGroup
+from deployr_core.label_rules import LabComponent
 from deployr_core.layout import layout_of
+from deployr_core.outputs import BINARY
 from deployr_core.packet import (
     Delivery,
     DeliveryState,
@@ -83,7 +86,7 @@ class FakeSource:
         self._answers = list(answers)
         self.asked: list[Subject] = []
 
-    async def fetch(self, subject, spec, *, as_of):
+    async def fetch(self, subject, spec, *, as_of, budget=None, handed=None):
         self.asked.append(subject)
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         # Long enough for everybody else who asks at the same time to have asked.
@@ -113,7 +116,7 @@ class RecordingOutput:
         self.scores: dict[str, float] = {}
         self.stored_when_sent: list[object] = []
 
-    async def send(self, packet, bundle, *, delivery_id):
+    async def send(self, packet, bundle, *, delivery_id, budget=None):
         self.sent.append(delivery_id)
         if self._store is not None:
             self.stored_when_sent.append(
@@ -196,11 +199,11 @@ def bundle_files(feature_spec):
     forest.fit(rows, [0, 0, 0, 1, 0, 1, 1, 1])
     parts = {
         bundles.FEATURES_FILE: feature_spec.to_json(),
-        bundles.MODEL_FILE: treelite.sklearn.import_model(forest).serialize_bytes(),
+        model_format.MODEL_FILE: treelite.sklearn.import_model(forest).serialize_bytes(),
         bundles.GOLDEN_FILE: msgspec.json.encode(
             (
-                bundles.GoldenVector(indices=(), values=(), score=1 / 4),
-                bundles.GoldenVector(indices=(column,), values=(1.0,), score=3 / 4),
+                bundles.GoldenVector(indices=(), values=(), outputs=(1 / 4,)),
+                bundles.GoldenVector(indices=(column,), values=(1.0,), outputs=(3 / 4,)),
             )
         ),
     }
@@ -213,9 +216,9 @@ def bundle_files(feature_spec):
             unit="order",
             index_time="order signed",
             label="outside its reference range",
-            components=(HEMATOCRIT,),
+            rule=LabComponent(components=(HEMATOCRIT,), window_hours=24),
             panels=("57021-8",),
-            label_window_hours=24,
+            outputs=BINARY,
         ),
         score_name="HCT",
         n_features=len(names),
@@ -226,12 +229,15 @@ def bundle_files(feature_spec):
             parameters={"n_estimators": 1},
             rows=8,
             patients=8,
-            prevalence=0.5,
+            label_means={"positive": 0.5},
             snapshot_sha256="0" * 64,
             library_versions={"treelite": treelite.__version__},
         ),
         evaluation=bundles.Evaluation(
-            rows=8, patients=8, prevalence=0.5, auroc=bundles.Estimate(value=0.75, low=0.5, high=1.0)
+            rows=8,
+            patients=8,
+            label_means={"positive": 0.5},
+            figures={"auroc": bundles.Estimate(value=0.75, low=0.5, high=1.0)},
         ),
     )
     return {bundles.MANIFEST_FILE: manifest.to_json(), **parts}
@@ -503,7 +509,7 @@ async def emr_of(tmp_path):
 
     async with AsyncExitStack() as stack:
 
-        async def start(*resources, clients=None):
+        async def start(*resources, clients=None, vendor_site=None):
             folder = tmp_path / "chart"
             folder.mkdir()
             (folder / "chart.ndjson").write_bytes(b"\n".join(msgspec.json.encode(one) for one in resources))
@@ -517,6 +523,7 @@ async def emr_of(tmp_path):
                     open_access=clients is None,
                     base_url=url,
                     sleep=sleep,
+                    vendor_site=vendor_site,
                 )
 
                 async def noting(scope, receive, send):

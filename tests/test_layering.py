@@ -100,11 +100,23 @@ AREAS = {
     ),
     # The one place in serving that deserialises a joblib file, after its digest, and only where the site allows it.
     "deployr_serve.adapters.pickled": Area(ours=CORE, banned=TRAINING_ONLY - {"joblib", "pickle"}),
-    "deployr_serve.settings": Area(ours=CORE, banned=TRAINING_ONLY),
+    "deployr_serve.auth_settings": Area(ours=CORE, banned=TRAINING_ONLY),
+    "deployr_serve.vendor_settings": Area(ours=(*CORE, "deployr_serve.auth_settings"), banned=TRAINING_ONLY),
+    "deployr_serve.settings": Area(
+        ours=(*CORE, "deployr_serve.auth_settings", "deployr_serve.vendor_settings"), banned=TRAINING_ONLY
+    ),
+    "deployr_serve.auth_bootstrap": Area(
+        ours=(*CORE, "deployr_serve.auth_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
+    ),
+    "deployr_serve.vendor_bootstrap": Area(
+        ours=(*CORE, "deployr_serve.vendor_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
+    ),
     "deployr_serve.bootstrap": Area(
         ours=(
             *CORE,
             "deployr_serve.settings",
+            "deployr_serve.auth_bootstrap",
+            "deployr_serve.vendor_bootstrap",
             "deployr_serve.adapters",
             "deployr_serve.triggers",
             "deployr_serve.outputs",
@@ -126,7 +138,15 @@ AREAS = {
     "label_extractors": Area(ours=CORE, others=NUMBERS, banned=TRAINING_ONLY, pure=True),
     "label_extractors.blueprint": Area(ours=(*CORE, "label_extractors"), banned=TRAINING_ONLY, azure_functions=True),
     "deployr_dash": Area(ours=CORE),
-    "deployr_cli": Area(ours=tuple(name for name in OURS if name != "deployr_cli"), azure_functions=True, dynamic=True),
+    "deployr_cli": Area(
+        ours=(*(name for name in OURS if name != "deployr_cli"), "deployr_cli.doctor.decide"),
+        azure_functions=True,
+        dynamic=True,
+    ),
+    # What `deployr doctor` makes of the answers: it calls nothing, and reads what the adapters read purely.
+    "deployr_cli.doctor.decide": Area(
+        ours=(*CORE, "deployr_serve.adapters"), others=NUMBERS, banned=TRAINING_ONLY, pure=True
+    ),
     "mock_emr": Area(),
     # Outside the product, like the tests: they measure what the command runs.
     "benchmarks": Area(ours=OURS, azure_functions=True, dynamic=True),

@@ -71,7 +71,11 @@ class DemoFigures(_Figures, frozen=True, kw_only=True):
 
 def prospective_auroc(packets: Sequence[InferencePacket], labels: Sequence[Label], *, seed: int) -> Estimate | None:
     """Measure scored packets against their observed labels; None where the labels cannot carry it."""
-    observed = {label.packet_id: label.outcome.value for label in labels if isinstance(label.outcome, Observed)}
+    observed = {
+        label.packet_id: label.outcome.value
+        for label in labels
+        if isinstance(label.outcome, Observed) and isinstance(label.outcome.value, float)
+    }
     rows = [
         (observed[packet.packet_id], packet.outcome.score, packet.subject.patient_id)
         for packet in packets

@@ -31,6 +31,7 @@ class Running:
     """Where the two processes answer, and the keys that the host takes."""
 
     emr: str
+    emr_pid: int
     host: str
     host_pid: int
     host_started: float
@@ -57,11 +58,13 @@ def running(
     emr_delay_ms: int = 0,
     emr_is_open: bool = False,
     app: Path | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
     """Start both, wait until they listen, and stop them at the end whatever happens.
 
     Their output goes to ``emr.log`` and ``host.log`` in the workspace. ``emr_delay_ms``: how long the EMR waits before
     it answers; ``emr_is_open``: it asks for no token. ``app``: another function app than the one in the checkout.
+    ``settings``: the app's, over those of the demo.
 
     Raises:
         CommandFailed: one of them did not start; the message holds its last words.
@@ -73,7 +76,7 @@ def running(
     emr_command += ["--delay-ms", str(emr_delay_ms)]
     emr_command += ["--open"] if emr_is_open else ["--client", f"{CLIENT_ID}={jwks_file}"]
     with _process(emr_command, log=workspace / "emr.log", environment={}) as emr:
-        settings = {
+        environment = {
             "DEPLOYR_PROFILE": "dev",
             "DEPLOYR_SITE": "demo",
             "DEPLOYR_ENVIRONMENT": "DEMO",
@@ -90,13 +93,15 @@ def running(
             "DEPLOYR_LABEL_SCHEDULE": "0 0 0 1 1 *",
             "DEPLOYR_HOST_FUNCTION_KEY": function_key,
             "DEPLOYR_HOST_MASTER_KEY": master_key,
+            **(settings or {}),
         }
         host_command = ["-m", "deployr_serve.local_host", "--app", str(app or function_app()), "--port", "0"]
         with _process(
-            [*host_command, "--state", str(workspace / "timers")], log=workspace / "host.log", environment=settings
+            [*host_command, "--state", str(workspace / "timers")], log=workspace / "host.log", environment=environment
         ) as host:
             yield Running(
                 emr=emr.address,
+                emr_pid=emr.pid,
                 host=host.address,
                 host_pid=host.pid,
                 host_started=host.started,

@@ -30,6 +30,7 @@ from deployr_cli.demo.table import show
 from deployr_cli.failures import CommandFailed
 from deployr_cli.progress import bar
 from deployr_core.bundle import Bundle
+from deployr_core.label_rules import horizon, rule_name
 from deployr_core.packet import Delivery, InferencePacket, Label, Scored, derive_delivery_id
 from deployr_core.vectorize import FeatureVector, vectorize
 from deployr_dev.bundles import write_bundle
@@ -41,7 +42,6 @@ from deployr_dev.sources.extract import Extract
 from deployr_dev.training import train_bundle
 from deployr_serve.adapters.epic import ScoreColumn
 from deployr_serve.adapters.sqlite_store import SqliteStore
-from label_extractors.collect import rule_of
 
 TASK = "hematocrit"
 PARITY_ORDERS = 200
@@ -98,7 +98,7 @@ def run_demo(
         labels_observed=sum(label.outcome.__struct_config__.tag == "observed" for label in first.labels),
         labels_censored=sum(label.outcome.__struct_config__.tag == "censored" for label in first.labels),
         score_rows=first.score_rows,
-        auroc_retrospective=bundle.manifest.evaluation.auroc,
+        auroc_retrospective=bundle.manifest.evaluation.figures["auroc"],
         auroc_prospective=prospective_auroc(first.packets, first.labels, seed=seed),
         latency_ms=latency(replayed.latencies_ms),
         parity=ParityFigures(
@@ -175,7 +175,8 @@ async def _replay_twice(
                 with bar(console, title) as tell:
                     replayed = await driver.replay(events, model_id=bundle.manifest.model_id, tell=tell)
                 with bar(console, "Letting time pass, extracting labels"):
-                    ripe = events[-1].signed_at + rule_of(bundle).window + timedelta(hours=1)
+                    window = horizon(bundle.manifest.task.rule) or timedelta()
+                    ripe = events[-1].signed_at + window + timedelta(hours=1)
                     await driver.set_time(ripe)
                     await driver.fire("relay_deliveries")
                     await driver.fire("extract_labels")
@@ -197,7 +198,7 @@ async def _evidence(store: SqliteStore, driver: Driver, bundle: Bundle) -> _Evid
     return _Evidence(
         packets=packets,
         deliveries=tuple(deliveries),
-        labels=await store.labels(model_id=model_id, rule=rule_of(bundle).name),
+        labels=await store.labels(model_id=model_id, rule=rule_name(bundle.manifest.task.rule)),
         score_rows=await driver.score_rows(),
     )
 

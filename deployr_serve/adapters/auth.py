@@ -1,171 +1,87 @@
-"""Credentials for the EMR: SMART Backend Services, or none for an open test server.
-
-Source: SMART App Launch 2.2, Backend Services, https://hl7.org/fhir/smart-app-launch/backend-services.html [seen].
-"""
+"""Credentials for the EMR: what lets a request in, and the one place that decides where it may be sent."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import uuid
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Protocol
 
-import msgspec
+from deployr_serve.adapters.http import Request, Response, Transport, origin
+from deployr_serve.adapters.scopes import Scopes
+from deployr_serve.core.errors import EmrRefused
+from deployr_serve.core.ports import Budget
 
-from deployr_serve.adapters.http import Request, Response, Transport, error_of_status, origin
-from deployr_serve.core.errors import EmrBadResponse, EmrRefused
-from deployr_serve.core.ports import Clock
+Origin = tuple[str, str, int]
+"""Scheme, host and port, as `http.origin` gives them."""
 
-_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-_ASSERTION_LIFETIME_S = 240
-_REFRESH_BEFORE_S = 30.0
-_DEFAULT_LIFETIME_S, _LONGEST_LIFETIME_S = 60.0, 3600.0
+# Outside of these, two parsers may see two hosts in one URL: tabs and line ends are left out by some, a backslash is a
+# slash to some, and other scripts' letters become others on the way to a name server.
+_PLAIN_URL = re.compile(r"[!#-\[\]-~]+", re.ASCII)
 
 
 class Credentials(Protocol):
     """Gives the headers that let a request in."""
 
-    async def headers(self) -> dict[str, str]:
-        """Give the headers, fetching a token if none is held that still lives."""
+    @property
+    def origins(self) -> frozenset[Origin] | None:
+        """Where the headers may be sent; None where there are none to give."""
 
-    def refused(self, headers: Mapping[str, str]) -> None:
-        """Forget what was given as these headers, if it is still held: the EMR did not take it."""
+    async def headers(self, *, budget: Budget | None = None) -> dict[str, str]:
+        """Give the headers, fetching a token if none is held that still lives.
+
+        Raises:
+            EmrRefused, InsufficientScope: the EMR does not let us in.
+            EmrUnreachable, EmrTimeout, EmrThrottled, EmrBadResponse: no token could be had.
+        """
+
+    def refused(self, headers: Mapping[str, str]) -> bool:
+        """Forget what was given as these headers: the EMR did not take it. Tell whether others may be had."""
+
+    async def granted(self, *, budget: Budget | None = None) -> Scopes | None:
+        """Give what the EMR granted, or None where nobody says; raises as `headers` does."""
 
 
 async def send_authorized(request: Request, *, transport: Transport, credentials: Credentials) -> Response:
-    """Send with credentials. A token may be withdrawn before its time: after a 401, once more with a new one."""
-    for attempt in (1, 2):
-        headers = await credentials.headers()
+    """Send with credentials. A token may be withdrawn before its time: after a 401, once more with a new one.
+
+    Raises:
+        EmrRefused: the URL is not on an origin that these credentials are for; nothing was sent.
+        ServeError: as `Credentials.headers` and the transport raise.
+    """
+    if not may_receive(request.url, credentials.origins):
+        raise EmrRefused("expected a request to the EMR's own origin: our credentials go nowhere else")
+    headers = await credentials.headers(budget=request.budget)
+    response = await transport.send(dataclasses.replace(request, headers={**request.headers, **headers}))
+    if response.status == 401 and credentials.refused(headers):
+        headers = await credentials.headers(budget=request.budget)
         response = await transport.send(dataclasses.replace(request, headers={**request.headers, **headers}))
-        if response.status != 401 or attempt == 2:
-            break
-        credentials.refused(headers)
     return response
+
+
+def may_receive(url: str, origins: frozenset[Origin] | None) -> bool:
+    """Tell whether credentials for these origins may be sent to this URL: compared whole, never by prefix."""
+    if origins is None:
+        return True
+    try:
+        return _PLAIN_URL.fullmatch(url) is not None and origin(url) in origins
+    except ValueError:
+        return False
 
 
 class NoCredentials:
     """For a server that asks for none; the production profile refuses it."""
 
-    async def headers(self) -> dict[str, str]:
+    origins = None
+
+    async def headers(self, *, budget: Budget | None = None) -> dict[str, str]:  # noqa: ARG002 the port's
         """Give no headers."""
         return {}
 
-    def refused(self, headers: Mapping[str, str]) -> None:
+    def refused(self, headers: Mapping[str, str]) -> bool:  # noqa: ARG002 the port's
         """Hold nothing, forget nothing."""
+        return False
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClientKey:
-    """The key that signs our assertions: PEM, its id, and RS384 or ES384."""
-
-    pem: bytes = field(repr=False)
-    key_id: str
-    algorithm: str
-
-
-class _Discovery(msgspec.Struct):
-    token_endpoint: str
-
-
-class _Token(msgspec.Struct):
-    access_token: str
-    token_type: str
-    expires_in: float | None = None
-
-
-class SmartBackend:
-    """A token from the EMR's token endpoint, held until shortly before it ends, fetched by one caller at a time."""
-
-    def __init__(
-        self, *, fhir_base: str, client_id: str, key: ClientKey, scope: str, transport: Transport, clock: Clock
-    ) -> None:
-        self._fhir_base = fhir_base
-        self._client_id = client_id
-        self._key = key
-        self._scope = scope
-        self._transport = transport
-        self._clock = clock
-        self._token_endpoint: str | None = None
-        self._token: str | None = None
-        self._good_until = 0.0
-        self._lock = asyncio.Lock()
-
-    async def headers(self) -> dict[str, str]:
-        """Give the bearer header.
-
-        Raises:
-            EmrRefused: the EMR does not accept our assertion.
-            EmrUnreachable, EmrTimeout, EmrBadResponse: no token could be had.
-        """
-        async with self._lock:
-            if self._token is None or self._clock.monotonic() >= self._good_until:
-                await self._fetch()
-            return {"Authorization": f"Bearer {self._token}"}
-
-    def refused(self, headers: Mapping[str, str]) -> None:
-        """Forget the token, unless another caller whom the EMR refused as well has fetched a new one already."""
-        if headers.get("Authorization") == f"Bearer {self._token}":
-            self._token = None
-
-    async def _fetch(self) -> None:
-        if self._token_endpoint is None:
-            self._token_endpoint = await self._discover()
-        form = (
-            ("grant_type", "client_credentials"),
-            ("scope", self._scope),
-            ("client_assertion_type", _ASSERTION_TYPE),
-            ("client_assertion", self._assertion(self._token_endpoint)),
-        )
-        asked_at = self._clock.monotonic()
-        response = await self._transport.send(
-            Request(method="POST", url=self._token_endpoint, headers={"Accept": "application/json"}, form=form)
-        )
-        if response.status == 400:
-            raise EmrRefused("expected the token endpoint to accept our signed assertion, got status 400")
-        if error := error_of_status(response.status):
-            raise error
-        try:
-            token = msgspec.json.decode(response.body, type=_Token)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise EmrBadResponse("expected a token answer in JSON from the token endpoint") from None
-        if token.token_type.lower() != "bearer" or not token.access_token:
-            raise EmrBadResponse("expected a bearer token from the token endpoint")
-        lifetime = token.expires_in if token.expires_in and token.expires_in > 0 else _DEFAULT_LIFETIME_S
-        lifetime = min(lifetime, _LONGEST_LIFETIME_S)
-        self._token = token.access_token
-        self._good_until = asked_at + max(lifetime - _REFRESH_BEFORE_S, lifetime / 2)
-
-    async def _discover(self) -> str:
-        url = f"{self._fhir_base}/.well-known/smart-configuration"
-        response = await self._transport.send(Request(method="GET", url=url, headers={"Accept": "application/json"}))
-        if error := error_of_status(response.status):
-            raise error
-        try:
-            endpoint = msgspec.json.decode(response.body, type=_Discovery).token_endpoint
-            same_origin = origin(endpoint) == origin(self._fhir_base)
-        except (msgspec.DecodeError, ValueError):
-            raise EmrBadResponse("expected SMART discovery with a token_endpoint") from None
-        if not same_origin:
-            raise EmrRefused("expected a token endpoint on the EMR's own origin")
-        return endpoint
-
-    def _assertion(self, audience: str) -> str:
-        import jwt
-
-        # The assertion's life is measured by the machine's clock, never by a replay's: the EMR checks it now.
-        from deployr_serve.adapters.clock import SystemClock
-
-        now = SystemClock().now()
-        claims = {
-            "iss": self._client_id,
-            "sub": self._client_id,
-            "aud": audience,
-            "iat": int(now.timestamp()),
-            "exp": int((now + timedelta(seconds=_ASSERTION_LIFETIME_S)).timestamp()),
-            "jti": str(uuid.uuid4()),
-        }
-        headers = {"kid": self._key.key_id, "typ": "JWT"}
-        return jwt.encode(claims, self._key.pem, algorithm=self._key.algorithm, headers=headers)
+    async def granted(self, *, budget: Budget | None = None) -> Scopes | None:  # noqa: ARG002 the port's
+        """Nobody says."""
+        return None

@@ -11,6 +11,7 @@ from deployr_core.packet import InferencePacket
 from deployr_serve.adapters.auth import Credentials, send_authorized
 from deployr_serve.adapters.http import Request, Transport, error_of_status, origin
 from deployr_serve.core.errors import EmrBadResponse, EmrRefused
+from deployr_serve.core.ports import Budget
 from deployr_serve.outputs.score_column import render_score_column
 
 _PATH = "api/epic/2017/Reporting/Predictive/HANDLEEXTERNALMODELSCORES"
@@ -34,18 +35,20 @@ class ScoreColumn:
         self._credentials = credentials
         self._namespace = namespace
 
-    async def send(self, packet: InferencePacket, bundle: Bundle, *, delivery_id: str) -> None:
+    async def send(
+        self, packet: InferencePacket, bundle: Bundle, *, delivery_id: str, budget: Budget | None = None
+    ) -> None:
         """Send one score; see `deployr_serve.core.ports.Output`."""
         write = render_score_column(packet, bundle.manifest, namespace=self._namespace, delivery_id=delivery_id)
         url = f"{self._url}?modelId={quote(write.model_id, safe='')}&jobId={write.job_id}"
         if origin(url) != self._origin:
             raise EmrRefused("expected a write to the EMR's own origin")
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        request = Request(method="POST", url=url, headers=headers, body=write.body)
+        request = Request(method="POST", url=url, headers=headers, body=write.body, budget=budget)
         response = await send_authorized(request, transport=self._transport, credentials=self._credentials)
         if response.status in {400, 404, 409, 410, 412, 422}:
             raise EmrRefused(f"expected the EMR to take the score, got status {response.status}")
-        if error := error_of_status(response.status):
+        if error := error_of_status(response):
             raise error
         if _is_error(response.body):
             raise EmrRefused("expected the EMR to take the score, got an error in a successful answer")

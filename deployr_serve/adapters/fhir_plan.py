@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -24,7 +24,14 @@ from deployr_core.features import (
     VitalGroup,
     WindowedGroup,
 )
-from deployr_serve.adapters.fhir_search import Search
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """One search: the resource type and its parameters, each as often as it is given; both by their R4 names."""
+
+    resource_type: str
+    parameters: tuple[tuple[str, str], ...] = field(repr=False)
 
 
 def plan(spec: FeatureSpec, *, patient_id: str, as_of: datetime) -> dict[str, Search]:
@@ -44,6 +51,7 @@ def plan(spec: FeatureSpec, *, patient_id: str, as_of: datetime) -> dict[str, Se
                     ("patient", patient_id),
                     *kind.narrowed_to(groups),
                     (kind.dated_by, _since(as_of - longest)),
+                    *(("_include", included) for included in kind.includes),
                 ),
             )
     return searches
@@ -71,12 +79,16 @@ _Parameters = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Kind:
-    """How groups of one kind are searched for: ``dated_by`` is the parameter of what their windows look at."""
+    """How groups of one kind are searched for: ``dated_by`` is the parameter of what their windows look at.
+
+    ``includes``: what the matches refer to, and is wanted with them.
+    """
 
     group: type[WindowedGroup]
     resource_type: str
     dated_by: str
     narrowed_to: Callable[[Sequence[Any]], _Parameters] = lambda _: ()
+    includes: tuple[str, ...] = ()
 
 
 def _lab_parameters(codes: Iterable[Code]) -> _Parameters:
@@ -104,7 +116,12 @@ _KINDS: Mapping[str, _Kind] = {
     "diagnoses": _Kind(
         group=DiagnosisGroup, resource_type="Condition", dated_by="recorded-date", narrowed_to=_lists_of
     ),
-    "medications": _Kind(group=MedicationGroup, resource_type="MedicationRequest", dated_by="authoredon"),
+    "medications": _Kind(
+        group=MedicationGroup,
+        resource_type="MedicationRequest",
+        dated_by="authoredon",
+        includes=("MedicationRequest:medication",),
+    ),
     "procedures": _Kind(group=ProcedureGroup, resource_type="Procedure", dated_by="date"),
     "orders": _Kind(group=OrderGroup, resource_type="ServiceRequest", dated_by="authored"),
     "visits": _Kind(group=VisitGroup, resource_type="Encounter", dated_by="date"),

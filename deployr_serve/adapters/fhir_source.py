@@ -1,33 +1,48 @@
-"""Facts from a FHIR R4 server: what is asked follows from the declaration, and every answer is checked for identity."""
+"""Facts from a FHIR server: what is asked follows from the declaration, and every answer is checked for identity."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
-from datetime import UTC, datetime, tzinfo
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from deployr_core.codes import Code
-from deployr_core.facts import Demographics, Encounter, Lab, Order, PatientFacts
+from deployr_core.facts import Demographics, Encounter, Lab, Order, PatientFacts, Sex
 from deployr_core.features import FeatureSpec
-from deployr_core.packet import Subject
+from deployr_core.packet import FetchRecord, Subject
 from deployr_serve.adapters import fhir_facts as read
 from deployr_serve.adapters import fhir_wire as wire
+from deployr_serve.adapters.auth import Credentials
+from deployr_serve.adapters.fhir_medications import resolve_medications
 from deployr_serve.adapters.fhir_plan import lab_search, plan, unfetchable
+from deployr_serve.adapters.fhir_prefetch import usable
 from deployr_serve.adapters.fhir_search import FhirClient, Found, Search
+from deployr_serve.adapters.group_reads import GroupFacts, GroupReads
+from deployr_serve.adapters.http import origin
+from deployr_serve.adapters.lent_token import LentToken
+from deployr_serve.adapters.scopes import needed_scopes, require_scopes
 from deployr_serve.core.errors import (
     AskDifferently,
     EmrBadResponse,
+    Inconsistent,
     ModelUnavailable,
+    ServeError,
     UnknownContext,
     UnknownPatient,
     WrongPatient,
 )
-from deployr_serve.core.ports import FetchedFacts, OutcomeFacts
+from deployr_serve.core.ports import Budget, Clock, FetchedFacts, Handed, OutcomeFacts
 
-__all__ = ["FhirSource", "plan", "unfetchable"]
+__all__ = ["FhirSource", "plan"]
+
+FUTURE = timedelta(minutes=5)
+"""How far ahead of our clock the EMR's may be; what is dated later was not measured yet."""
 
 _T = TypeVar("_T")
 _R = TypeVar(
@@ -42,51 +57,91 @@ _R = TypeVar(
 _P = TypeVar("_P", wire.Patient, wire.Encounter, wire.ServiceRequest)
 
 
+@dataclass(kw_only=True, slots=True)
+class _Run:
+    """One fetch under way, and what has come of it so far."""
+
+    subject: Subject
+    budget: Budget | None
+    credentials: Credentials | None = None
+    latest: datetime | None = None
+    found: dict[str, Found] = field(default_factory=dict)
+    medications: dict[str, wire.Medication] = field(default_factory=dict)
+    elsewhere: list[GroupFacts] = field(default_factory=list)
+    more: list[FetchRecord] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def records(self) -> tuple[FetchRecord, ...]:
+        return (*(found.record for found in self.found.values()), *self.more)
+
+
 class FhirSource:
     """See `deployr_serve.core.ports.FactSource` and `OutcomeSource` for what is promised.
 
     Args:
         client: the server.
+        clock: what is dated later than its now is no fact.
         zone: the site's zone, for dates that carry none.
         csn_system: the identifier system of contact serial numbers; None takes the identifier with type text ``CSN``.
+        credentials: the client's own; what they are granted is compared with what a model needs. None knows of none.
+        group_reads: other ways to some of the groups.
     """
 
-    def __init__(self, client: FhirClient, *, zone: tzinfo = UTC, csn_system: str | None = None) -> None:
+    def __init__(
+        self,
+        client: FhirClient,
+        *,
+        clock: Clock,
+        zone: tzinfo = UTC,
+        csn_system: str | None = None,
+        credentials: Credentials | None = None,
+        group_reads: tuple[GroupReads, ...] = (),
+    ) -> None:
         self._client = client
+        self._clock = clock
         self._zone = zone
         self._csn_system = csn_system
+        self._credentials = credentials
+        self._group_reads = group_reads
+        self._elsewhere = frozenset(name for reads in group_reads for name in reads.names)
 
-    async def fetch(self, subject: Subject, spec: FeatureSpec, *, as_of: datetime) -> FetchedFacts:
+    async def fetch(
+        self,
+        subject: Subject,
+        spec: FeatureSpec,
+        *,
+        as_of: datetime,
+        budget: Budget | None = None,
+        handed: Handed | None = None,
+    ) -> FetchedFacts:
         """Fetch everything at once; the first failure ends the others.
 
         Raises:
-            ModelUnavailable: the declaration holds what this source cannot fetch (see `unfetchable`).
+            ModelUnavailable: the declaration holds what this source cannot fetch.
+            InsufficientScope: the EMR granted less than the declaration needs; nothing was asked of it.
         """
-        if names := unfetchable(spec):
-            raise ModelUnavailable(f"expected feature groups that FHIR can fetch; these it cannot: {', '.join(names)}")
-        searches = {"patient": Search(resource_type="Patient", parameters=(("_id", subject.patient_id),))}
-        if subject.encounter_id is not None:
-            searches["encounter"] = Search(resource_type="Encounter", parameters=(("_id", subject.encounter_id),))
-        if subject.order_id is not None:
-            searches["order"] = Search(resource_type="ServiceRequest", parameters=(("_id", subject.order_id),))
-        searches.update(plan(spec, patient_id=subject.patient_id, as_of=as_of))
-        found = await self._search_all(searches)
-        patient = _exactly_one(found["patient"], wire.Patient, subject.patient_id, missing=UnknownPatient)
-        if any(link.get("type") == "replaced-by" for link in patient.link):
-            # Its chart has moved to the record it was merged into: what is left here would pass for "nothing there".
-            raise WrongPatient("expected a patient record that was not merged into another")
-        ordered_in = self._encounter_of_order(found, subject)
-        if subject.encounter_id is None and ordered_in is not None:
-            search = Search(resource_type="Encounter", parameters=(("_id", ordered_in),))
-            found["encounter"] = await self._client.search(search)
-        encounter = self._encounter(found, subject, subject.encounter_id or ordered_in)
-        dropped: Counter[str] = Counter()
-        facts = self._facts(found, subject, read.demographics(patient), dropped)
-        records = tuple(result.record for result in found.values())
-        return FetchedFacts(facts=facts, encounter=encounter, fetches=records, dropped=dict(dropped))
+        if names := (*unfetchable(spec), *(name for reads in self._group_reads for name in reads.unreadable(spec))):
+            raise ModelUnavailable(f"expected feature groups that can be fetched; these cannot: {', '.join(names)}")
+        now = self._clock.now()
+        credentials = self._lent(handed)
+        granting = credentials or self._credentials
+        if granting is not None:
+            require_scopes(await granting.granted(budget=budget), needed_scopes(spec, elsewhere=self._elsewhere))
+        run = _Run(subject=subject, budget=budget, credentials=credentials, latest=now + FUTURE)
+        try:
+            return await self._fetched(run, spec, handed or Handed(), as_of=as_of, now=now)
+        except ServeError as error:
+            error.fetches = (*run.records(), *error.fetches)
+            raise
 
     async def outcomes(
-        self, patient_id: str, *, order_ids: tuple[str, ...], codes: tuple[Code, ...], since: datetime
+        self,
+        patient_id: str,
+        *,
+        order_ids: tuple[str, ...],
+        codes: tuple[Code, ...],
+        since: datetime,
+        budget: Budget | None = None,
     ) -> OutcomeFacts:
         """Fetch results and orders for the label rules."""
         searches = {"labs": lab_search(patient_id, codes, since)}
@@ -94,26 +149,90 @@ class FhirSource:
             searches["orders"] = Search(
                 resource_type="ServiceRequest", parameters=(("patient", patient_id), ("_id", ",".join(order_ids)))
             )
-        found = await self._search_all(searches)
-        dropped: Counter[str] = Counter()
-        orders = self._read(found.get("orders"), wire.ServiceRequest, self._order, patient_id, dropped)
-        labs = self._read(found.get("labs"), wire.Observation, self._lab(dropped), patient_id, dropped)
+        run = _Run(subject=Subject(patient_id=patient_id), budget=budget)
+        await _all_at_once(*(self._search(run, name, search) for name, search in searches.items()))
+        orders = self._read(run, "orders", wire.ServiceRequest, self._order)
+        labs = self._read(run, "labs", wire.Observation, self._lab(run))
         return OutcomeFacts(labs=labs, orders={order.fact_id: order for order in orders})
 
-    async def _search_all(self, searches: dict[str, Search]) -> dict[str, Found]:
-        """Search all at once; when one fails the others are cancelled, and its own error is what comes out."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = {name: group.create_task(self._client.search(search)) for name, search in searches.items()}
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return {name: task.result() for name, task in tasks.items()}
+    async def _fetched(
+        self, run: _Run, spec: FeatureSpec, handed: Handed, *, as_of: datetime, now: datetime
+    ) -> FetchedFacts:
+        subject = run.subject
+        searches = {"patient": _by_id("Patient", subject.patient_id)}
+        if subject.encounter_id is not None:
+            searches["encounter"] = _by_id("Encounter", subject.encounter_id)
+        if subject.order_id is not None:
+            searches["order"] = _by_id("ServiceRequest", subject.order_id)
+        planned = plan(spec, patient_id=subject.patient_id, as_of=as_of)
+        searches.update({name: search for name, search in planned.items() if name not in self._elsewhere})
+        run.found, refused = usable(
+            handed.prefetch,
+            searches,
+            patient_id=subject.patient_id,
+            fhir_base=self._client.base,
+            now=now,
+            version=self._client.version,
+        )
+        run.dropped.update({f"prefetch.{why}": 1 for why in refused.values()})
+        await _all_at_once(
+            *(self._read_elsewhere(run, reads, spec, as_of=as_of) for reads in self._group_reads),
+            *(self._searched_and_followed(run, name, search) for name, search in searches.items()),
+        )
+        patient = _exactly_one(run.found["patient"], wire.Patient, subject.patient_id, missing=UnknownPatient)
+        if patient.active is False or any(link.get("type") == "replaced-by" for link in patient.link):
+            # Its chart has moved to the record it was merged into: what is left here would pass for "nothing there".
+            raise WrongPatient("expected a patient record that is in use, and not merged into another")
+        ordered_in = self._encounter_of_order(run)
+        encounter = self._encounter(run, subject.encounter_id or ordered_in)
+        who = read.demographics(patient, as_of=as_of, dropped=run.dropped)
+        facts = self._facts(run, _agreed(who, run.elsewhere))
+        for came in run.elsewhere:
+            facts = msgspec.structs.replace(facts, **came.facts)
+        return FetchedFacts(
+            facts=facts,
+            encounter=encounter,
+            fetches=run.records(),
+            dropped=dict(run.dropped),
+            oldest_answer_s=max(found.age_s for found in run.found.values()),
+        )
 
-    def _encounter_of_order(self, found: dict[str, Found], subject: Subject) -> str | None:
+    async def _search(self, run: _Run, name: str, search: Search) -> None:
+        found = await self._client.search(search, name=name, budget=run.budget, credentials=run.credentials)
+        run.found[name] = found
+        run.dropped.update(found.dropped)
+
+    async def _searched_and_followed(self, run: _Run, name: str, search: Search) -> None:
+        """Search, unless it was handed over, then ask for what the answer leads to, without waiting for the others."""
+        if name not in run.found:
+            await self._search(run, name, search)
+        if name == "order" and run.subject.encounter_id is None:
+            ordered_in = self._encounter_of_order(run)
+            if ordered_in is not None:
+                await self._search(run, "encounter", _by_id("Encounter", ordered_in))
+        elif name == "medications":
+            medications, records = await resolve_medications(
+                self._client, run.found[name], budget=run.budget, credentials=run.credentials
+            )
+            run.more.extend(records)
+            run.medications = medications
+
+    async def _read_elsewhere(self, run: _Run, reads: GroupReads, spec: FeatureSpec, *, as_of: datetime) -> None:
+        came = await reads.read(run.subject, spec, as_of=as_of, budget=run.budget, dropped=run.dropped)
+        run.more.extend(came.records)
+        run.elsewhere.append(came)
+
+    def _lent(self, handed: Handed | None) -> LentToken | None:
+        if handed is None or handed.token is None:
+            return None
+        return LentToken(token=handed.token, origins=frozenset({origin(self._client.base)}))
+
+    def _encounter_of_order(self, run: _Run) -> str | None:
         """Check that the order is this patient's and of the encounter that is named; give its encounter's id."""
+        subject = run.subject
         if subject.order_id is None:
             return None
-        resource = _exactly_one(found["order"], wire.ServiceRequest, subject.order_id, missing=UnknownContext)
+        resource = _exactly_one(run.found["order"], wire.ServiceRequest, subject.order_id, missing=UnknownContext)
         self._insist(resource, subject.patient_id)
         order = _dated(self._order, resource)
         ordered_in = order.encounter_id if order else None
@@ -121,61 +240,52 @@ class FhirSource:
             raise WrongPatient("expected an order of the encounter that the request names")
         return ordered_in
 
-    def _encounter(self, found: dict[str, Found], subject: Subject, encounter_id: str | None) -> Encounter | None:
+    def _encounter(self, run: _Run, encounter_id: str | None) -> Encounter | None:
         if encounter_id is None:
             return None
-        resource = _exactly_one(found["encounter"], wire.Encounter, encounter_id, missing=UnknownContext)
-        self._insist(resource, subject.patient_id)
+        resource = _exactly_one(run.found["encounter"], wire.Encounter, encounter_id, missing=UnknownContext)
+        self._insist(resource, run.subject.patient_id)
         return _dated(lambda it: read.encounter(it, csn_system=self._csn_system, zone=self._zone), resource)
 
     def _order(self, resource: wire.ServiceRequest) -> Order | None:
         return read.order(resource, fhir_base=self._client.base, zone=self._zone)
 
-    def _lab(self, dropped: Counter[str]) -> Callable[[wire.Observation], Lab | None]:
-        return lambda it: read.lab(it, fhir_base=self._client.base, zone=self._zone, dropped=dropped)
+    def _lab(self, run: _Run) -> Callable[[wire.Observation], Lab | None]:
+        base, zone, dropped, latest = self._client.base, self._zone, run.dropped, run.latest
+        return lambda it: read.lab(it, fhir_base=base, zone=zone, dropped=dropped, latest=latest)
 
-    def _facts(
-        self, found: dict[str, Found], subject: Subject, who: Demographics, dropped: Counter[str]
-    ) -> PatientFacts:
+    def _facts(self, run: _Run, who: Demographics) -> PatientFacts:
         """Read all that was found, by the names that `plan` gives its searches."""
-        zone, base = self._zone, self._client.base
-
-        def facts(name: str, kind: type[_R], reader: Callable[[_R], _T | None]) -> tuple[_T, ...]:
-            return self._read(found.get(name), kind, reader, subject.patient_id, dropped)
-
-        measured = facts("vitals", wire.Observation, lambda it: read.vitals(it, zone=zone, dropped=dropped))
-        ordered = facts(
-            "orders",
-            wire.ServiceRequest,
-            lambda it: read.signed_order(it, fhir_base=base, zone=zone, dropped=dropped),
+        base = self._client.base
+        common: dict[str, Any] = {"zone": self._zone, "dropped": run.dropped, "latest": run.latest}
+        measured = self._read(run, "vitals", wire.Observation, lambda it: read.vitals(it, **common))
+        ordered = self._read(
+            run, "orders", wire.ServiceRequest, lambda it: read.signed_order(it, fhir_base=base, **common)
         )
         return PatientFacts(
-            patient_id=subject.patient_id,
+            patient_id=run.subject.patient_id,
             demographics=who,
-            labs=facts("labs", wire.Observation, self._lab(dropped)),
-            diagnoses=facts("diagnoses", wire.Condition, lambda it: read.diagnosis(it, zone=zone, dropped=dropped)),
-            medications=facts(
-                "medications", wire.MedicationRequest, lambda it: read.medication(it, zone=zone, dropped=dropped)
+            labs=self._read(run, "labs", wire.Observation, self._lab(run)),
+            diagnoses=self._read(run, "diagnoses", wire.Condition, lambda it: read.diagnosis(it, **common)),
+            medications=self._read(
+                run,
+                "medications",
+                wire.MedicationRequest,
+                lambda it: read.medication(it, medications=run.medications, **common),
             ),
             vitals=tuple(chain.from_iterable(measured)),
-            procedures=facts("procedures", wire.Procedure, lambda it: read.procedure(it, zone=zone, dropped=dropped)),
+            procedures=self._read(run, "procedures", wire.Procedure, lambda it: read.procedure(it, **common)),
             # A call that comes a moment after the signing must not see the very order that it is about.
-            orders=tuple(order for order in ordered if order.fact_id != subject.order_id),
-            visits=facts("visits", wire.Encounter, lambda it: read.visit(it, zone=zone, dropped=dropped)),
+            orders=tuple(order for order in ordered if order.fact_id != run.subject.order_id),
+            visits=self._read(run, "visits", wire.Encounter, lambda it: read.visit(it, **common)),
         )
 
-    def _read(
-        self,
-        found: Found | None,
-        kind: type[_R],
-        reader: Callable[[_R], _T | None],
-        patient_id: str,
-        dropped: Counter[str],
-    ) -> tuple[_T, ...]:
+    def _read(self, run: _Run, name: str, kind: type[_R], reader: Callable[[_R], _T | None]) -> tuple[_T, ...]:
         """Read each resource that is about this patient into a fact, where it can be one."""
+        found = run.found.get(name)
         facts = []
         for resource in found.resources if found else ():
-            if isinstance(resource, kind) and self._is_about(resource, patient_id, dropped):
+            if isinstance(resource, kind) and self._is_about(resource, run.subject.patient_id, run.dropped):
                 fact = _dated(reader, resource)
                 if fact is not None:
                     facts.append(fact)
@@ -194,6 +304,34 @@ class FhirSource:
     def _insist(self, resource: wire.Encounter | wire.ServiceRequest, patient_id: str) -> None:
         if read.subject_of(resource, fhir_base=self._client.base) != patient_id:
             raise WrongPatient("expected an encounter and an order of the patient that the request names")
+
+
+def _by_id(resource_type: str, resource_id: str) -> Search:
+    return Search(resource_type=resource_type, parameters=(("_id", resource_id),))
+
+
+async def _all_at_once(*jobs: Coroutine[Any, Any, None]) -> None:
+    """Do all at once; when one fails the others are cancelled, and its own error is what comes out."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(job)
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+
+
+def _agreed(by_fhir: Demographics, elsewhere: Sequence[GroupFacts]) -> Demographics:
+    """Give who the patient is; where it was read in two ways, they must not contradict each other.
+
+    Raises:
+        Inconsistent: another birth date or sex.
+    """
+    read_twice = [came.demographics for came in elsewhere if came.demographics is not None]
+    births = {who.birth_date for who in (by_fhir, *read_twice)} - {None}
+    sexes = {who.sex for who in (by_fhir, *read_twice)} - {Sex.UNKNOWN}
+    if len(births) > 1 or len(sexes) > 1:
+        raise Inconsistent("expected one birth date and one sex of this patient, the EMR gives two")
+    return read_twice[-1] if read_twice else by_fhir
 
 
 def _exactly_one(found: Found, kind: type[_P], asked_for: str, *, missing: type[AskDifferently]) -> _P:

@@ -1,15 +1,13 @@
-"""FHIR R4 JSON, decoded into the few fields that are read.
+"""FHIR R4 resources, decoded into the few fields that are read. `fhir_page` reads pages of them.
 
 Source: HL7 FHIR R4 (4.0.1), http://hl7.org/fhir/R4/; US Core 3.1.1 race and ethnicity extensions [seen].
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Generic, TypedDict, TypeVar
 
 import msgspec
-
-_MAX_ENTRIES = 5_000
 
 
 class _Fhir(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -40,7 +38,9 @@ class Identifier(_Fhir, frozen=True, kw_only=True):
 
 
 class Quantity(_Fhir, frozen=True, kw_only=True):
-    value: float | None = None
+    """``value``: text is no number, however it reads; it is let through so that one such value spoils no page."""
+
+    value: float | str | None = None
     comparator: str | None = None
     unit: str | None = None
     system: str | None = None
@@ -63,24 +63,45 @@ class Meta(_Fhir, frozen=True, kw_only=True):
     last_updated: str | None = None
 
 
-class _Resource(_Fhir, frozen=True, kw_only=True, tag_field="resourceType"):
+class Identified(_Fhir, frozen=True, kw_only=True, tag_field="resourceType"):
+    """What every resource has."""
+
     id: str | None = None
     meta: Meta | None = None
 
 
-class OperationOutcome(_Resource, frozen=True, kw_only=True):
-    issue: tuple[dict[str, Any], ...] = ()
+class Issue(_Fhir, frozen=True, kw_only=True):
+    severity: str | None = None
+    code: str | None = None
+    details: CodeableConcept | None = None
+    diagnostics: str | None = None
 
 
-class Patient(_Resource, frozen=True, kw_only=True):
+class OperationOutcome(Identified, frozen=True, kw_only=True):
+    issue: tuple[Issue, ...] = ()
+
+
+class OtherPatient(TypedDict, total=False):
+    reference: str
+
+
+class PatientLink(TypedDict, total=False):
+    """``replaced-by``: this record was merged into the ``other``."""
+
+    type: str
+    other: OtherPatient
+
+
+class Patient(Identified, frozen=True, kw_only=True):
+    identifier: tuple[Identifier, ...] = ()
     birth_date: str | None = None
     gender: str | None = None
     active: bool | None = None
-    link: tuple[dict[str, Any], ...] = ()
+    link: tuple[PatientLink, ...] = ()
     extension: tuple[Extension, ...] = ()
 
 
-class Encounter(_Resource, frozen=True, kw_only=True):
+class Encounter(Identified, frozen=True, kw_only=True):
     status: str | None = None
     class_: Coding | None = msgspec.field(default=None, name="class")
     subject: Reference | None = None
@@ -88,8 +109,9 @@ class Encounter(_Resource, frozen=True, kw_only=True):
     period: Period | None = None
 
 
-class ServiceRequest(_Resource, frozen=True, kw_only=True):
+class ServiceRequest(Identified, frozen=True, kw_only=True):
     status: str | None = None
+    identifier: tuple[Identifier, ...] = ()
     subject: Reference | None = None
     encounter: Reference | None = None
     code: CodeableConcept | None = None
@@ -105,22 +127,27 @@ class ReferenceRange(_Fhir, frozen=True, kw_only=True):
 class ObservationComponent(_Fhir, frozen=True, kw_only=True):
     code: CodeableConcept | None = None
     value_quantity: Quantity | None = None
+    value_string: str | None = None
 
 
-class Observation(_Resource, frozen=True, kw_only=True):
+class Observation(Identified, frozen=True, kw_only=True):
     status: str | None = None
+    identifier: tuple[Identifier, ...] = ()
     subject: Reference | None = None
     code: CodeableConcept | None = None
     effective_date_time: str | None = None
+    effective_instant: str | None = None
+    effective_period: Period | None = None
     issued: str | None = None
     value_quantity: Quantity | None = None
+    value_string: str | None = None
     component: tuple[ObservationComponent, ...] = ()
     interpretation: tuple[CodeableConcept, ...] = ()
     reference_range: tuple[ReferenceRange, ...] = ()
     based_on: tuple[Reference, ...] = ()
 
 
-class Condition(_Resource, frozen=True, kw_only=True):
+class Condition(Identified, frozen=True, kw_only=True):
     subject: Reference | None = None
     verification_status: CodeableConcept | None = None
     category: tuple[CodeableConcept, ...] = ()
@@ -128,14 +155,28 @@ class Condition(_Resource, frozen=True, kw_only=True):
     recorded_date: str | None = None
 
 
-class MedicationRequest(_Resource, frozen=True, kw_only=True):
+class Medication(Identified, frozen=True, kw_only=True):
+    code: CodeableConcept | None = None
+
+
+class Contained(_Fhir, frozen=True, kw_only=True):
+    """A resource inside another, of any type; what ``code`` looks like depends on the type."""
+
+    resource_type: str | None = None
+    id: str | None = None
+    code: CodeableConcept | tuple[CodeableConcept, ...] | str | None = None
+
+
+class MedicationRequest(Identified, frozen=True, kw_only=True):
     status: str | None = None
     subject: Reference | None = None
     medication_codeable_concept: CodeableConcept | None = None
+    medication_reference: Reference | None = None
+    contained: tuple[Contained, ...] = ()
     authored_on: str | None = None
 
 
-class Procedure(_Resource, frozen=True, kw_only=True):
+class Procedure(Identified, frozen=True, kw_only=True):
     status: str | None = None
     subject: Reference | None = None
     code: CodeableConcept | None = None
@@ -146,16 +187,11 @@ class Procedure(_Resource, frozen=True, kw_only=True):
 AboutPatient = Encounter | ServiceRequest | Observation | Condition | MedicationRequest | Procedure
 """What names its patient as ``subject``."""
 
-Resource = OperationOutcome | Patient | AboutPatient
+Resource = OperationOutcome | Patient | Medication | AboutPatient
 
 
 class SearchInfo(_Fhir, frozen=True, kw_only=True):
     mode: str | None = None
-
-
-class Entry(_Fhir, frozen=True, kw_only=True):
-    resource: Resource
-    search: SearchInfo | None = None
 
 
 class Link(_Fhir, frozen=True, kw_only=True):
@@ -163,31 +199,20 @@ class Link(_Fhir, frozen=True, kw_only=True):
     url: str
 
 
-class Bundle(_Fhir, frozen=True, kw_only=True, tag_field="resourceType", tag="Bundle"):
+R = TypeVar("R")
+
+
+class Entry(_Fhir, Generic[R], frozen=True, kw_only=True):
+    resource: R
+    search: SearchInfo | None = None
+
+
+class Bundle(_Fhir, Generic[R], frozen=True, kw_only=True, tag_field="resourceType", tag="Bundle"):
     type: str
+    meta: Meta | None = None
     total: int | None = None
     link: tuple[Link, ...] = ()
-    entry: tuple[Entry, ...] = ()
+    entry: tuple[Entry[R], ...] = ()
 
 
-_decoder: msgspec.json.Decoder[Bundle | OperationOutcome] = msgspec.json.Decoder(Bundle | OperationOutcome)
-
-
-def decode_page(body: bytes) -> Bundle:
-    """Read one page of a search.
-
-    Raises:
-        ValueError: not JSON, not a searchset Bundle, or a resource in it is not what its type must be. The message
-            carries nothing of the content.
-    """
-    try:
-        page = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ValueError("expected a FHIR R4 searchset Bundle in JSON") from None
-    if isinstance(page, OperationOutcome):
-        raise ValueError("expected a searchset Bundle, got an OperationOutcome")  # noqa: TRY004
-    if page.type != "searchset":
-        raise ValueError("expected a Bundle of type searchset")
-    if len(page.entry) > _MAX_ENTRIES:
-        raise ValueError(f"expected at most {_MAX_ENTRIES} entries in a page")
-    return page
+Page = Bundle[Resource]

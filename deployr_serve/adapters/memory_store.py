@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from deployr_core.packet import Delivery, DeliveryState, InferencePacket, Label, Scored
+from deployr_core.packet import Delivery, DeliveryState, Event, InferencePacket, Label, Scored
 from deployr_serve.core.errors import RecordChanged
-from deployr_serve.core.ports import Stored
+from deployr_serve.core.ports import Record, Stored
 
 
 class MemoryStore:
@@ -16,6 +16,8 @@ class MemoryStore:
         self._packets: dict[str, Stored] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._labels: dict[str, Label] = {}
+        self._events: dict[str, Event] = {}
+        self._records: dict[tuple[str, str], tuple[Record, datetime | None]] = {}
 
     async def create(self, packet: InferencePacket) -> Stored | None:
         if packet.packet_id in self._packets:
@@ -77,6 +79,45 @@ class MemoryStore:
             if stored.packet.model.model_id == model_id and packet_id > (after or "")
         )
         return tuple(self._packets[packet_id].packet for packet_id in chosen[:limit])
+
+    async def append_event(self, event: Event) -> bool:
+        is_new = event.event_id not in self._events
+        self._events.setdefault(event.event_id, event)
+        return is_new
+
+    async def events(self, packet_id: str) -> tuple[Event, ...]:
+        found = [event for event in self._events.values() if event.packet_id == packet_id]
+        return tuple(sorted(found, key=lambda event: (event.at, event.event_id)))
+
+    async def create_record(
+        self, kind: str, record_id: str, content: bytes, *, now: datetime, expires_at: datetime | None = None
+    ) -> Record | None:
+        if await self.read_record(kind, record_id, now=now) is not None:
+            return None
+        record = Record(content=content, etag="1")
+        self._records[kind, record_id] = (record, expires_at)
+        return record
+
+    async def read_record(self, kind: str, record_id: str, *, now: datetime) -> Record | None:
+        record, expires_at = self._records.get((kind, record_id), (None, None))
+        return None if expires_at is not None and expires_at <= now else record
+
+    async def replace_record(
+        self, kind: str, record_id: str, content: bytes, *, etag: str, expires_at: datetime | None = None
+    ) -> Record:
+        held, _ = self._records.get((kind, record_id), (None, None))
+        if held is None or held.etag != etag:
+            raise RecordChanged("expected the record with the tag that was read")
+        record = Record(content=content, etag=str(int(etag) + 1))
+        self._records[kind, record_id] = (record, expires_at)
+        return record
+
+    async def records(self, kind: str, *, now: datetime) -> dict[str, Record]:
+        return {
+            record_id: record
+            for (held, record_id), (record, expires_at) in sorted(self._records.items())
+            if held == kind and (expires_at is None or expires_at > now)
+        }
 
     async def check(self) -> None:
         return None

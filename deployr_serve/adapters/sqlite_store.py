@@ -14,9 +14,9 @@ from typing import TypeVar
 
 import msgspec
 
-from deployr_core.packet import Delivery, DeliveryState, InferencePacket, Label, Scored
+from deployr_core.packet import Delivery, DeliveryState, Event, InferencePacket, Label, Scored
 from deployr_serve.core.errors import RecordChanged, StoreUnavailable
-from deployr_serve.core.ports import Stored
+from deployr_serve.core.ports import Record, Stored
 
 _T = TypeVar("_T")
 
@@ -34,11 +34,21 @@ CREATE TABLE IF NOT EXISTS labels (
     label_id TEXT PRIMARY KEY, packet_id TEXT NOT NULL REFERENCES packets, rule TEXT NOT NULL, body BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS labels_by_packet ON labels (packet_id, rule);
+CREATE TABLE IF NOT EXISTS events (
+    event_id TEXT PRIMARY KEY, packet_id TEXT NOT NULL, happened_at TEXT NOT NULL, body BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS events_by_packet ON events (packet_id, happened_at);
+CREATE TABLE IF NOT EXISTS records (
+    kind TEXT NOT NULL, record_id TEXT NOT NULL, etag INTEGER NOT NULL, expires_at REAL, body BLOB NOT NULL,
+    PRIMARY KEY (kind, record_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS records_by_expiry ON records (expires_at) WHERE expires_at IS NOT NULL;
 """
 _encode = msgspec.json.encode
 _packet = msgspec.json.Decoder(InferencePacket).decode
 _delivery = msgspec.json.Decoder(Delivery).decode
 _label = msgspec.json.Decoder(Label).decode
+_event = msgspec.json.Decoder(Event).decode
 
 
 class SqliteStore:
@@ -165,6 +175,73 @@ class SqliteStore:
                 (model_id, after or "", limit),
             )
             return tuple(_packet(body) for (body,) in rows)
+
+        return await self._read(work)
+
+    async def append_event(self, event: Event) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            row = (event.event_id, event.packet_id, event.at.isoformat(), _encode(event))
+            return bool(db.execute("INSERT INTO events VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row).rowcount)
+
+        return await self._write(work)
+
+    async def events(self, packet_id: str) -> tuple[Event, ...]:
+        def work(db: sqlite3.Connection) -> tuple[Event, ...]:
+            rows = db.execute(
+                "SELECT body FROM events WHERE packet_id = ? ORDER BY happened_at, event_id", (packet_id,)
+            )
+            return tuple(_event(body) for (body,) in rows)
+
+        return await self._read(work)
+
+    async def create_record(
+        self, kind: str, record_id: str, content: bytes, *, now: datetime, expires_at: datetime | None = None
+    ) -> Record | None:
+        def work(db: sqlite3.Connection) -> Record | None:
+            # What has expired is as good as none, and nobody else takes it out.
+            db.execute("DELETE FROM records WHERE expires_at <= ?", (now.timestamp(),))
+            inserted = db.execute(
+                "INSERT INTO records VALUES (?, ?, 1, ?, ?) ON CONFLICT DO NOTHING",
+                (kind, record_id, expires_at.timestamp() if expires_at else None, content),
+            ).rowcount
+            return Record(content=content, etag="1") if inserted else None
+
+        return await self._write(work)
+
+    async def read_record(self, kind: str, record_id: str, *, now: datetime) -> Record | None:
+        def work(db: sqlite3.Connection) -> Record | None:
+            row = db.execute(
+                "SELECT body, etag FROM records WHERE kind = ? AND record_id = ?"
+                " AND (expires_at IS NULL OR expires_at > ?)",
+                (kind, record_id, now.timestamp()),
+            ).fetchone()
+            return Record(content=row[0], etag=str(row[1])) if row else None
+
+        return await self._read(work)
+
+    async def replace_record(
+        self, kind: str, record_id: str, content: bytes, *, etag: str, expires_at: datetime | None = None
+    ) -> Record:
+        def work(db: sqlite3.Connection) -> Record:
+            changed = db.execute(
+                "UPDATE records SET etag = etag + 1, expires_at = ?, body = ?"
+                " WHERE kind = ? AND record_id = ? AND etag = ?",
+                (expires_at.timestamp() if expires_at else None, content, kind, record_id, int(etag)),
+            ).rowcount
+            if not changed:
+                raise RecordChanged("expected the record with the tag that was read")
+            return Record(content=content, etag=str(int(etag) + 1))
+
+        return await self._write(work)
+
+    async def records(self, kind: str, *, now: datetime) -> dict[str, Record]:
+        def work(db: sqlite3.Connection) -> dict[str, Record]:
+            rows = db.execute(
+                "SELECT record_id, body, etag FROM records WHERE kind = ? AND (expires_at IS NULL OR expires_at > ?)"
+                " ORDER BY record_id",
+                (kind, now.timestamp()),
+            )
+            return {record_id: Record(content=body, etag=str(tag)) for record_id, body, tag in rows}
 
         return await self._read(work)
 

@@ -20,11 +20,13 @@ from deployr_serve.core.errors import (
     StoreUnavailable,
     TryLater,
 )
-from deployr_serve.core.ports import Clock, InferenceStore, Models, Output
+from deployr_serve.core.ports import Budget, Clock, InferenceStore, Lane, Models, Output
 
 MAX_ATTEMPTS = 10
 RELAY_AFTER = timedelta(minutes=1)
 """How long a delivery is left to the request that made it, so that the relay does not send beside it."""
+RELAY_WITHIN_S = 30.0
+"""How long the relay waits for one delivery."""
 
 
 async def deliver(
@@ -35,14 +37,14 @@ async def deliver(
     store: InferenceStore,
     outputs: tuple[Output, ...],
     clock: Clock,
-    within_s: float | None = None,
+    budget: Budget,
 ) -> Delivery:
     """Send one delivery and store how it went; a failure is a state, not an error.
 
     Refused for good, or failed `MAX_ATTEMPTS` times: dead, with the reason. Failed in a way that may heal, or not done
-    ``within_s``: pending, for the relay. A delivery that somebody else settled meanwhile is left to them.
+    within the budget: pending, for the relay. A delivery that somebody else settled meanwhile is left to them.
     """
-    after = await _sent(delivery, packet, bundle, outputs=outputs, within_s=within_s)
+    after = await _sent(delivery, packet, bundle, outputs=outputs, clock=clock, budget=budget)
     after = msgspec.structs.replace(after, updated_at=clock.now())
     try:
         await store.save_delivery(after, was=delivery)
@@ -68,13 +70,24 @@ async def relay(
         except ServeError:
             states[delivery.state] += 1
             continue
-        after = await deliver(delivery, stored.packet, bundle, store=store, outputs=outputs, clock=clock)
+        budget = Budget(
+            deadline=clock.monotonic() + RELAY_WITHIN_S,
+            correlation_id=stored.packet.trigger.correlation_id,
+            lane=Lane.BATCH,
+        )
+        after = await deliver(delivery, stored.packet, bundle, store=store, outputs=outputs, clock=clock, budget=budget)
         states[after.state] += 1
     return states
 
 
 async def _sent(
-    delivery: Delivery, packet: InferencePacket, bundle: Bundle, *, outputs: tuple[Output, ...], within_s: float | None
+    delivery: Delivery,
+    packet: InferencePacket,
+    bundle: Bundle,
+    *,
+    outputs: tuple[Output, ...],
+    clock: Clock,
+    budget: Budget,
 ) -> Delivery:
     output = next((output for output in outputs if output.name == delivery.output), None)
     if output is None:
@@ -82,8 +95,8 @@ async def _sent(
     attempts = delivery.attempts + 1
     may_heal = True
     try:
-        async with asyncio.timeout(within_s):
-            await output.send(packet, bundle, delivery_id=delivery.delivery_id)
+        async with asyncio.timeout(budget.deadline - clock.monotonic()):
+            await output.send(packet, bundle, delivery_id=delivery.delivery_id, budget=budget)
     except (FixSetup, AskDifferently) as error:
         reason, may_heal = error.reason, False
     except TryLater as error:

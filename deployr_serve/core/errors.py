@@ -7,14 +7,22 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from deployr_core.packet import FetchRecord
+
 UNEXPECTED = "unexpected"
 """The reason code of a failure that nobody foresaw, and that has no class here."""
 
 
 class ServeError(Exception):
-    """The root; only its leaves are raised."""
+    """The root; only its leaves are raised.
+
+    ``fetches``: what had been read from the EMR, or tried, when it was raised; kept as evidence. ``requests``: how many
+    were sent to the EMR for the one call that failed, repeats included.
+    """
 
     reason: ClassVar[str] = "error"
+    fetches: tuple[FetchRecord, ...] = ()
+    requests: int = 0
 
 
 class AskDifferently(ServeError):
@@ -63,6 +71,12 @@ class UnknownPatient(AskDifferently):
     reason = "unknown-patient"
 
 
+class AmbiguousPatient(AskDifferently):
+    """The identifiers lead to several patients, or each to another one. None of them is taken."""
+
+    reason = "ambiguous-patient"
+
+
 class UnknownContext(AskDifferently):
     """The EMR does not know the encounter or the order that the request names."""
 
@@ -75,8 +89,32 @@ class WrongPatient(AskDifferently):
     reason = "wrong-patient"
 
 
+class Abstain(ServeError):
+    """The EMR answered, and what it gave must not be scored. Not a failure, but the honest answer.
+
+    What a model itself asks for before it scores is decided by `deployr_core.coverage`.
+    """
+
+
+class Restricted(Abstain):
+    """The EMR withholds some or all of this record from us; what is left would pass for a short history."""
+
+    reason = "restricted"
+
+
+class Inconsistent(Abstain):
+    """Two sources disagree on who this patient is, such as on the birth date."""
+
+    reason = "inconsistent"
+
+
 class TryLater(ServeError):
-    """The same request may well be answered a little later."""
+    """The same request may well be answered a little later.
+
+    ``retry_after_s``: how long the other side asked us to wait; None if it did not say.
+    """
+
+    retry_after_s: float | None = None
 
 
 class EmrUnreachable(TryLater):
@@ -91,10 +129,28 @@ class EmrTimeout(TryLater):
     reason = "emr-timeout"
 
 
+class EmrThrottled(TryLater):
+    """The EMR asks for fewer requests, or we hold back because it did."""
+
+    reason = "emr-throttled"
+
+
 class EmrBadResponse(TryLater):
-    """The EMR answered something that is not what the specification says: HTML, half a document, an incomplete page."""
+    """The EMR answered something that is not what the specification says: HTML, or half a document."""
 
     reason = "emr-bad-response"
+
+
+class EmrTooLarge(TryLater):
+    """The EMR's answer passes the limits on bytes, pages or resources, so that it was not read to its end."""
+
+    reason = "emr-too-large"
+
+
+class EmrIncomplete(TryLater):
+    """The EMR gave fewer matches than it counted, or a page that looks cut off. A part is never scored as the whole."""
+
+    reason = "emr-incomplete"
 
 
 class InProgress(TryLater):
@@ -117,6 +173,12 @@ class EmrRefused(FixSetup):
     """The EMR does not let us: credentials, scopes, or a write that it will not take."""
 
     reason = "emr-refused"
+
+
+class InsufficientScope(FixSetup):
+    """The EMR granted fewer scopes than the model's features need; seen before anything is asked of it."""
+
+    reason = "insufficient-scope"
 
 
 class ModelUnavailable(FixSetup):

@@ -14,7 +14,9 @@ from datetime import datetime, timedelta
 import msgspec
 
 from deployr_core.bundle import Bundle
+from deployr_core.coverage import shortfall
 from deployr_core.packet import (
+    Abstained,
     Attempt,
     Delivery,
     DeliveryState,
@@ -36,6 +38,7 @@ from deployr_core.vectorize import vectorize
 from deployr_serve.core.deliver import deliver
 from deployr_serve.core.errors import (
     UNEXPECTED,
+    Abstain,
     AskDifferently,
     EmrTimeout,
     EventInFuture,
@@ -47,10 +50,12 @@ from deployr_serve.core.errors import (
     ServeError,
     TryLater,
 )
-from deployr_serve.core.ports import Clock, FactSource, InferenceStore, Models, Output, Stored
+from deployr_serve.core.ports import Budget, Clock, FactSource, FetchedFacts, InferenceStore, Models, Output, Stored
 from deployr_serve.core.request import InferenceRequest
 
 POLL_S = 0.02
+_FOR_FETCHING, _BACKSTOP = 0.9, 0.05
+"""Which share of the deadline reading the EMR may take, so that what came of it is still stored in time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +107,10 @@ async def infer(request: InferenceRequest, services: Services) -> Answer:
     started = clock.monotonic()
     now = clock.now()
 
-    def remaining_s() -> float:
-        return site.deadline_s - (clock.monotonic() - started)
+    def budget(share: float = 1.0) -> Budget:
+        return Budget(
+            deadline=started + share * site.deadline_s, correlation_id=request.correlation_id, lane=request.lane
+        )
 
     if request.event_time > now + site.clock_skew:
         raise EventInFuture("expected an event that has happened, by the clock of this app")
@@ -117,7 +124,10 @@ async def infer(request: InferenceRequest, services: Services) -> Answer:
         fetches: tuple[FetchRecord, ...] = ()
     else:
         try:
-            outcome, fetches = await _outcome(request, bundle, services.source, within_s=remaining_s())
+            fetching = budget(_FOR_FETCHING)
+            # Each call ends by itself in time, and tells what became of it; the second limit is for what does not.
+            within_s = fetching.deadline + _BACKSTOP * site.deadline_s - clock.monotonic()
+            outcome, fetches = await _outcome(request, bundle, services.source, budget=fetching, within_s=within_s)
         except Exception:
             # For the trigger boundary to answer; the packet must not be left unfinished behind it.
             failed = Failed(reason=UNEXPECTED, retryable=False)
@@ -141,7 +151,7 @@ async def infer(request: InferenceRequest, services: Services) -> Answer:
                 store=services.store,
                 outputs=services.outputs,
                 clock=clock,
-                within_s=remaining_s(),
+                budget=budget(),
             )
     return Answer(packet=packet, replayed=False)
 
@@ -239,34 +249,57 @@ async def _pause(clock: Clock, *, until: float) -> None:
 
 
 async def _outcome(
-    request: InferenceRequest, bundle: Bundle, source: FactSource, *, within_s: float
+    request: InferenceRequest, bundle: Bundle, source: FactSource, *, budget: Budget, within_s: float
 ) -> tuple[Outcome, tuple[FetchRecord, ...]]:
-    """Fetch and score; every failure becomes the outcome that the packet will hold."""
+    """Fetch, check the coverage and score; every failure becomes the outcome that the packet will hold."""
     fetches: tuple[FetchRecord, ...] = ()
     try:
         try:
             async with asyncio.timeout(within_s):
-                fetched = await source.fetch(request.subject, bundle.spec, as_of=request.event_time)
+                fetched = await source.fetch(
+                    request.subject, bundle.spec, as_of=request.event_time, budget=budget, handed=request.handed
+                )
         except TimeoutError:
             raise EmrTimeout("expected the EMR's answers within the request's deadline") from None
         fetches = fetched.fetches
-        try:
-            vector = vectorize(fetched.facts, bundle.spec, request.event_time)
-            score = bundle.model.score(vector)
-        except (ScoreInvalid, ValueError) as error:
-            raise ModelError("expected one probability for this row") from error
-        serial = fetched.encounter.contact_serial_number if fetched.encounter else None
-        outcome: Outcome = Scored(
-            score=score,
-            vector=StoredVector.of(vector),
-            coverage={**vector.coverage, **fetched.dropped},
-            entity_id=serial,
-        )
+        outcome = _scored_or_abstained(bundle, fetched, as_of=request.event_time)
     except AskDifferently as error:
-        outcome = Rejected(reason=error.reason)
+        outcome, fetches = Rejected(reason=error.reason), error.fetches or fetches
+    except Abstain as error:
+        outcome, fetches = Abstained(reason=error.reason), error.fetches or fetches
     except ServeError as error:
         outcome = Failed(reason=error.reason, retryable=isinstance(error, TryLater))
+        fetches = error.fetches or fetches
     return outcome, fetches
+
+
+def _scored_or_abstained(bundle: Bundle, fetched: FetchedFacts, *, as_of: datetime) -> Outcome:
+    encounter, outputs = fetched.encounter, bundle.manifest.task.outputs
+    try:
+        vector = vectorize(fetched.facts, bundle.spec, as_of)
+        coverage = {**vector.coverage, **fetched.dropped}
+        short = shortfall(
+            bundle.manifest.requires,
+            facts=fetched.facts,
+            vector=vector,
+            spec=bundle.spec,
+            as_of=as_of,
+            visit_classes=encounter.classes if encounter else (),
+            oldest_answer_s=fetched.oldest_answer_s,
+        )
+        if short is not None:
+            return Abstained(reason=short.value, coverage=coverage)
+        answer = bundle.model.answer(vector)
+    except (ScoreInvalid, ValueError) as error:
+        raise ModelError("expected the outputs that the model promises") from error
+    return Scored(
+        score=answer[outputs.place],
+        outputs=outputs.named(answer),
+        value_unit=outputs.unit,
+        vector=StoredVector.of(vector),
+        coverage=coverage,
+        entity_id=encounter.contact_serial_number if encounter else None,
+    )
 
 
 def _deliveries(packet: InferencePacket, outputs: tuple[Output, ...], *, now: datetime) -> tuple[Delivery, ...]:

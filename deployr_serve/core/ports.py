@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from deployr_core.bundle import Bundle
 from deployr_core.codes import Code
 from deployr_core.facts import Encounter, Lab, Order, PatientFacts
 from deployr_core.features import FeatureSpec
-from deployr_core.packet import Delivery, FetchRecord, InferencePacket, Label, Subject
+from deployr_core.packet import Delivery, Event, FetchRecord, InferencePacket, Label, Subject
 
 
 class Clock(Protocol):
@@ -27,6 +28,34 @@ class Clock(Protocol):
         """Let others work for that long."""
 
 
+class Lane(StrEnum):
+    """Who is waiting: a clinician after a ``click``, or a ``batch`` that must not take the clicks' connections."""
+
+    CLICK = "click"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """What one request may still use: every call that is made for it ends by ``deadline``, on `Clock.monotonic`."""
+
+    deadline: float
+    correlation_id: str
+    lane: Lane = Lane.CLICK
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handed:
+    """What a caller hands over with its question: facts that it has at hand, and a token to fetch the rest with.
+
+    ``prefetch``: the JSON of each resource or searchset by the name that the plan gives its search; ``null`` is an
+    answer without matches. ``token`` is used for this request and for no other: it is never cached, stored or logged.
+    """
+
+    prefetch: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FetchedFacts:
     """What the EMR gave for one request: the facts, the encounter of the event if there is one, and how it went."""
@@ -36,17 +65,35 @@ class FetchedFacts:
     fetches: tuple[FetchRecord, ...]
     dropped: Mapping[str, int]
     """How many resources could not be used, by reason, such as ``labs.no_release_time``."""
+    oldest_answer_s: float = 0.0
+    """How old the oldest of the EMR's answers was when it came, in seconds, as caches and replicas own up to it."""
 
 
 class FactSource(Protocol):
     """Reads what a model needs about one patient."""
 
-    async def fetch(self, subject: Subject, spec: FeatureSpec, *, as_of: datetime) -> FetchedFacts:
+    async def fetch(
+        self,
+        subject: Subject,
+        spec: FeatureSpec,
+        *,
+        as_of: datetime,
+        budget: Budget | None = None,
+        handed: Handed | None = None,
+    ) -> FetchedFacts:
         """Fetch all that the declaration needs, and check that every piece of it is about this patient.
 
+        Args:
+            subject: who and what is asked about.
+            spec: the declaration.
+            as_of: windows look back from here.
+            budget: what may be used; None leaves it to the transport's own limits.
+            handed: what need not be fetched, and whose token fetches the rest; None uses our own credentials.
+
         Raises:
-            UnknownPatient, UnknownContext, WrongPatient: the request cannot be scored.
-            EmrUnreachable, EmrTimeout, EmrBadResponse, EmrRefused: nothing was scored; never taken for "no data".
+            AskDifferently: the request cannot be scored: unknown, ambiguous or wrong patient, unknown context.
+            Abstain: the record is withheld, or too old.
+            TryLater, FixSetup: nothing was scored; never taken for "no data". ``fetches`` tells what was tried.
         """
 
 
@@ -63,7 +110,13 @@ class OutcomeSource(Protocol):
     """Reads what label rules need."""
 
     async def outcomes(
-        self, patient_id: str, *, order_ids: tuple[str, ...], codes: tuple[Code, ...], since: datetime
+        self,
+        patient_id: str,
+        *,
+        order_ids: tuple[str, ...],
+        codes: tuple[Code, ...],
+        since: datetime,
+        budget: Budget | None = None,
     ) -> OutcomeFacts:
         """Fetch the patient's results of these codes whose specimen was taken at or after ``since``, and the orders.
 
@@ -123,8 +176,50 @@ class InferenceStore(Protocol):
     async def packets(self, *, model_id: str, after: str | None, limit: int) -> tuple[InferencePacket, ...]:
         """Give the model's packets in order of id, past the id ``after``."""
 
+    async def append_event(self, event: Event) -> bool:
+        """Store an event; False if it is there already, and then nothing is changed."""
+
+    async def events(self, packet_id: str) -> tuple[Event, ...]:
+        """Give what happened to a packet's advisory, in order of time."""
+
     async def check(self) -> None:
         """Return if the store can be written to; raise StoreUnavailable otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """A small shared record as it stands in the store, with the tag that a change must name."""
+
+    content: bytes = field(repr=False)
+    etag: str
+
+
+class Records(Protocol):
+    """Small records that all workers share, by kind and id: assignments, counters, switches, leases, used tokens.
+
+    Neither kinds nor ids carry an identity: what is about a person goes by a keyed hash. One that has expired is as
+    good as none. Every method may raise StoreUnavailable.
+    """
+
+    async def create_record(
+        self, kind: str, record_id: str, content: bytes, *, now: datetime, expires_at: datetime | None = None
+    ) -> Record | None:
+        """Store a new record; None if its id is taken by one that has not expired, and then nothing is changed."""
+
+    async def read_record(self, kind: str, record_id: str, *, now: datetime) -> Record | None:
+        """Give the record, or None if there is none. At ``expires_at`` itself it has expired."""
+
+    async def replace_record(
+        self, kind: str, record_id: str, content: bytes, *, etag: str, expires_at: datetime | None = None
+    ) -> Record:
+        """Change a record.
+
+        Raises:
+            RecordChanged: it no longer has this tag.
+        """
+
+    async def records(self, kind: str, *, now: datetime) -> Mapping[str, Record]:
+        """Give all records of a kind by id; for kinds that hold few."""
 
 
 class Output(Protocol):
@@ -134,7 +229,9 @@ class Output(Protocol):
     def name(self) -> str:
         """What the output is called in ids and settings."""
 
-    async def send(self, packet: InferencePacket, bundle: Bundle, *, delivery_id: str) -> None:
+    async def send(
+        self, packet: InferencePacket, bundle: Bundle, *, delivery_id: str, budget: Budget | None = None
+    ) -> None:
         """Send; the same ``delivery_id`` may be sent again and must then change nothing in the EMR.
 
         Raises:

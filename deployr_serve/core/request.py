@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from deployr_core.packet import Subject
+from deployr_serve.core.ports import Handed, Lane
 
 FHIR_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}\Z", re.ASCII)
 """What a FHIR id may be. Source: http://hl7.org/fhir/R4/datatypes.html#id."""
@@ -23,7 +24,7 @@ class InferenceRequest:
     """One question: score this patient, with this model, as things stood at ``event_time``.
 
     ``idempotency_key`` is the caller's; without one, what is asked stands for itself, so that a repeat of the very
-    same event is recognised anyway.
+    same event is recognised anyway. ``handed`` is what came with the question; it is no part of what is asked.
     """
 
     channel: str
@@ -32,6 +33,8 @@ class InferenceRequest:
     event_time: datetime
     idempotency_key: str | None = field(repr=False)
     correlation_id: str
+    lane: Lane = Lane.CLICK
+    handed: Handed | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.event_time.tzinfo is not UTC:

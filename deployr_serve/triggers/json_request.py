@@ -109,8 +109,10 @@ def render_answer(answer: Answer) -> HttpAnswer:
     packet = answer.packet
     headers = {"X-Packet-Id": packet.packet_id, **({"X-Bridge-Replay": "1"} if answer.replayed else {})}
     match packet.outcome:
-        case Scored(score=score):
-            return _ok({**_about(packet, "scored"), "score": score}, headers)
+        case Scored(score=score, outputs=outputs, value_unit=unit):
+            several = {"outputs": outputs} if outputs else {}
+            measured = {} if unit is None else {"unit": unit}
+            return _ok({**_about(packet, "scored"), "score": score, **measured, **several}, headers)
         case Abstained(reason=reason):
             return _ok({**_about(packet, "abstained"), "reason": reason, "score": None}, headers)
         case Rejected(reason=reason) | Failed(reason=reason):

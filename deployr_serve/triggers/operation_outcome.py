@@ -24,6 +24,8 @@ class ErrorAnswer:
     retry_after_s: int | None = None
 
 
+_AFTER_REPAIR_S = 300
+"""Somebody has to see to it first; a client that asks again at once only makes noise."""
 _TRY_LATER = "Nothing was scored and nothing was lost; the same request may be sent again."
 
 ANSWER_OF_ERROR: dict[type[errors.ServeError], ErrorAnswer] = {
@@ -42,6 +44,9 @@ ANSWER_OF_ERROR: dict[type[errors.ServeError], ErrorAnswer] = {
     errors.UnknownPatient: ErrorAnswer(
         status=422, issue_type="not-found", text="The EMR knows no single patient by this id."
     ),
+    errors.AmbiguousPatient: ErrorAnswer(
+        status=422, issue_type="multiple-matches", text="The identifiers do not lead to exactly one patient."
+    ),
     errors.UnknownContext: ErrorAnswer(
         status=422, issue_type="not-found", text="The EMR does not know this encounter or order."
     ),
@@ -53,6 +58,21 @@ ANSWER_OF_ERROR: dict[type[errors.ServeError], ErrorAnswer] = {
     ),
     errors.EmrTimeout: ErrorAnswer(
         status=503, issue_type="timeout", text=f"The EMR did not answer in time. {_TRY_LATER}", retry_after_s=5
+    ),
+    errors.EmrThrottled: ErrorAnswer(
+        status=503, issue_type="throttled", text=f"The EMR asks for fewer requests. {_TRY_LATER}", retry_after_s=15
+    ),
+    errors.EmrTooLarge: ErrorAnswer(
+        status=503,
+        issue_type="too-costly",
+        text=f"The EMR's answer is larger than this app reads. {_TRY_LATER}",
+        retry_after_s=60,
+    ),
+    errors.EmrIncomplete: ErrorAnswer(
+        status=503,
+        issue_type="incomplete",
+        text=f"The EMR gave a part of the record only. {_TRY_LATER}",
+        retry_after_s=30,
     ),
     errors.EmrBadResponse: ErrorAnswer(
         status=503,
@@ -70,16 +90,34 @@ ANSWER_OF_ERROR: dict[type[errors.ServeError], ErrorAnswer] = {
         retry_after_s=5,
     ),
     errors.EmrRefused: ErrorAnswer(
-        status=503, issue_type="security", text="The EMR refuses this app; its operator has to see to it."
+        status=503,
+        issue_type="security",
+        text="The EMR refuses this app; its operator has to see to it.",
+        retry_after_s=_AFTER_REPAIR_S,
+    ),
+    errors.InsufficientScope: ErrorAnswer(
+        status=503,
+        issue_type="forbidden",
+        text="The EMR grants this app fewer scopes than the model needs; its operator has to see to it.",
+        retry_after_s=_AFTER_REPAIR_S,
     ),
     errors.ModelUnavailable: ErrorAnswer(
-        status=503, issue_type="exception", text="The model's bundle may not be used; its operator has to see to it."
+        status=503,
+        issue_type="exception",
+        text="The model's bundle may not be used; its operator has to see to it.",
+        retry_after_s=_AFTER_REPAIR_S,
     ),
     errors.ModelError: ErrorAnswer(
-        status=503, issue_type="exception", text="The model failed on this request; its operator has to see to it."
+        status=503,
+        issue_type="exception",
+        text="The model failed on this request; its operator has to see to it.",
+        retry_after_s=_AFTER_REPAIR_S,
     ),
     errors.SettingsInvalid: ErrorAnswer(
-        status=503, issue_type="exception", text="The app is not set up; its operator has to see to it."
+        status=503,
+        issue_type="exception",
+        text="The app is not set up; its operator has to see to it.",
+        retry_after_s=_AFTER_REPAIR_S,
     ),
     errors.RecordChanged: ErrorAnswer(
         status=503, issue_type="conflict", text="The record was changed meanwhile; ask again.", retry_after_s=2

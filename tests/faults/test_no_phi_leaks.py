@@ -141,7 +141,9 @@ async def live(emr, app_of, logs, capfd, tmp_path, now, monkeypatch, feature_spe
             {"body": "foreign-subject"},
         )
         for number, fault in enumerate(spoilt):
-            statuses.append(await ask_under(Rule(route="Observation", **fault), idempotencyKey=f"k{number}"))
+            # Another instant each time: what was fetched for the same one a moment ago would be used again.
+            spoilt_at = f"2015-01-06T20:5{number}:00Z"
+            statuses.append(await ask_under(Rule(route="Observation", **fault), eventTime=spoilt_at))
         statuses.append(await ask_under(Rule(route="score", status=503, times=1), idempotencyKey="late-score"))
         for fault in spoilt:
             emr.parts.faults.put((Rule(route="Observation", **fault),))
@@ -157,7 +159,7 @@ async def live(emr, app_of, logs, capfd, tmp_path, now, monkeypatch, feature_spe
                 raise RuntimeError(f"a bug about {CANARIES}")
 
             patched.setattr(FhirSource, "fetch", fail)
-            statuses.append(await ask(idempotencyKey="bug-in-source"))
+            statuses.append(await ask(eventTime="2015-01-06T20:49:00Z"))
             patched.undo()
             patched.setattr(app.store, "create", fail)
             statuses.append(await ask(idempotencyKey="bug-in-store"))
@@ -212,9 +214,9 @@ async def test_no_canary_is_seen_anywhere(live):
 async def test_a_planted_leak_into_a_log_is_found_by_place_and_name(live, monkeypatch):
     fetch = FhirSource.fetch
 
-    async def chatty_fetch(self, subject, spec, *, as_of):
+    async def chatty_fetch(self, subject, spec, **asked):
         logging.getLogger("deployr_serve.adapters.fhir_source").debug("fetching %s", subject.patient_id)
-        return await fetch(self, subject, spec, as_of=as_of)
+        return await fetch(self, subject, spec, **asked)
 
     monkeypatch.setattr(FhirSource, "fetch", chatty_fetch)
     *_, surfaces = await live()
@@ -224,7 +226,7 @@ async def test_a_planted_leak_into_a_log_is_found_by_place_and_name(live, monkey
 async def test_a_planted_leak_into_an_address_is_found_by_place_and_name(live, monkeypatch):
     send = ScoreColumn.send
 
-    async def send_with_csn_in_query(self, packet, bundle, *, delivery_id):
+    async def send_with_csn_in_query(self, packet, bundle, *, delivery_id, budget=None):
         query = f"ContactID={packet.outcome.entity_id}&OrderID={packet.subject.order_id}"
         await self._transport.send(Request(method="GET", url=f"{self._url}?{query}"))
         await send(self, packet, bundle, delivery_id=delivery_id)
@@ -237,8 +239,8 @@ async def test_a_planted_leak_into_an_address_is_found_by_place_and_name(live, m
 async def test_a_planted_leak_onto_standard_output_is_found_by_place_and_name(live, monkeypatch):
     fetch = FhirSource.fetch
 
-    async def printing_fetch(self, subject, spec, *, as_of):
-        fetched = await fetch(self, subject, spec, as_of=as_of)
+    async def printing_fetch(self, subject, spec, **asked):
+        fetched = await fetch(self, subject, spec, **asked)
         print([lab.value for lab in fetched.facts.labs])  # noqa: T201 the leak
         return fetched
 

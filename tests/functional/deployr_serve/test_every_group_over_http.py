@@ -121,11 +121,11 @@ async def row_of(emr_of, clock, now):
 
     async def run(*resources):
         emr = await emr_of(*resources)
-        transports.append(AiohttpTransport(timeout_s=10.0))
+        transports.append(AiohttpTransport(timeout_s=10.0, clock=clock))
         client = FhirClient(
             base=emr.url + FHIR_ROOT, transport=transports[-1], credentials=NoCredentials(), clock=clock
         )
-        fetched = await FhirSource(client).fetch(Subject(patient_id="p1"), SPEC, as_of=now)
+        fetched = await FhirSource(client, clock=clock).fetch(Subject(patient_id="p1"), SPEC, as_of=now)
         return vectorize(fetched.facts, SPEC, now).dense().tolist()
 
     yield run

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from fhirclient.models.operationoutcome import OperationOutcome
 
-from deployr_core.bundle import MODEL_FILE
+from deployr_core.model_format import MODEL_FILE
 from deployr_core.packet import DeliveryState, Failed, Rejected, Scored
 from mock_emr.faults import Rule
 
@@ -273,7 +273,7 @@ async def test_an_emr_that_does_not_answer_in_time_is_a_503_at_the_deadline(emr,
         ({"body": "truncated"}, "emr-bad-response"),
         ({"body": "empty"}, "emr-bad-response"),
         ({"status": 500}, "emr-unreachable"),
-        ({"status": 429}, "emr-unreachable"),
+        ({"status": 429}, "emr-throttled"),
         ({"status": 403}, "emr-refused"),
         ({"status": 404}, "emr-bad-response"),
     ],
@@ -286,8 +286,15 @@ async def test_an_emr_that_answers_wrongly_is_a_503_and_never_scored_as_no_data(
     assert scores_in(emr) == {}
 
 
-async def test_a_failure_heals_when_it_is_asked_again(app, emr):
+async def test_a_moment_of_trouble_is_ridden_out_within_the_request(app, emr):
     emr.parts.faults.put((Rule(route="Observation", status=503, times=1),))
+    assert content(await app.infer())["score"] == 0.75
+    [packet] = await packets_of(app)
+    assert {fetch.name: fetch.requests for fetch in packet.fetches}["labs"] == 2
+
+
+async def test_a_failure_heals_when_it_is_asked_again(app, emr):
+    emr.parts.faults.put((Rule(route="Observation", status=500, times=1),))
     refusal(await app.infer(), 503, "emr-unreachable")
     response = await app.infer()
     assert content(response)["score"] == 0.75
@@ -349,7 +356,7 @@ async def test_an_app_with_its_models_and_its_store_is_ready(app):
     response = await app.get("health_ready")
     assert (response.status_code, content(response)) == (
         200,
-        {"status": "ready", "store": "ok", "models": {"anemia": "ok", "hematocrit": "ok"}},
+        {"status": "ready", "store": "ok", "emr": "ok", "models": {"anemia": "ok", "hematocrit": "ok"}},
     )
 
 

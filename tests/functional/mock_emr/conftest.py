@@ -22,6 +22,7 @@ from mock_emr.clock import EmrClock
 from mock_emr.hosting import listening
 from mock_emr.serve import create_app
 from mock_emr.store import Loaded, Store
+from mock_emr.vendor_site import VendorSite
 
 REAL_NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
 EMR_NOW = datetime(2015, 1, 6, 12, tzinfo=UTC)
@@ -173,6 +174,24 @@ def running() -> Running:
 
         async with listening(make) as url, aiohttp.ClientSession() as session:
             yield Caller(session=session, url=url, clock=clock, seconds=seconds, sleeps=sleeps)
+
+    return run
+
+
+@pytest.fixture
+def running_over() -> Running:
+    """Give a function that runs an open EMR, at noon of 6 January 2015, over these resources."""
+
+    @asynccontextmanager
+    async def run(*resources: dict[str, Any], vendor_site: VendorSite | None = None) -> AsyncIterator[Caller]:
+        clock = EmrClock(real_now=lambda: REAL_NOW, now=EMR_NOW)
+        store = Store(Loaded(resource=one, raw=msgspec.json.encode(one), source="test") for one in resources)
+
+        def make(url: str) -> Any:
+            return create_app(store, clock=clock, open_access=True, base_url=url, vendor_site=vendor_site)
+
+        async with listening(make) as url, aiohttp.ClientSession() as session:
+            yield Caller(session=session, url=url, clock=clock, seconds=[0.0], sleeps=Sleeps())
 
     return run
 

@@ -81,3 +81,40 @@ async def test_an_assertion_for_another_token_endpoint_is_refused(closed_emr: An
     other = closed_emr.assertion(aud="http://127.0.0.1:1/oauth2/token")
     reply = await closed_emr.token(client_assertion=other)
     assert (reply.status, reply.json()["error"]) == (400, "invalid_client")
+
+
+async def test_a_client_gets_the_scopes_it_was_registered_with_and_is_held_to_them(closed_emr: Any) -> None:
+    rules = {"enforced": True, "allowed": {"bridge": "system/Patient.rs system/Observation.s?category=laboratory"}}
+    assert (await closed_emr.call("PUT", "/admin/scopes", json=rules)).json() == rules
+    answer = (await closed_emr.token(scope="system/*.rs")).json()
+    assert answer["scope"] == "system/Patient.rs system/Observation.s?category=laboratory"
+    bearer = {"Authorization": f"Bearer {answer['access_token']}"}
+    form = {"patient": "p1", "category": "laboratory"}
+    assert (await closed_emr.get(f"{ROOT}/Patient/p1", headers=bearer)).status == 200
+    allowed = await closed_emr.call("POST", f"{ROOT}/Observation/_search", headers=bearer, data=form)
+    assert allowed.status == 200
+    for method, path, data in (
+        ("GET", f"{ROOT}/Condition?patient=p1", None),
+        ("POST", f"{ROOT}/Observation/_search", {"patient": "p1"}),
+        ("GET", f"{ROOT}/Observation/lab1", None),
+    ):
+        refused = await closed_emr.call(method, path, headers=bearer, data=data)
+        assert refused.status == 403
+        assert 'error="insufficient_scope"' in refused.headers["www-authenticate"]
+        assert refused.json()["issue"][0]["code"] == "forbidden"
+
+
+async def test_nothing_left_of_the_scopes_asked_for_is_an_oauth_error(closed_emr: Any) -> None:
+    await closed_emr.call("PUT", "/admin/scopes", json={"allowed": {"bridge": "system/Patient.rs"}})
+    reply = await closed_emr.token(scope="system/Condition.rs")
+    assert (reply.status, reply.json()["error"]) == (400, "invalid_scope")
+
+
+async def test_scopes_are_not_enforced_until_somebody_asks_for_it(closed_emr: Any) -> None:
+    bearer = {"Authorization": f"Bearer {(await closed_emr.token(scope='system/Condition.rs')).json()['access_token']}"}
+    assert (await closed_emr.get(f"{ROOT}/Patient/p1", headers=bearer)).status == 200
+    await closed_emr.call("PUT", "/admin/scopes", json={"enforced": True})
+    assert (await closed_emr.get(f"{ROOT}/Patient/p1", headers=bearer)).status == 403
+    assert (await closed_emr.call("DELETE", "/admin/scopes")).json() == {"enforced": False, "allowed": {}}
+    assert (await closed_emr.get(f"{ROOT}/Patient/p1", headers=bearer)).status == 200
+    assert (await closed_emr.call("PUT", "/admin/scopes", json={"x": 1})).status == 400

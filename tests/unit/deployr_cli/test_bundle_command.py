@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from deployr_cli.bundle import bundle_app
 from deployr_cli.failures import CommandFailed
-from deployr_core.bundle import FEATURES_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE
+from deployr_core.bundle import FEATURES_FILE, GOLDEN_FILE, MANIFEST_FILE
+from deployr_core.model_format import MODEL_FILE
 from deployr_core.signing import SIGNATURE_FILE
 
 

@@ -6,10 +6,16 @@ import asyncio
 import json
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from deployr_serve.adapters.auth import NoCredentials
+from deployr_serve.adapters.auth_smart import SmartBackend, SmartClient
+from deployr_serve.adapters.client_keys import ClientKey, FixedKey
 from deployr_serve.adapters.fhir_search import FhirClient
-from deployr_serve.adapters.http import Response
+from deployr_serve.adapters.http import Response, origin
+from deployr_serve.adapters.token_cache import TokenCache
+from deployr_serve.core.ports import Budget
+from tests.unit.deployr_serve.authority import NEEDED
 
 BASE = "https://emr.example/api/FHIR/R4"
 
@@ -259,5 +265,48 @@ def patient():
     def make(resource_id="p1", **elements):
         resource = {"resourceType": "Patient", "id": resource_id, "gender": "female", "birthDate": "1950-03-04"}
         return {name: value for name, value in {**resource, **elements}.items() if value is not None}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def keys():
+    """Give a private key of each kind that signs assertions."""
+    return {
+        "RS384": rsa.generate_private_key(public_exponent=65537, key_size=2048),
+        "ES384": ec.generate_private_key(ec.SECP384R1()),
+    }
+
+
+@pytest.fixture
+def backend_of(keys, clock, fhir_base):
+    """Give a function that makes a SMART client of an authority."""
+
+    def make(authority, *, algorithm="RS384", cache=None, key_id="key-1", keys_from=None, **client):
+        key = ClientKey(private=keys[algorithm], key_id=key_id, algorithm=algorithm)
+        known = {
+            "fhir_base": fhir_base,
+            "client_id": "client-1",
+            "origins": frozenset({origin(fhir_base)}),
+            "needed": NEEDED,
+        }
+        return SmartBackend(
+            SmartClient(**{**known, **client}),
+            keys=keys_from or FixedKey(key),
+            cache=cache or TokenCache(clock=clock),
+            transport=authority,
+            clock=clock,
+            draw=lambda: 0.5,
+        )
+
+    return make
+
+
+@pytest.fixture
+def budget_of(clock):
+    """Give a function that makes a budget of so many seconds from now."""
+
+    def make(seconds):
+        return Budget(deadline=clock.monotonic() + seconds, correlation_id="c-1")
 
     return make

@@ -26,7 +26,12 @@ STATUS_OF_REASON = {
     "wrong-patient": 422,
     "emr-unreachable": 503,
     "emr-timeout": 503,
+    "ambiguous-patient": 422,
     "emr-bad-response": 503,
+    "emr-incomplete": 503,
+    "emr-throttled": 503,
+    "emr-too-large": 503,
+    "insufficient-scope": 503,
     "in-progress": 503,
     "store-unavailable": 503,
     "emr-refused": 503,
@@ -35,7 +40,11 @@ STATUS_OF_REASON = {
     "settings-invalid": 503,
     "record-changed": 503,
 }
-RETRY_AFTER = {"emr-unreachable", "emr-timeout", "emr-bad-response", "in-progress", "store-unavailable"}
+RETRY_AFTER = {
+    *("emr-unreachable", "emr-timeout", "emr-bad-response", "emr-incomplete", "emr-throttled", "emr-too-large"),
+    *("in-progress", "store-unavailable"),
+    *("emr-refused", "insufficient-scope", "model-unavailable", "model-error", "settings-invalid"),
+}
 ISSUE_TYPES = {
     # http://hl7.org/fhir/R4/valueset-issue-type.html, all of its codes
     *("invalid", "structure", "required", "value", "invariant", "security", "login", "unknown", "expired", "forbidden"),
@@ -62,8 +71,12 @@ def outcome_in(answer):
     return issue
 
 
-def test_the_table_of_answers_holds_every_leaf_of_the_errors_and_nothing_else():
-    assert set(ANSWER_OF_ERROR) == set(leaves(errors.ServeError))
+ANSWERED_AS_ERRORS = [kind for kind in leaves(errors.ServeError) if not issubclass(kind, errors.Abstain)]
+"""An abstention is no error: it is answered with 200."""
+
+
+def test_the_table_of_answers_holds_every_leaf_of_the_errors_but_abstentions_and_nothing_else():
+    assert set(ANSWER_OF_ERROR) == set(ANSWERED_AS_ERRORS)
 
 
 def test_every_error_has_a_reason_of_its_own():
@@ -71,7 +84,7 @@ def test_every_error_has_a_reason_of_its_own():
     assert set(ERROR_OF_REASON) == set(STATUS_OF_REASON)
 
 
-@pytest.mark.parametrize("kind", leaves(errors.ServeError), ids=lambda kind: kind.reason)
+@pytest.mark.parametrize("kind", ANSWERED_AS_ERRORS, ids=lambda kind: kind.reason)
 def test_every_error_becomes_a_valid_operation_outcome_with_its_status_and_reason(kind):
     answer = render_error(kind("expected this and that"))
     assert answer.status == STATUS_OF_REASON[kind.reason]
@@ -80,13 +93,20 @@ def test_every_error_becomes_a_valid_operation_outcome_with_its_status_and_reaso
     assert issue.diagnostics == "expected this and that"
 
 
-@pytest.mark.parametrize("kind", leaves(errors.TryLater), ids=lambda kind: kind.reason)
+@pytest.mark.parametrize("kind", [*leaves(errors.TryLater), *leaves(errors.FixSetup)], ids=lambda kind: kind.reason)
 def test_whoever_may_try_later_is_told_when(kind):
     answer = render_error(kind("later"))
     assert (answer.status, int(answer.headers["Retry-After"]) > 0) == (503, True)
 
 
-@pytest.mark.parametrize("kind", [*leaves(errors.AskDifferently), *leaves(errors.FixSetup)], ids=lambda k: k.reason)
+def test_what_has_to_be_repaired_first_is_asked_again_later_than_what_heals_by_itself():
+    def wait_s(kind):
+        return int(render_error(kind("later")).headers["Retry-After"])
+
+    assert min(map(wait_s, leaves(errors.FixSetup))) > max(map(wait_s, leaves(errors.TryLater)))
+
+
+@pytest.mark.parametrize("kind", leaves(errors.AskDifferently), ids=lambda k: k.reason)
 def test_whoever_would_ask_in_vain_is_not_told_to_ask_again(kind):
     assert "Retry-After" not in render_error(kind("no")).headers
 

@@ -16,6 +16,7 @@ from deployr_serve.core.errors import (
     ModelUnavailable,
     WrongPatient,
 )
+from deployr_serve.core.ports import Budget
 
 
 @pytest.fixture
@@ -36,10 +37,9 @@ async def store_of(packet_of):
 def send(bundle, packet_of, clock):
     """Give a function that delivers a stored delivery and gives how it stands afterwards, as answered and as stored."""
 
-    async def run(delivery, *, store, output, within_s=None):
-        after = await deliver(
-            delivery, packet_of(), bundle, store=store, outputs=(output,), clock=clock, within_s=within_s
-        )
+    async def run(delivery, *, store, output, within_s=60.0):
+        budget = Budget(deadline=clock.monotonic() + within_s, correlation_id="c-1")
+        after = await deliver(delivery, packet_of(), bundle, store=store, outputs=(output,), clock=clock, budget=budget)
         return after, await store.read_delivery(delivery.delivery_id)
 
     return run

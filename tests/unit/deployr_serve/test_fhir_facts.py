@@ -31,9 +31,9 @@ def dropped():
 def lab(observation, dropped, fhir_base):
     """Give a function that reads a laboratory result with these elements."""
 
-    def run(**elements):
+    def run(*, latest=None, **elements):
         resource = decoded(observation(**elements), wire.Observation)
-        return read.lab(resource, fhir_base=fhir_base, zone=KATHMANDU, dropped=dropped)
+        return read.lab(resource, fhir_base=fhir_base, zone=KATHMANDU, dropped=dropped, latest=latest)
 
     return run
 
@@ -48,9 +48,9 @@ def diagnosis(condition, dropped):
 
 @pytest.fixture
 def medication(medication_request, dropped):
-    def run(**elements):
+    def run(*, medications=None, **elements):
         resource = decoded(medication_request(**elements), wire.MedicationRequest)
-        return read.medication(resource, zone=KATHMANDU, dropped=dropped)
+        return read.medication(resource, zone=KATHMANDU, dropped=dropped, medications=medications or {})
 
     return run
 
@@ -121,6 +121,108 @@ def test_a_value_with_a_comparator_is_a_result_without_a_number(lab, comparator)
 def test_a_result_without_a_quantity_is_a_result_without_a_number(lab):
     fact = lab(valueQuantity=None, valueString="clotted")
     assert (fact.value, fact.unit) == (None, "")
+
+
+@pytest.mark.parametrize("text", ["5.1", "5.1 (hemolyzed)", "<5", "NaN", "see 5.1 above", ""])
+def test_a_number_in_a_text_is_no_number_and_is_counted(lab, dropped, text):
+    assert lab(valueQuantity=None, valueString=text).value is None
+    assert lab(valueQuantity={"value": text, "unit": "%"}).value is None
+    assert dropped == {"labs.value_is_text": 2}
+
+
+@pytest.mark.parametrize(
+    "effective",
+    [
+        {"effectivePeriod": {"start": "2015-01-06T18:55:00Z", "end": "2015-01-06T23:00:00Z"}},
+        {"effectivePeriod": {"start": "2015-01-06T18:55:00Z"}},
+        {"effectiveInstant": "2015-01-06T18:55:00Z"},
+    ],
+)
+def test_a_specimen_collected_over_a_time_is_dated_by_its_start(lab, effective):
+    assert lab(effectiveDateTime=None, **effective).at == datetime(2015, 1, 6, 18, 55, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("effective", [{}, {"effectivePeriod": {}}, {"effectivePeriod": {"end": "2015-01-06"}}])
+def test_a_result_that_says_only_when_it_was_issued_is_dropped_and_counted(lab, dropped, effective):
+    assert lab(effectiveDateTime=None, **effective) is None
+    assert dropped == {"labs.no_id_or_specimen_time": 1}
+
+
+def test_the_largest_offset_there_is_is_read(lab):
+    assert lab(effectiveDateTime="2015-01-07T08:55:00+14:00").at == datetime(2015, 1, 6, 18, 55, tzinfo=UTC)
+
+
+LATEST = datetime(2015, 1, 6, 19, 55, tzinfo=UTC)
+
+
+def test_a_result_dated_at_the_latest_instant_counts_and_one_second_later_does_not(lab, dropped):
+    assert lab(latest=LATEST) is not None
+    assert lab(latest=LATEST - timedelta(seconds=1)) is None
+    assert dropped == {"labs.in_the_future": 1}
+
+
+@pytest.mark.parametrize("field", ["effectiveDateTime", "issued"])
+def test_a_result_from_the_future_is_dropped_and_counted_whichever_date_says_so(lab, dropped, field):
+    assert lab(latest=LATEST, **{field: "2015-01-06T20:00:00Z"}) is None
+    assert dropped == {"labs.in_the_future": 1}
+
+
+def test_a_result_of_today_without_a_time_of_day_is_not_from_the_future(lab, dropped):
+    # The day ends in Kathmandu at 18:15 UTC of the 7th at the latest, but it began before.
+    assert lab(latest=LATEST, effectiveDateTime="2015-01-06", issued="2015-01-07") is not None
+    assert dropped == {}
+
+
+def test_every_other_kind_of_fact_from_the_future_is_dropped_and_counted(
+    condition, medication_request, procedure, encounter, service_request, vital_sign, fhir_base, dropped
+):
+    future = "2015-01-06T19:55:01Z"
+    common = {"zone": UTC, "dropped": dropped, "latest": LATEST}
+    read.diagnosis(decoded(condition(recordedDate=future), wire.Condition), **common)
+    read.medication(decoded(medication_request(authoredOn=future), wire.MedicationRequest), **common)
+    read.procedure(decoded(procedure(performedPeriod={"start": future}), wire.Procedure), **common)
+    read.visit(decoded(encounter(period={"start": future}), wire.Encounter), **common)
+    read.signed_order(decoded(service_request(authoredOn=future), wire.ServiceRequest), fhir_base=fhir_base, **common)
+    read.vitals(decoded(vital_sign(effectiveDateTime=future), wire.Observation), **common)
+    kinds = ("diagnoses", "medications", "procedures", "visits", "orders", "vitals")
+    assert dropped == {f"{kind}.in_the_future": 1 for kind in kinds}
+
+
+def test_a_result_without_a_code_is_a_fact_that_is_counted(lab, dropped):
+    assert lab(code={"text": "Hematocrit"}).codes == ()
+    assert lab(code={"coding": []}).codes == ()
+    assert lab(code={"coding": [{"system": "urn:local", "code": "HCT"}]}).codes == (Code("urn:local", "HCT"),)
+    assert dropped == {"labs.unmapped_code": 2}
+
+
+def test_two_loincs_on_one_result_both_count(lab):
+    codings = [{"system": "http://loinc.org", "code": code} for code in ("4544-3", "20570-8")]
+    assert lab(code={"coding": codings}).codes == (Code(LOINC, "4544-3"), Code(LOINC, "20570-8"))
+
+
+def ranged(code=None, low=35, **concept):
+    kind = {"type": {"coding": [{"code": code}]} if code else concept} if code or concept else {}
+    return {"low": {"value": low, "unit": "%"}, **kind}
+
+
+@pytest.mark.parametrize(
+    ("ranges", "low"),
+    [
+        ([ranged("normal")], 35.0),
+        ([ranged("therapeutic")], None),
+        ([ranged(text="normal")], None),
+        ([ranged("treatment", 20), ranged("normal", 35)], 35.0),
+        ([ranged("treatment", 20), ranged()], 35.0),
+        ([ranged("normal"), ranged()], None),
+    ],
+    ids=["normal", "therapeutic", "only text", "normal and target", "untyped and target", "two normal ones"],
+)
+def test_only_the_normal_range_counts_as_the_reference_range(lab, ranges, low):
+    assert lab(referenceRange=ranges).reference_low == low
+
+
+def test_a_bound_that_is_text_is_no_bound(lab):
+    assert lab(referenceRange=[{"low": {"value": "35", "unit": "%"}}]).reference_low is None
 
 
 def test_a_result_with_an_absent_value_is_a_result_without_a_number(lab):
@@ -240,6 +342,7 @@ def test_a_result_based_on_an_identifier_alone_is_linked_to_no_order(lab):
         (None, None),
         ({"identifier": {"value": "p1"}}, None),
         ({"display": "p1"}, None),
+        ({"reference": "#p1"}, None),
     ],
 )
 def test_the_subject_is_this_servers_patient_or_nobody(observation, fhir_base, subject, patient_id):
@@ -257,7 +360,6 @@ def test_the_subject_is_this_servers_patient_or_nobody(observation, fhir_base, s
         "Patient/p1/",
         "Patient/p1/extra",
         "Patient/p1?x=1",
-        "#p1",
         "urn:uuid:p1",
         "https://other.example/api/FHIR/R4/Patient/p1",
         "https://emr.example.other.example/api/FHIR/R4/Patient/p1",
@@ -684,64 +786,70 @@ def test_a_visit_without_a_class_has_no_code(visited, encounter):
     assert visited(encounter(**{"class": None})).codes == ()
 
 
-# -- pages
+# -- what an order of medication refers to
 
 
-def page_with_value(value):
-    head = b'{"resourceType":"Bundle","type":"searchset","entry":[{"resource":{"resourceType":"Observation",'
-    return head + b'"valueQuantity":{"value":' + value + b"}}}]}"
+RX = "http://www.nlm.nih.gov/research/umls/rxnorm"
+IRON = {"coding": [{"system": RX, "code": "310325"}]}
+
+
+def test_a_medication_that_the_order_refers_to_is_read_from_what_was_looked_up(medication, dropped):
+    held = {"Medication/m": decoded({"resourceType": "Medication", "id": "m", "code": IRON}, wire.Medication)}
+    referring = {"medicationCodeableConcept": None, "medicationReference": {"reference": "Medication/m"}}
+    assert medication(medications=held, **referring).codes == (Code(RX, "310325"),)
+    assert dropped == {}
+
+
+def test_a_contained_medication_is_read_from_the_order_itself(medication, dropped):
+    contained = [
+        {"resourceType": "Organization", "id": "m", "code": "x"},
+        {"resourceType": "PractitionerRole", "id": "r", "code": [IRON]},
+        {"resourceType": "Medication", "id": "m", "code": IRON},
+    ]
+    referring = {"medicationCodeableConcept": None, "medicationReference": {"reference": "#m"}, "contained": contained}
+    assert medication(**referring).codes == (Code(RX, "310325"),)
+    assert dropped == {}
 
 
 @pytest.mark.parametrize(
-    "body",
+    "reference",
     [
-        b"",
-        b"<html>CANARY</html>",
-        b"<Bundle xmlns='http://hl7.org/fhir'/>",
-        b'{"resourceType":"Bundle","type":"searchset","entry":[{"resource":{"resourceType":"Patient","id":"CANARY"',
-        b"\xef\xbb\xbf" + b'{"resourceType":"Bundle","type":"searchset"}',
-        b'{"resourceType":"Bundle","type":"searchset"}CANARY',
-        b"null",
-        b"[]",
-        b'{"type":"searchset"}',
-        b'{"resourceType":"Bundle"}',
-        b'{"resourceType":"Bundle","type":"history"}',
-        b'{"resourceType":"Bundle","type":"batch-response"}',
-        b'{"resourceType":"Patient","id":"CANARY"}',
-        b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","diagnostics":"CANARY"}]}',
-        b'{"resourceType":"Bundle","type":"searchset","entry":[{"fullUrl":"CANARY"}]}',
-        b'{"resourceType":"Bundle","type":"searchset","entry":[{"resource":{"resourceType":"Practitioner"}}]}',
-        b'{"resourceType":"Bundle","type":"searchset","entry":[{"resource":{"id":"CANARY"}}]}',
-        page_with_value(b'"CANARY"'),
-        page_with_value(b"NaN"),
-        page_with_value(b"1e999"),
-        b'{"resourceType":"Bundle","type":"searchset","entry":[{"resource":{"resourceType":"Patient","id":"\xe9"}}]}',
-        b'{"resourceType":"Bundle","type":"searchset","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        {"reference": "Medication/other"},
+        {"reference": "https://other.example/fhir/Medication/m"},
+        {"reference": "#m"},
+        {"identifier": {"value": "m"}},
+        None,
     ],
 )
-def test_what_is_no_searchset_is_refused_without_repeating_it(body):
-    with pytest.raises(ValueError) as caught:
-        wire.decode_page(body)
-    assert str(caught.value).startswith("expected")
-    assert "CANARY" not in str(caught.value)
+def test_an_order_of_what_cannot_be_looked_up_is_a_fact_without_a_code_and_counted(medication, dropped, reference):
+    fact = medication(medicationCodeableConcept=None, medicationReference=reference)
+    assert (fact.fact_id, fact.codes) == ("m1", ())
+    assert dropped == {"medications.not_resolved": 1}
 
 
-def test_a_page_of_more_entries_than_anybody_asked_for_is_refused():
-    entry = {"resource": {"resourceType": "Patient", "id": "p1"}}
-    body = {"resourceType": "Bundle", "type": "searchset"}
-    assert len(wire.decode_page(json.dumps({**body, "entry": [entry] * 5000}).encode()).entry) == 5000
-    with pytest.raises(ValueError, match="at most 5000 entries"):
-        wire.decode_page(json.dumps({**body, "entry": [entry] * 5001}).encode())
+# -- odd birth dates
 
 
-def test_elements_that_nobody_reads_may_be_anything():
-    resource = {"resourceType": "Patient", "id": "p1", "contained": [{"x": [{}]}], "name": 7, "_gender": None}
-    body = {"resourceType": "Bundle", "type": "searchset", "entry": [{"fullUrl": "urn:x", "resource": resource}]}
-    assert wire.decode_page(json.dumps(body).encode()).entry[0].resource.id == "p1"
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("2015-01-08", False),
+        ("2015-01-07", True),
+        ("2015-01", True),
+        ("2016", False),
+        ("1884-01-05", False),
+        ("1884-01-07", True),
+        ("1850", False),
+        ("9999-12-31", False),
+    ],
+)
+def test_nobody_is_over_130_or_born_later_than_tomorrow(patient, dropped, text, known):
+    as_of = datetime(2015, 1, 6, 20, 55, tzinfo=UTC)
+    who = read.demographics(decoded(patient(birthDate=text), wire.Patient), as_of=as_of, dropped=dropped)
+    assert (who.birth_date is not None) is known
+    assert dropped == ({} if known else {"demographics.birth_date_impossible": 1})
 
 
-def test_no_resource_shows_its_content():
-    resource = {"resourceType": "Patient", "id": "CANARY", "birthDate": "CANARY", "link": [{"other": "CANARY"}]}
-    body = {"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": resource}]}
-    page = wire.decode_page(json.dumps(body).encode())
-    assert "CANARY" not in repr(page) + repr(page.entry) + repr(page.entry[0].resource)
+def test_a_birth_date_that_is_not_given_is_unknown_and_no_fault(patient, dropped):
+    who = read.demographics(decoded(patient(birthDate=None), wire.Patient), dropped=dropped)
+    assert (who.birth_date, dropped) == (None, {})

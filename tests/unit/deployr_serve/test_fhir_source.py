@@ -58,7 +58,11 @@ def test_what_is_asked_follows_from_the_declaration(feature_spec, now):
         ),
         "medications": (
             "MedicationRequest",
-            (("patient", "p1"), ("authoredon", "ge2014-10-08T20:55:00Z")),  # 90 days
+            (
+                ("patient", "p1"),
+                ("authoredon", "ge2014-10-08T20:55:00Z"),  # 90 days
+                ("_include", "MedicationRequest:medication"),
+            ),
         ),
     }
 
@@ -164,7 +168,7 @@ def test_each_kind_is_asked_for_with_its_own_date_and_codes(now):
             ),
         ),
         "diagnoses": ("Condition", (("category", "problem-list-item"), ("recorded-date", since))),
-        "medications": ("MedicationRequest", (("authoredon", since),)),
+        "medications": ("MedicationRequest", (("authoredon", since), ("_include", "MedicationRequest:medication"))),
         "procedures": ("Procedure", (("date", since),)),
         "orders": ("ServiceRequest", (("authored", since),)),
         "visits": ("Encounter", (("date", since),)),
@@ -228,9 +232,9 @@ def emr_of(page_of, patient, encounter, service_request, observation, condition,
 
 
 @pytest.fixture
-def fetch(client_of, feature_spec, now):
+def fetch(client_of, feature_spec, now, clock):
     async def run(emr, subject=ABOUT_ORDER, *, spec=feature_spec, **options):
-        return await FhirSource(client_of(emr), **options).fetch(subject, spec, as_of=now)
+        return await FhirSource(client_of(emr), clock=clock, **options).fetch(subject, spec, as_of=now)
 
     return run
 
@@ -250,6 +254,7 @@ async def test_everything_the_declaration_needs_is_fetched(fetch, emr_of, featur
 async def test_every_kind_of_group_is_fetched_and_read_into_its_features(
     page_of, client_of, now, patient, encounter, service_request, observation, condition, medication_request,
     procedure, vital_sign, blood_pressure,
+    clock,
 ):  # fmt: skip
     def omb(name, code):
         coding = {"system": "urn:oid:2.16.840.1.113883.6.238", "code": code}
@@ -277,7 +282,7 @@ async def test_every_kind_of_group_is_fetched_and_read_into_its_features(
             body = json.dumps(page_of(*found)).encode()
             return Response(status=200, content_type="application/fhir+json", body=body)
 
-    fetched = await FhirSource(client_of(Emr())).fetch(Subject(patient_id="p1"), EVERYTHING, as_of=now)
+    fetched = await FhirSource(client_of(Emr()), clock=clock).fetch(Subject(patient_id="p1"), EVERYTHING, as_of=now)
     assert fetched.dropped == {}
     # Not under 18, adult; female, not male; race; ethnicity; 30 %; 80, 120 and 70; one of each that is counted.
     assert vectorize(fetched.facts, EVERYTHING, now).dense().tolist() == [0, 1, 1, 0, 1, 1, 30, 80, 120, 70, *[1] * 5]
@@ -321,7 +326,7 @@ async def test_every_search_is_recorded(fetch, emr_of):
 
 
 async def test_all_searches_that_do_not_depend_on_each_other_are_on_their_way_at_once(
-    page_of, client_of, feature_spec, now, emr_of
+    page_of, client_of, feature_spec, now, emr_of, clock
 ):
     underway, peak = 0, 0
 
@@ -336,7 +341,7 @@ async def test_all_searches_that_do_not_depend_on_each_other_are_on_their_way_at
             return await emr.send(request)
 
     emr = emr_of()
-    await FhirSource(client_of(Counting())).fetch(ABOUT_ORDER, feature_spec, as_of=now)
+    await FhirSource(client_of(Counting()), clock=clock).fetch(ABOUT_ORDER, feature_spec, as_of=now)
     assert peak == 6
 
 
@@ -415,7 +420,7 @@ async def test_an_order_of_another_encounter_than_the_request_names_is_the_wrong
 
 @pytest.mark.parametrize(
     "reference",
-    ["Patient/p2", "https://other.example/fhir/Patient/p1", "#p1", "urn:uuid:1", "Group/p1", "p1"],
+    ["Patient/p2", "https://other.example/fhir/Patient/p1", "urn:uuid:1", "Group/p1", "p1"],
 )
 @pytest.mark.parametrize("kind", ["Observation", "Condition", "MedicationRequest"])
 async def test_one_fact_of_another_patient_stops_everything(
@@ -427,7 +432,7 @@ async def test_one_fact_of_another_patient_stops_everything(
         await fetch(emr_of(**{kind: resources}))
 
 
-@pytest.mark.parametrize("subject", [None, {}, {"identifier": {"value": "p1"}}])
+@pytest.mark.parametrize("subject", [None, {}, {"identifier": {"value": "p1"}}, {"reference": "#p1"}])
 async def test_a_fact_about_nobody_is_left_out_and_counted(fetch, emr_of, observation, subject):
     fetched = await fetch(emr_of(Observation=[observation("a", subject=subject), observation("b")]))
     assert [lab.fact_id for lab in fetched.facts.labs] == ["b"]
@@ -482,7 +487,7 @@ async def test_a_search_that_failed_is_a_failure_and_never_nothing_there(fetch, 
         await fetch(emr_of(**{kind: EmrUnreachable("down")}))
 
 
-async def test_when_one_search_fails_the_others_are_cancelled(client_of, feature_spec, now):
+async def test_when_one_search_fails_the_others_are_cancelled(client_of, feature_spec, now, clock):
     cancelled = []
 
     class OneFails:
@@ -496,11 +501,11 @@ async def test_when_one_search_fails_the_others_are_cancelled(client_of, feature
                 raise
 
     with pytest.raises(EmrUnreachable):
-        await FhirSource(client_of(OneFails())).fetch(ABOUT_ORDER, feature_spec, as_of=now)
+        await FhirSource(client_of(OneFails()), clock=clock).fetch(ABOUT_ORDER, feature_spec, as_of=now)
     assert len(cancelled) == 5
 
 
-async def test_a_request_that_is_given_up_takes_its_searches_with_it(client_of, feature_spec, now):
+async def test_a_request_that_is_given_up_takes_its_searches_with_it(client_of, feature_spec, now, clock):
     cancelled = []
 
     class Hanging:
@@ -513,7 +518,7 @@ async def test_a_request_that_is_given_up_takes_its_searches_with_it(client_of, 
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.02):
-            await FhirSource(client_of(Hanging())).fetch(ABOUT_ORDER, feature_spec, as_of=now)
+            await FhirSource(client_of(Hanging()), clock=clock).fetch(ABOUT_ORDER, feature_spec, as_of=now)
     assert len(cancelled) == 6
 
 
@@ -521,9 +526,9 @@ async def test_a_request_that_is_given_up_takes_its_searches_with_it(client_of, 
 
 
 @pytest.fixture
-def outcomes(client_of, now):
+def outcomes(client_of, now, clock):
     async def run(emr, *, order_ids=("o1",)):
-        source = FhirSource(client_of(emr), zone=UTC)
+        source = FhirSource(client_of(emr), clock=clock, zone=UTC)
         return await source.outcomes("p1", order_ids=order_ids, codes=(Code(LOINC, "4544-3"),), since=now)
 
     return run

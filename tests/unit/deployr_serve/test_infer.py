@@ -180,7 +180,7 @@ async def test_an_output_that_never_answers_is_left_at_the_deadline_and_to_the_r
     request_of, services_of, output_of, now
 ):
     class HangingOutput(output_of):
-        async def send(self, packet, bundle, *, delivery_id):
+        async def send(self, packet, bundle, *, delivery_id, budget=None):
             await asyncio.Event().wait()
 
     services = services_of(outputs=(HangingOutput(),), deadline_s=0.05)
@@ -296,7 +296,7 @@ async def test_a_source_that_fails_in_a_way_nobody_foresaw_leaves_a_failed_packe
 
 async def test_a_model_that_gives_no_probability_is_stored_as_a_model_error(request_of, services_of, models_of, bundle):
     class BrokenEnsemble:
-        def score(self, vector):
+        def answer(self, vector):
             raise ScoreInvalid("expected one probability from 0 to 1")
 
     broken = msgspec.structs.replace(bundle, model=BrokenEnsemble())
@@ -308,7 +308,7 @@ async def test_a_failure_after_fetching_keeps_the_record_of_what_was_fetched(
     request_of, services_of, source_of, fetched_of, models_of, bundle
 ):
     class BrokenEnsemble:
-        def score(self, vector):
+        def answer(self, vector):
             raise ValueError("expected a vector of another size")
 
     record = FetchRecord(resource="Observation", resources=3, pages=1, milliseconds=1.5)
@@ -512,7 +512,7 @@ async def test_fifty_identical_requests_at_once_ask_an_emr_that_is_down_once(req
 
 async def test_different_requests_at_once_do_not_mix(request_of, services_of, output_of, fetched_of, lab_of):
     class ByPatient:
-        async def fetch(self, subject, spec, *, as_of):
+        async def fetch(self, subject, spec, *, as_of, budget=None, handed=None):
             await asyncio.sleep(0)
             labs = (lab_of(),) if subject.patient_id == "p1" else ()
             return fetched_of(*labs, patient_id=subject.patient_id)

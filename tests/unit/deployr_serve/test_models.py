@@ -3,7 +3,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from deployr_core.bundle import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, PARTS, parse_manifest
+from deployr_core.bundle import GOLDEN_FILE, MANIFEST_FILE, PARTS, parse_manifest
+from deployr_core.model_format import MODEL_FILE
 from deployr_serve.adapters.models import BundleFolder
 from deployr_serve.core.errors import ModelUnavailable, UnknownModel
 

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from deployr_core import bundle as bundles
+from deployr_core import model_format
 from deployr_core.signing import SIGNATURE_FILE, sign_manifest, trusted_key
 from deployr_serve.adapters.models import BundleFolder, read_bundle
 from deployr_serve.core.errors import ModelUnavailable, SettingsInvalid
@@ -53,17 +54,17 @@ def write(tmp_path, bundle_files):
             file = io.BytesIO()
             joblib.dump(model, file)
             pickled = file.getvalue()
-        golden = (bundles.GoldenVector(indices=(), values=(), score=0.5),)
+        golden = (bundles.GoldenVector(indices=(), values=(), outputs=(0.5,)),)
         parts = {
             bundles.FEATURES_FILE: bundle_files[bundles.FEATURES_FILE],
-            bundles.JOBLIB_FILE: pickled,
+            model_format.JOBLIB_FILE: pickled,
             bundles.GOLDEN_FILE: msgspec.json.encode(golden),
         }
         manifest = bundles.parse_manifest(bundle_files[bundles.MANIFEST_FILE])
         training = msgspec.structs.replace(manifest.training, library_versions=versions or {})
         manifest = msgspec.structs.replace(
             manifest,
-            model=bundles.ModelFormat(kind="joblib", runs_code=True),
+            model=model_format.ModelFormat(kind="joblib", runs_code=True),
             parts={name: bundles.describe_part(content) for name, content in parts.items()},
             training=training,
         )
@@ -116,7 +117,7 @@ def flipped(content):
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
-@pytest.mark.parametrize("name", [bundles.JOBLIB_FILE, bundles.FEATURES_FILE, bundles.GOLDEN_FILE])
+@pytest.mark.parametrize("name", [model_format.JOBLIB_FILE, bundles.FEATURES_FILE, bundles.GOLDEN_FILE])
 @pytest.mark.parametrize(
     "spoil",
     [flipped, lambda c: c[:-1], lambda c: c + b"\0" * 1000, lambda _: b"", lambda _: None],
@@ -228,7 +229,7 @@ def joblib_of(model):
 
 
 def test_a_file_far_too_large_is_refused_unread(bundles_folder):
-    file = bundles_folder / "hematocrit" / bundles.MODEL_FILE
+    file = bundles_folder / "hematocrit" / model_format.MODEL_FILE
     with file.open("r+b") as sparse:
         sparse.truncate(10 * 2**30)  # 10 GiB of which no byte is on disk
     with pytest.raises(bundles.BundleInvalid, match=r"model.treelite: expected \d+ bytes, .* got 10737418240"):

@@ -8,7 +8,7 @@ import pytest
 
 from deployr_core.packet import Failed
 from deployr_serve.core.errors import EmrRefused
-from deployr_serve.outputs.score_column import render_score_column, scaled
+from deployr_serve.outputs.score_column import render_score_column, shown
 from mock_emr.scores import Score, score_in
 
 
@@ -36,8 +36,15 @@ def render(bundle):
         (1e-300, "0"),
     ],
 )
-def test_a_probability_is_written_on_the_scale_of_0_to_100_with_at_most_two_decimals(score, text):
-    assert scaled(score) == text
+def test_a_probability_is_written_on_the_scale_of_0_to_100_with_at_most_two_decimals(packet_of, score, text):
+    assert shown(msgspec.structs.replace(packet_of().outcome, score=score)) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(9.5, "9.5"), (-3.0, "-3"), (1234.567, "1234.57"), (-0.001, "0"), (0.0, "0")]
+)
+def test_a_number_is_written_as_it_is_in_its_own_unit(packet_of, number, text):
+    assert shown(msgspec.structs.replace(packet_of().outcome, score=number, value_unit="g/dL")) == text
 
 
 def test_the_body_is_the_wrapped_one_with_values_as_strings(render, packet_of):

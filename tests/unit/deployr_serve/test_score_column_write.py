@@ -8,7 +8,7 @@ import pytest
 
 from deployr_serve.adapters.auth import NoCredentials
 from deployr_serve.adapters.epic import ScoreColumn
-from deployr_serve.core.errors import EmrBadResponse, EmrRefused, EmrTimeout, EmrUnreachable
+from deployr_serve.core.errors import EmrBadResponse, EmrRefused, EmrThrottled, EmrTimeout, EmrUnreachable
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ async def test_a_successful_answer_that_is_no_json_may_have_arrived_or_not(send,
         (422, EmrRefused),
         (302, EmrBadResponse),
         (408, EmrUnreachable),
-        (429, EmrUnreachable),
+        (429, EmrThrottled),
         (500, EmrUnreachable),
         (503, EmrUnreachable),
     ],
@@ -115,11 +115,14 @@ class Tokens:
     def __init__(self):
         self.number = 1
 
-    async def headers(self):
+    origins = None
+
+    async def headers(self, *, budget=None):
         return {"Authorization": f"Bearer t{self.number}"}
 
     def refused(self, headers):
         self.number += 1
+        return True
 
 
 async def test_a_withdrawn_token_does_not_cost_the_score(column_of, transport_of, status_of, packet_of, bundle):

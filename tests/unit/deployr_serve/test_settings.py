@@ -39,14 +39,15 @@ def test_two_settings_are_enough_to_try_it_out():
     assert settings.profile is Profile.DEV
     assert settings.bundles == Path("bundles")
     assert settings.fhir_base == "https://emr.example/api/FHIR/R4"
-    assert (settings.store_file, settings.vendor_base, settings.smart, settings.clock_file) == (None,) * 4
+    assert (settings.store_file, settings.vendor_base, settings.clock_file) == (None,) * 3
+    assert (settings.auth.fhir, settings.auth.vendor) == ("none", "none")
     assert (settings.deadline_s, settings.search_by_get) == (8.0, False)
     assert len(settings.id_key) >= 16
 
 
 def test_every_missing_setting_is_named_at_once():
     message = refusal({"DEPLOYR_EMR_CLIENT_ID": "client-1"})
-    missing = ("DEPLOYR_BUNDLES", "DEPLOYR_EMR_FHIR_BASE", "DEPLOYR_EMR_KEY_FILE", "DEPLOYR_EMR_KEY_ID")
+    missing = ("DEPLOYR_BUNDLES", "DEPLOYR_EMR_FHIR_BASE", "DEPLOYR_EMR_KEY_FILE")
     assert [name for name in missing if f"{name}: the setting is missing" not in message] == []
 
 
@@ -82,6 +83,8 @@ def test_missing_and_wrong_settings_are_named_together():
         ("DEPLOYR_EMR_FHIR_BASE", "https://emr.example/fhir#x"),
         ("DEPLOYR_EMR_VENDOR_BASE", "https://user:pass@emr.example"),
         ("DEPLOYR_EMR_SEARCH", "POST"),
+        ("DEPLOYR_EMR_FHIR_VERSION", "r4"),
+        ("DEPLOYR_EMR_FHIR_VERSION", "DSTU2"),
         ("DEPLOYR_TIME_ZONE", "Mars/Olympus"),
         ("DEPLOYR_DEADLINE_S", "8s"),
         ("DEPLOYR_DEADLINE_S", "nan"),
@@ -89,6 +92,12 @@ def test_missing_and_wrong_settings_are_named_together():
         ("DEPLOYR_DEADLINE_S", "0"),
         ("DEPLOYR_DEADLINE_S", "230.1"),
         ("DEPLOYR_SCORE_NAMESPACE", "SHC.HCT@1"),
+        ("DEPLOYR_EMR_CONNECTIONS", "0"),
+        ("DEPLOYR_EMR_CONNECTIONS", "-1"),
+        ("DEPLOYR_EMR_CONNECTIONS", "many"),
+        ("DEPLOYR_EMR_CONNECTIONS", "10000"),
+        ("DEPLOYR_EMR_BATCH_CONNECTIONS", "1.5"),
+        ("DEPLOYR_EMR_CA_FILE", "/nowhere.pem"),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_settings_name_and_what_was_expected(name, value):
@@ -109,6 +118,15 @@ def test_the_bounds_of_the_deadline_are_included(name, value, seconds):
     assert read_settings({**LEAST, name: value}).deadline_s == seconds
 
 
+def test_some_connections_are_always_left_for_clicks():
+    settings = read_settings(LEAST)
+    assert (settings.connections, settings.batch_connections, settings.ca_file) == (64, 16, None)
+    fewest = {"DEPLOYR_EMR_CONNECTIONS": "2", "DEPLOYR_EMR_BATCH_CONNECTIONS": "1"}
+    assert read_settings({**LEAST, **fewest}).connections == 2
+    message = refusal({**LEAST, "DEPLOYR_EMR_CONNECTIONS": "16"})
+    assert "DEPLOYR_EMR_BATCH_CONNECTIONS: expected fewer than DEPLOYR_EMR_CONNECTIONS" in message
+
+
 def test_a_slash_at_the_end_of_a_base_url_does_not_matter():
     settings = read_settings({**LEAST, "DEPLOYR_EMR_FHIR_BASE": "https://emr.example/fhir/"})
     assert settings.fhir_base == "https://emr.example/fhir"
@@ -125,8 +143,7 @@ def test_the_zone_may_be_an_offset():
 def test_a_whole_set_of_settings_is_fit_for_production(production):
     settings = read_settings(production)
     assert settings.profile is Profile.PROD
-    assert settings.smart.algorithm == "RS384"
-    assert "system/Observation.rs" in settings.smart.scope
+    assert (settings.auth.fhir, settings.auth.smart.algorithm, settings.auth.smart.scope) == ("smart", "RS384", None)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +151,7 @@ def test_a_whole_set_of_settings_is_fit_for_production(production):
     [
         ("DEPLOYR_EMR_FHIR_BASE", "http://emr.example/fhir"),
         ("DEPLOYR_EMR_VENDOR_BASE", "http://emr.example"),
-        ("DEPLOYR_EMR_CLIENT_ID", ""),
+        ("DEPLOYR_EMR_AUTH", "none"),
         ("DEPLOYR_STORE", ""),
         ("DEPLOYR_STORE", "memory"),
         ("DEPLOYR_ID_KEY", ""),
@@ -149,7 +166,7 @@ def test_what_is_only_good_enough_for_trying_out_is_refused_in_production(produc
 
 def test_production_is_told_of_everything_at_once_and_of_each_thing_once():
     message = refusal({"DEPLOYR_PROFILE": "prod", "DEPLOYR_ID_KEY": "short", "DEPLOYR_CLOCK_FILE": "/tmp/clock"})
-    for name in ("BUNDLES", "EMR_FHIR_BASE", "ID_KEY", "EMR_CLIENT_ID", "STORE", "CLOCK_FILE"):
+    for name in ("BUNDLES", "EMR_FHIR_BASE", "ID_KEY", "EMR_AUTH", "STORE", "CLOCK_FILE"):
         assert message.count(f"DEPLOYR_{name}:") == 1
     assert "DEPLOYR_ID_KEY: expected a secret of at least 16 bytes" in message
 

@@ -1,0 +1,1 @@
+"""`deployr doctor`: what can be checked of a site before go-live."""
