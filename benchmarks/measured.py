@@ -29,3 +29,10 @@ def against(name: str, value: float, baseline: float, *, unit: str, at_most: flo
         goal=f"ratio <= {at_most:g}",
         met=ratio <= at_most,
     )
+
+
+def faster(name: str, value: float, baseline: float, *, at_least: float, unit: str = "ms") -> Measured:
+    """Give a figure whose goal is to be at least so many times smaller than its baseline."""
+    return msgspec.structs.replace(
+        against(name, value, baseline, unit=unit, at_most=1 / at_least), goal=f"{at_least:g}x less"
+    )
