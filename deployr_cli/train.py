@@ -94,11 +94,11 @@ def run_train(
     )
     declarations = {task.declaration: find_declaration(features or task.declaration) for task in chosen}
     for task in chosen:
-        if task.name == REPORTS:
+        if task.model_id == REPORTS:
             raise CommandFailed(f"task {task.name}: expected another name, because the reports are kept under this one")
-        if (out / task.name).exists():
+        if (out / task.model_id).exists():
             raise CommandFailed(
-                f"{out / task.name}: expected a folder that does not exist yet; choose another --out or remove it"
+                f"{out / task.model_id}: expected a folder that does not exist yet; choose another --out or remove it"
             )
 
     def step(title: str) -> AbstractContextManager[Progress]:
@@ -117,7 +117,8 @@ def run_train(
             steps=step,
         ):
             if isinstance(outcome, TrainedBundle):
-                name = outcome.manifest.task.name
+                # Serving knows a model by its folder's name.
+                name = outcome.manifest.model_id
                 write_bundle(outcome, out / name, allow_pickle=allow_pickle)
                 evaluation = evaluate_held_out(outcome, extract, seed=seed)
                 write_report(reports / name, manifest=outcome.manifest, evaluation=evaluation, spec=outcome.spec)

@@ -20,7 +20,7 @@ from deployr_core.coverage import Requirements
 from deployr_core.features import FeatureSpec, parse_feature_spec
 from deployr_core.label_rules import LabelRule, outputs_of
 from deployr_core.layout import layout_of
-from deployr_core.model_format import MODEL_FILE, ModelFormat, load_model
+from deployr_core.model_format import MODEL_FILE, MODEL_FILES, ModelFormat, load_model
 from deployr_core.outputs import Outputs
 from deployr_core.scoring import ModelUnusable, ScoreInvalid, Scorer
 from deployr_core.signing import SignatureInvalid, TrustedKey, verify_manifest
@@ -33,6 +33,9 @@ CALIBRATION_FILE = "calibration.json"
 GOLDEN_FILE = "golden.json"
 PARTS = (FEATURES_FILE, MODEL_FILE, GOLDEN_FILE)
 """The parts of a bundle whose model is a tree ensemble without a calibration; `Manifest.part_names` gives any one's."""
+
+BUNDLE_FILES = (MANIFEST_FILE, FEATURES_FILE, CALIBRATION_FILE, GOLDEN_FILE, *MODEL_FILES.values())
+"""Every name that a file of a bundle may have, the signature's apart."""
 
 MANIFEST_LIMIT = 1_000_000
 """No honest manifest has more bytes; it holds no feature names."""

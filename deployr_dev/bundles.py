@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployr_core.bundle import (
-    CALIBRATION_FILE,
-    FEATURES_FILE,
-    GOLDEN_FILE,
+    BUNDLE_FILES,
     MANIFEST_FILE,
     MANIFEST_LIMIT,
     Bundle,
@@ -23,12 +21,11 @@ from deployr_core.bundle import (
     checked_manifest,
     open_bundle,
 )
-from deployr_core.model_format import MODEL_FILES
 from deployr_core.signing import SIGNATURE_FILE, TrustedKey, sign_manifest
 from deployr_dev.models import load_pickle
 from deployr_dev.trained import TrainedBundle
 
-_OURS = {MANIFEST_FILE, SIGNATURE_FILE, FEATURES_FILE, CALIBRATION_FILE, GOLDEN_FILE, *MODEL_FILES.values()}
+_OURS = {SIGNATURE_FILE, *BUNDLE_FILES}
 
 
 class BundleExists(ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
@@ -17,6 +18,8 @@ from deployr_serve.vendor_settings import VendorSettings, read_vendor
 
 _T = TypeVar("_T")
 _UTC: tzinfo = UTC
+_ELSEWHERE = ("DEPLOYR_HOST_", "DEPLOYR_WRITE_SNAPSHOTS")
+"""What begins the names of settings that are not the app's own, but of the local host and of the tests."""
 _DEV_ID_KEY = "deployr-development-only"
 
 
@@ -103,6 +106,7 @@ def read_settings(source: Mapping[str, str]) -> Settings:
     if settings.batch_connections >= settings.connections:
         expected = "expected fewer than DEPLOYR_EMR_CONNECTIONS, so that some are left for clicks"
         reader.problems.setdefault("DEPLOYR_EMR_BATCH_CONNECTIONS", expected)
+    reader.refuse_unknown()
     if reader.problems:
         raise SettingsInvalid("settings: " + "; ".join(f"{name}: {text}" for name, text in reader.problems.items()))
     return settings
@@ -111,12 +115,22 @@ def read_settings(source: Mapping[str, str]) -> Settings:
 class _Reader:
     def __init__(self, source: Mapping[str, str]) -> None:
         self._source = source
+        self._known: set[str] = set()
         self.problems: dict[str, str] = {}
 
     def has(self, name: str) -> bool:
+        self._known.add(name)
         return bool(self._source.get(name))
 
+    def refuse_unknown(self) -> None:
+        """Complain of settings that nobody read: a misspelt one would leave a safeguard at its default."""
+        for name in self._source:
+            if name.startswith("DEPLOYR_") and name not in self._known and not name.startswith(_ELSEWHERE):
+                near = difflib.get_close_matches(name, sorted(self._known), n=1)
+                self.problems[name] = "there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+
     def read(self, name: str, parse: Callable[[str], _T], **default: _T) -> _T:
+        self._known.add(name)
         text = self._source.get(name, "")
         if not text:
             if not default:

@@ -173,6 +173,10 @@ async def _check_encounters(visit: Visit, patient: str) -> Encounter | None:
                 return None
             search = Search(resource_type="Encounter", parameters=(("_id", named.encounter_id),))
         came = await visit.application.fhir.search(search)
+        if not came.resources:
+            typed = Search(resource_type="Encounter", parameters=(("patient", f"Patient/{patient}"),))
+            by_type_and_id = len((await visit.application.fhir.search(typed)).resources)
+            visit.note(judged.judge_patient_parameter(by_type_and_id=by_type_and_id))
         wired = [it for it in came.resources if isinstance(it, wire.Encounter)]
         read = [fhir_facts.encounter(it, csn_system=settings.csn_system, zone=settings.zone) for it in wired]
     except ServeError as error:

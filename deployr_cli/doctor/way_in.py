@@ -9,7 +9,7 @@ import msgspec
 
 from deployr_cli.doctor.decide import access as judged
 from deployr_cli.doctor.decide.findings import Finding, fail, failed, ok, skipped, warn
-from deployr_cli.doctor.decide.reads import is_xml_statement, judge_offered, judge_statement, statement_in
+from deployr_cli.doctor.decide.reads import instead_of_statement, judge_offered, judge_statement, statement_in
 from deployr_cli.doctor.visit import Visit, host_of, shake_hands
 from deployr_core.bundle import MANIFEST_FILE
 from deployr_serve.adapters.auth import Credentials, send_authorized
@@ -215,8 +215,8 @@ async def _check_statement(visit: Visit) -> None:
         visit.note(skipped("search parameters", "after 'metadata'"))
         return
     visit.statement = statement_in(response.body) if response.status == 200 else None
-    version, is_xml = visit.settings.fhir_version, is_xml_statement(response.body)
-    visit.note(judge_statement(response.status, visit.statement, version=version, is_xml=is_xml))
+    version, instead = visit.settings.fhir_version, instead_of_statement(response.body)
+    visit.note(judge_statement(response.status, visit.statement, version=version, instead=instead))
     if visit.statement is None:
         visit.note(skipped("search parameters", "after 'metadata'"))
     else:

@@ -76,7 +76,7 @@ class Task(Declared, frozen=True, kw_only=True):
             )
         outputs_of(self.label, headline=self.headline)
         if (self.requires.age_at_least, self.requires.age_below, self.requires.visit_classes) != (None, None, ()):
-            raise ValueError("expected ages and visit_classes in inclusion; from there they are required in service too")
+            raise ValueError("expected ages and visit_classes in inclusion: from there they are required in service")
         check_observable(self.unit, self.index_time, self.inclusion, self.label)
 
     @property

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from deployr_core.bundle import (
+    BUNDLE_FILES,
     FEATURES_FILE,
     MANIFEST_FILE,
     MANIFEST_LIMIT,
@@ -61,7 +62,8 @@ class BundleFolder:
         self._bundles: dict[str, Bundle] = {}
         self._unavailable: dict[str, str] = {}
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if MODEL_ID.match(path.name) and path.is_dir():
+            # A folder with nothing of a bundle in it, such as training's reports, is none that broke.
+            if MODEL_ID.match(path.name) and path.is_dir() and any((path / name).exists() for name in BUNDLE_FILES):
                 self._load(path)
 
     def bundle(self, model_id: str) -> Bundle:

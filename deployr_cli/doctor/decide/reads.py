@@ -70,16 +70,20 @@ def statement_in(body: bytes) -> Statement | None:
     return found if found.resource_type == "CapabilityStatement" else None
 
 
-def is_xml_statement(body: bytes) -> bool:
-    """Tell whether a server that was asked for JSON gave its CapabilityStatement in XML."""
-    return body.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<") and b"<CapabilityStatement" in body
+def instead_of_statement(body: bytes) -> str | None:
+    """Say what FHIR came that is no CapabilityStatement in JSON; None if it is no FHIR, such as a login page."""
+    if body.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
+        return "a CapabilityStatement in XML alone" if b"<CapabilityStatement" in body else None
+    return "another resource than a CapabilityStatement" if b'"resourceType"' in body else None
 
 
-def judge_statement(status: int, statement: Statement | None, *, version: str, is_xml: bool = False) -> Finding:
-    """Compare the server's FHIR version with ``DEPLOYR_EMR_FHIR_VERSION``."""
+def judge_statement(status: int, statement: Statement | None, *, version: str, instead: str | None = None) -> Finding:
+    """Compare the server's FHIR version with ``DEPLOYR_EMR_FHIR_VERSION``; ``instead`` is what came in its place."""
     check = "metadata"
-    if is_xml:
-        return warn(check, "in XML alone, so it was not looked at", "Ask for JSON: the app reads XML, but slower.")
+    if statement is None and status == 200 and instead is not None:
+        return warn(
+            check, f"{instead} at /metadata", "Run with --patient: searches tell what could not be compared here."
+        )
     if status in {401, 403}:
         return warn(check, f"status {status}, with our credentials too", "Nothing: only this comparison is left out.")
     if statement is None:
@@ -215,6 +219,21 @@ def judge_paging(paged: Paged) -> Finding:
     return ok(check, f"{paged.name}: {paged.pages} pages of {paged.size} give the same {len(paged.ids)} as at once")
 
 
+def judge_patient_parameter(*, by_type_and_id: int) -> Finding:
+    """Judge a patient of whom nothing was found by ``patient=ID``, by how much ``patient=Patient/ID`` finds.
+
+    Source: FHIR R4 search.html#reference allows both, http://hl7.org/fhir/R4/search.html#reference [seen].
+    """
+    check = "patient parameter"
+    if by_type_and_id:
+        return fail(
+            check,
+            f"patient=ID finds no encounter, patient=Patient/ID finds {by_type_and_id}: records would look empty",
+            "Ask the server's team to take ids alone, as FHIR has it. Do not go live: everybody would seem healthy.",
+        )
+    return skipped(check, "no encounter is found by patient=ID, nor by patient=Patient/ID")
+
+
 # -- facts, units and codes
 
 
@@ -234,6 +253,9 @@ def judge_facts(
             "Ask the EMR's team for what is missing, such as issued, recordedDate or a category; docs/connecting.md "
             "says what a fact needs.",
         )
+    if usable and not any(usable.values()) and not why:
+        fix = "Take a test patient with a record, or another --as-of: an empty record proves nothing."
+        return warn(check, f"nothing at all came of {listed(usable)}", fix)
     seconds = max((record.milliseconds for record in records), default=0.0) / 1000
     said = f"usable: {said or 'none asked for'}; the slowest search took {seconds:.1f} s of {deadline_s:g} s"
     if why:

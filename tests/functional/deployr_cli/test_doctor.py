@@ -345,6 +345,26 @@ async def test_a_patient_whom_nobody_knows_is_said(site):
     assert "--patient" in found.findings["patient"]["fix"]
 
 
+async def test_a_server_that_finds_nobody_by_an_id_alone_is_found(site):
+    emr = await site.start()
+    inner = emr.app
+
+    async def app(scope, receive, send):
+        asked = (await receive()).get("body", b"") if scope["method"] == "POST" else b""
+        asked = re.sub(rb"\bpatient=(?!Patient)[^&]*", b"patient=nobody", asked)
+
+        async def again():
+            return {"type": "http.request", "body": asked, "more_body": False}
+
+        await inner(scope, again, send)
+
+    emr.app = app
+    found = await site.doctor()
+
+    assert "patient parameter" in found.failing()
+    assert found.states["facts anemia, hematocrit"] == "warn"
+
+
 async def test_the_published_key_set_is_compared(site):
     emr = await site.start()
     inner, body = emr.app, [_jwks()]

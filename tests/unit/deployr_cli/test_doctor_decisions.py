@@ -232,17 +232,17 @@ def test_what_is_no_statement_is_said_so():
 
 
 @pytest.mark.parametrize(
-    ("body", "is_one"),
+    ("body", "state"),
     [
-        (b'<?xml version="1.0"?>\n<CapabilityStatement xmlns="http://hl7.org/fhir"/>', True),
-        (b"<html>Log in</html>", False),
-        (b"{}", False),
+        (b'<?xml version="1.0"?>\n<CapabilityStatement xmlns="http://hl7.org/fhir"/>', State.WARN),
+        (b'{"resourceType": "OperationOutcome"}', State.WARN),
+        (b"<html>Log in</html>", State.FAIL),
+        (b"{}", State.FAIL),
     ],
 )
-def test_a_statement_in_xml_is_told_from_a_login_page(body, is_one):
-    assert reads.is_xml_statement(body) is is_one
-    state = reads.judge_statement(200, None, version="R4", is_xml=reads.is_xml_statement(body)).state
-    assert state is (State.WARN if is_one else State.FAIL)
+def test_a_statement_in_xml_is_told_from_a_login_page(body, state):
+    found = reads.judge_statement(200, None, version="R4", instead=reads.instead_of_statement(body))
+    assert found.state is state
 
 
 @pytest.mark.parametrize(
@@ -369,6 +369,16 @@ def test_units_without_a_result_tell_nothing():
 )
 def test_a_kind_of_which_nothing_can_be_used_must_not_go_live(labs, dropped, state):
     assert reads.judge_facts("facts", facts(*labs), [record()], dropped, deadline_s=8.0).state is state
+
+
+def test_an_empty_record_proves_nothing():
+    found = reads.judge_facts("facts", facts(), [record(resources=0)], {}, deadline_s=8.0)
+    assert (found.state, found.said) == (State.WARN, "nothing at all came of labs")
+
+
+@pytest.mark.parametrize(("by_type_and_id", "state"), [(3, State.FAIL), (0, State.SKIPPED)])
+def test_a_server_that_finds_nobody_by_an_id_alone_must_not_go_live(by_type_and_id, state):
+    assert reads.judge_patient_parameter(by_type_and_id=by_type_and_id).state is state
 
 
 # -- identifiers and writing

@@ -64,6 +64,13 @@ def test_a_bundle_that_is_there_is_refused_before_any_work(tmp_path: Path):
         run_train(tasks=["hematocrit"], source=str(tmp_path / "no such extract"), out=tmp_path)
 
 
+def test_bundles_lie_under_the_names_that_serving_knows_models_by(tmp_path: Path):
+    (tmp_path / "long-stay").mkdir()
+
+    with pytest.raises(CommandFailed, match="long-stay: expected a folder that does not exist yet"):
+        run_train(tasks=["long_stay"], source=str(tmp_path / "no such extract"), out=tmp_path)
+
+
 def test_a_group_and_names_are_the_tasks_each_once():
     assert [task.name for task in find_tasks(["sodium", "hematocrit"], "paper12")] == [
         "sodium",

@@ -82,6 +82,13 @@ def test_what_could_not_be_a_models_name_is_passed_over(folder_of, tmp_path):
     assert BundleFolder(tmp_path).deployed() == {"hematocrit": None}
 
 
+def test_a_folder_without_a_file_of_a_bundle_is_passed_over_as_trainings_reports_are(folder_of, tmp_path):
+    folder_of(hematocrit={})
+    (tmp_path / "reports" / "hematocrit").mkdir(parents=True)
+    (tmp_path / "reports" / "index.html").write_text("<!doctype html>")
+    assert BundleFolder(tmp_path).deployed() == {"hematocrit": None}
+
+
 def test_a_folder_that_is_not_there_holds_no_model(tmp_path):
     models = BundleFolder(tmp_path / "nowhere")
     assert models.deployed() == {}

@@ -56,6 +56,17 @@ def test_an_empty_setting_counts_as_missing():
     assert read_settings({**LEAST, "DEPLOYR_STORE": ""}).store_file is None
 
 
+def test_a_misspelt_setting_is_refused_with_the_one_that_was_probably_meant():
+    message = refusal({**LEAST, "DEPLOYR_TRUSTED_KEY": "keys/site.pem", "DEPLOYR_XYZZY": "secret"})
+    assert "DEPLOYR_TRUSTED_KEY: there is no such setting; did you mean DEPLOYR_TRUSTED_KEYS?" in message
+    assert "DEPLOYR_XYZZY: there is no such setting" in message
+    assert "secret" not in message
+
+
+def test_settings_of_others_are_left_alone():
+    read_settings({**LEAST, "DEPLOYR_HOST_MASTER_KEY": "k", "AzureWebJobsStorage": "x", "PATH": "/bin"})
+
+
 def test_missing_and_wrong_settings_are_named_together():
     message = refusal({"DEPLOYR_DEADLINE_S": "soon", "DEPLOYR_STORE": "postgres:x", "DEPLOYR_EMR_SEARCH": "put"})
     for name in ("BUNDLES", "EMR_FHIR_BASE", "DEADLINE_S", "STORE", "EMR_SEARCH"):
