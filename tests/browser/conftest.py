@@ -7,17 +7,19 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from deployr_core.bundle import FEATURES_FILE, GOLDEN_FILE, SCHEMA_VERSION, Estimate, Manifest, Part, Task, Training
 from deployr_core.bundle import Evaluation as StatedEvaluation
-from deployr_core.label_rules import LabComponent
+from deployr_core.label_rules import Answer, LabComponent, LabelRule, LabPanel, outputs_of
 from deployr_core.model_format import MODEL_FILE
 from deployr_core.outputs import BINARY
 from deployr_dev.evaluation.card import Statements
 from deployr_dev.evaluation.groups import age_bands
 from deployr_dev.evaluation.measuring import evaluate
+from deployr_dev.evaluation.plain_measuring import evaluate_plain
 from deployr_dev.evaluation.records import Evaluation
 from deployr_dev.evaluation.report import write_report
 
@@ -133,3 +135,49 @@ def report(manifest: Manifest, evaluation: Evaluation, tmp_path_factory: pytest.
     return write_report(
         tmp_path_factory.mktemp("report"), manifest=manifest, evaluation=evaluation, statements=statements
     )
+
+
+TARGETS: dict[str, tuple[LabelRule, str | None]] = {
+    "classes": (LabComponent(components=("777-3",), window_hours=24, answer=Answer.LEVEL), "low"),
+    "labels": (
+        LabPanel(components={"hemoglobin": ("718-7",), "hematocrit": ("4544-3",)}, window_hours=24),
+        "hematocrit",
+    ),
+    "numbers": (LabComponent(components=("718-7",), window_hours=24, answer=Answer.VALUE, unit="g/dL"), None),
+}
+
+
+@pytest.fixture(scope="session", params=TARGETS)
+def plain_report(request: pytest.FixtureRequest, manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the path of a written report of each target beside the binary one."""
+    rule, headline = TARGETS[request.param]
+    outputs = outputs_of(rule, headline=headline)
+    rng, rows = np.random.default_rng(5), 600
+    if request.param == "numbers":
+        labels = rng.normal(11.0, 2.0, rows)
+        answers = (labels + rng.normal(size=rows)).reshape(-1, 1)
+    elif request.param == "labels":
+        labels = rng.integers(0, 2, (rows, 2)).astype(np.float64)
+        answers = np.clip(labels * 0.4 + rng.random((rows, 2)) * 0.6, 0.0, 1.0)
+    else:
+        classes = rng.integers(0, 3, rows)
+        labels = classes.astype(np.float64)
+        shares = rng.random((rows, 3)) + np.eye(3)[classes]
+        answers = shares / shares.sum(axis=1, keepdims=True)
+    evaluation = evaluate_plain(
+        outputs,
+        labels,
+        answers,
+        np.arange(rows) // 3,
+        rng=rng,
+        subgroups={"sex": rng.choice(("female", "male"), rows)},
+        available_features=rng.poisson(30, rows),
+    )
+    means = dict.fromkeys(outputs.names, 0.3)
+    stated = msgspec.structs.replace(
+        manifest,
+        task=msgspec.structs.replace(manifest.task, rule=rule, outputs=outputs),
+        training=msgspec.structs.replace(manifest.training, label_means=means),
+        evaluation=msgspec.structs.replace(manifest.evaluation, label_means=means),
+    )
+    return write_report(tmp_path_factory.mktemp(request.param), manifest=stated, evaluation=evaluation)

@@ -7,6 +7,7 @@ import json
 import re
 import struct
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,23 +61,38 @@ frame.onload = () => {{
 Look = Callable[[int], dict[str, Any]]
 
 
+def laid_out(chromium: Any, report: Path, folder: Path, width: int) -> dict[str, Any]:
+    """Lay a page out at a width and give what was found."""
+    probe = folder / f"{width}.html"
+    page = html.escape(report.read_text(encoding="utf-8"))
+    probe.write_text(PROBE.format(width=width, page=page), encoding="utf-8")
+    dumped = chromium("--window-size=1400,1000", "--virtual-time-budget=5000", "--dump-dom", probe.as_uri())
+    written = re.search(r'<pre id="found">(.+?)</pre>', dumped.stdout, re.DOTALL)
+    assert written is not None, dumped.stderr
+    found: dict[str, Any] = json.loads(html.unescape(written[1]))
+    return found
+
+
 @pytest.fixture(scope="module")
 def look(chromium: Any, report: Path, tmp_path_factory: pytest.TempPathFactory) -> Look:
-    """Give a function that lays the report out at a width and gives what was found."""
-    folder, seen = tmp_path_factory.mktemp("probe"), dict[int, dict[str, Any]]()
+    """Give a function that lays the report out at a width, once, and gives what was found."""
+    folder = tmp_path_factory.mktemp("probe")
+    return cache(lambda width: laid_out(chromium, report, folder, width))
 
-    def found(width: int) -> dict[str, Any]:
-        if width not in seen:
-            probe = folder / f"{width}.html"
-            page = html.escape(report.read_text(encoding="utf-8"))
-            probe.write_text(PROBE.format(width=width, page=page), encoding="utf-8")
-            dumped = chromium("--window-size=1400,1000", "--virtual-time-budget=5000", "--dump-dom", probe.as_uri())
-            written = re.search(r'<pre id="found">(.+?)</pre>', dumped.stdout, re.DOTALL)
-            assert written is not None, dumped.stderr
-            seen[width] = json.loads(html.unescape(written[1]))
-        return seen[width]
 
-    return found
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_reports_of_other_targets_can_be_read_at_a_desk_and_on_a_telephone(
+    chromium: Any, plain_report: Path, tmp_path: Path, width: int
+) -> None:
+    found = laid_out(chromium, plain_report, tmp_path, width)
+    assert (found["overflowing"], found["page_width"]) == ([], width)
+    assert (found["cut"], found["faint"], found["fetched"]) == ([], [], [])
+    assert found["smallest_text"] >= 9
+    assert found["headings"][1] == "What is predicted, and on whom this was measured"
+    assert found["pictures"]
+    assert all(described > 20 and drawn for _, described, drawn in found["pictures"])
+    assert found["tables"]
+    assert all(found["tables"])
 
 
 @pytest.mark.parametrize("width", WIDTHS)
