@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from deployr_cli.batches import batches_app
 from deployr_cli.bundle import bundle_app
 from deployr_cli.failures import EXPECTED, explain
+from deployr_cli.switch import switch_app
 
 app = typer.Typer(
     name="deployr",
@@ -169,6 +171,41 @@ def doctor(
     raise typer.Exit(0 if run_doctor(settings, asked, write=write, json_file=json_file) else 1)
 
 
+@app.command("send-test", rich_help_panel="Serve")
+def send_test(
+    packet: Annotated[str, typer.Option(help="The packet's id: answers carry it as X-Packet-Id.")],
+    output: Annotated[str, typer.Option(help="A way out, such as flowsheet or risk-assessment.")],
+    settings: Annotated[Path | None, typer.Option(help="A local.settings.json; the environment wins over it.")] = None,
+    send: Annotated[bool, typer.Option("--send", help="Send it, too.")] = False,
+    environment: Annotated[
+        str | None, typer.Option(help="The environment's name again; sending in production needs it.")
+    ] = None,
+    show_identifiers: Annotated[
+        bool, typer.Option("--show-identifiers", help="Print ids of patient, encounter and order as they are.")
+    ] = False,
+) -> None:
+    """Show what a stored score looks like on one way out, to the byte; send it only with --send.
+
+    The way out need not be in DEPLOYR_OUTPUTS yet: name it, and see what the EMR's team would get. Patients are looked
+    up in the EMR as for a real write; nothing is written, and the store stays as it is. With --send the write goes out
+    under the id of the real delivery, so that a score which is there already is not written a second time. Exits with 1
+    if it was refused.
+
+    Start with: [bold]deployr send-test --packet p0123… --output risk-assessment[/bold]
+    """
+    from deployr_cli.send_test import run_send_test
+
+    went_well = run_send_test(
+        settings,
+        packet_id=packet,
+        output=output,
+        send=send,
+        environment=environment,
+        show_identifiers=show_identifiers,
+    )
+    raise typer.Exit(0 if went_well else 1)
+
+
 @app.command(rich_help_panel="Try it")
 def emr(
     data: Annotated[Path, typer.Option(help="A folder of FHIR R4 NDJSON files, plain or gzipped.")],
@@ -183,6 +220,8 @@ def emr(
 
 
 app.add_typer(bundle_app, name="bundle", rich_help_panel="Train")
+app.add_typer(batches_app, name="batches", rich_help_panel="Serve")
+app.add_typer(switch_app, name="switch", rich_help_panel="Serve")
 
 
 def run() -> None:

@@ -235,13 +235,25 @@ class InferencePacket(_Record, frozen=True, kw_only=True):
         """True once the packet holds its answer, or the reason why there is none."""
         return not isinstance(self.outcome, Received)
 
+    @property
+    def is_advised(self) -> bool:
+        """True if it was decided to show this packet's advisory."""
+        outcome = self.outcome
+        return isinstance(outcome, Scored) and outcome.decision is not None and outcome.decision.advise
+
 
 class DeliveryState(StrEnum):
-    """Where a delivery stands: to be sent, accepted by the EMR, or given up with a reason."""
+    """Where a delivery stands.
+
+    ``pending``: to be sent. ``sent``: accepted. ``dead``: given up, with a reason. ``superseded``: a newer score was
+    there first. ``expired``: too old to be shown late.
+    """
 
     PENDING = "pending"
     SENT = "sent"
     DEAD = "dead"
+    SUPERSEDED = "superseded"
+    EXPIRED = "expired"
 
 
 class Delivery(_Record, frozen=True, kw_only=True):

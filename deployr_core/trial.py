@@ -58,7 +58,7 @@ class KeyedHash(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="key
 
 
 class PermutedBlocks(_Declared, frozen=True, kw_only=True, tag_field="kind", tag="permuted-blocks"):
-    """Within a stratum each block holds every arm as its weight says; ``sizes`` are drawn from by chance."""
+    """Within a stratum each block holds every arm as its weight says; ``sizes`` follow each other by chance."""
 
     sizes: tuple[int, ...]
 
@@ -251,19 +251,21 @@ def _arm_of(trial: Trial, chance: float) -> Arm:
 
 
 def _arm_at(trial: Trial, blocks: PermutedBlocks, key: bytes, strata: tuple[str, ...], place: int) -> Arm:
-    """Walk the stratum's blocks to the one that holds the place, and give the arm there."""
-    block, first = 0, 0
-    while True:
-        chance = _chance(key, trial, "block-size", *strata, str(block))
-        size = blocks.sizes[int(chance * len(blocks.sizes))]
-        if place < first + size:
+    """Find the stratum's block that holds the place, and give the arm there.
+
+    Blocks come in rounds that hold every size once, in an order of chance: so the block is found at once, however many
+    there were before it.
+    """
+    number, first = divmod(place, sum(blocks.sizes))
+    in_order = sorted(blocks.sizes, key=lambda size: _hmac(key, trial, "size", *strata, str(number), str(size)))
+    for size in in_order:
+        if first < size:
             break
-        first += size
-        block += 1
+        first -= size
     arms = [arm for arm in trial.arms for _ in range(arm.weight * size // trial.total_weight)]
     # Sorting by independent draws is a fair shuffle.
-    order = sorted(range(size), key=lambda each: _hmac(key, trial, "block", *strata, str(block), str(each)))
-    return arms[order[place - first]]
+    order = sorted(range(size), key=lambda each: _hmac(key, trial, "block", *strata, str(number), str(size), str(each)))
+    return arms[order[first]]
 
 
 def _chance(key: bytes, trial: Trial, *parts: str) -> float:

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-import typing
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 
-import msgspec
-import yaml
-
-T = TypeVar("T", bound=msgspec.Struct)
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `\$(?P<place>[^`]*)`)?\Z")
-_MISSING = re.compile(r"Object missing required field `(?P<key>[^`]*)`(?: - at `\$(?P<place>[^`]*)`)?\Z")
+from deployr_core.strict_yaml import T, YamlInvalid, parse_yaml
 
 
 class FileInvalid(ValueError):
@@ -22,90 +12,14 @@ class FileInvalid(ValueError):
 
 
 def read_yaml(path: Path, shape: type[T]) -> T:
-    """Read a YAML file into a struct; nothing is guessed, converted or passed over.
+    """Read a YAML file into a struct; see `deployr_core.strict_yaml.parse_yaml`.
 
     Raises:
-        FileInvalid: cannot be read, not YAML in UTF-8, a key there twice, missing, misspelt or of the wrong type, or a
-            value that cannot be.
+        FileInvalid: cannot be read, or is not of that shape.
     """
     try:
-        content = yaml.load(path.read_bytes().decode("utf-8-sig"), Loader=_StrictLoader)  # noqa: S506 — a SafeLoader
+        return parse_yaml(path.read_bytes(), shape)
     except OSError as error:
         raise FileInvalid(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise FileInvalid(f"{path}: expected YAML in UTF-8") from None
-    except yaml.YAMLError as error:
-        raise FileInvalid(f"{path}: {_explained(error)}") from None
-    if not isinstance(content, Mapping):
-        raise FileInvalid(f"{path}: expected YAML keys such as {', '.join(_keys(shape)[:3])}")
-    try:
-        return msgspec.convert(content, type=shape)
-    except msgspec.ValidationError as error:
-        raise FileInvalid(f"{path}: {_with_expected_keys(str(error), content, shape)}") from None
-
-
-class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML comes without types
-    """PyYAML keeps the last of two equal keys without a word; here it is refused."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, "expected keys that are text", key_node.start_mark)
-            if key in seen:
-                problem = f"expected the key {key!r} once, got it twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(key)
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        return mapping
-
-
-def _explained(error: yaml.YAMLError) -> str:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    where = f"line {mark.line + 1}: " if mark is not None else ""
-    return f"{where}{problem or 'expected YAML'}"
-
-
-def _with_expected_keys(message: str, content: Mapping[str, Any], shape: type[msgspec.Struct]) -> str:
-    """Say which keys there are where one is misspelt or missing."""
-    match = _UNKNOWN.match(message) or _MISSING.match(message)
-    if match is None:
-        return message
-    place = (match["place"] or "").strip(".")
-    keys = _keys(_struct_at(shape, content, place.split(".") if place else []) or shape)
-    where = f" in {place}" if place else ""
-    if message.startswith("Object missing"):
-        return f"expected the key {match['key']!r}{where}, but it is missing"
-    close = difflib.get_close_matches(match["key"], keys, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown key {match['key']!r}{where}{hint} (expected one of {', '.join(keys)})"
-
-
-def _keys(shape: type[msgspec.Struct]) -> list[str]:
-    tag = [shape.__struct_config__.tag_field] if shape.__struct_config__.tag_field else []
-    return [*tag, *shape.__struct_encode_fields__]
-
-
-def _struct_at(
-    shape: type[msgspec.Struct], content: Mapping[str, Any], places: list[str]
-) -> type[msgspec.Struct] | None:
-    for place in places:
-        here = content.get(place)
-        if not isinstance(here, Mapping):
-            return None
-        structs = list(_structs(typing.get_type_hints(shape).get(place)))
-        chosen = [
-            s for s in structs if s.__struct_config__.tag in (None, here.get(s.__struct_config__.tag_field or ""))
-        ]
-        if not chosen:
-            return None
-        shape, content = chosen[0], here
-    return shape
-
-
-def _structs(hint: Any) -> Iterator[type[msgspec.Struct]]:
-    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        yield hint
-    for part in typing.get_args(hint):
-        yield from _structs(part)
+    except YamlInvalid as error:
+        raise FileInvalid(f"{path}: {error}") from None

@@ -14,19 +14,27 @@ from deployr_serve.core.errors import (
     UNEXPECTED,
     AskDifferently,
     EmrTimeout,
+    Expired,
     FixSetup,
     RecordChanged,
     ServeError,
     StoreUnavailable,
+    Superseded,
     TryLater,
+    Undelivered,
 )
 from deployr_serve.core.ports import Budget, Clock, InferenceStore, Lane, Models, Output
+from deployr_serve.core.switches import Switches
 
 MAX_ATTEMPTS = 10
 RELAY_AFTER = timedelta(minutes=1)
 """How long a delivery is left to the request that made it, so that the relay does not send beside it."""
 RELAY_WITHIN_S = 30.0
 """How long the relay waits for one delivery."""
+_STATE_OF: dict[type[ServeError], DeliveryState] = {
+    Superseded: DeliveryState.SUPERSEDED,
+    Expired: DeliveryState.EXPIRED,
+}
 
 
 async def deliver(
@@ -45,28 +53,47 @@ async def deliver(
     within the budget: pending, for the relay. A delivery that somebody else settled meanwhile is left to them.
     """
     after = await _sent(delivery, packet, bundle, outputs=outputs, clock=clock, budget=budget)
+    return await _saved(after, store=store, clock=clock, was=delivery)
+
+
+async def _saved(after: Delivery, *, store: InferenceStore, clock: Clock, was: Delivery) -> Delivery:
     after = msgspec.structs.replace(after, updated_at=clock.now())
     try:
-        await store.save_delivery(after, was=delivery)
+        await store.save_delivery(after, was=was)
     except RecordChanged:
-        return await store.read_delivery(delivery.delivery_id) or delivery
+        return await store.read_delivery(was.delivery_id) or was
     except StoreUnavailable:
         # It stands in the store as it was; the relay sends it again, under the same id.
-        return delivery
+        return was
     return after
 
 
 async def relay(
-    *, store: InferenceStore, models: Models, outputs: tuple[Output, ...], clock: Clock, limit: int = 500
+    *,
+    store: InferenceStore,
+    models: Models,
+    outputs: tuple[Output, ...],
+    clock: Clock,
+    switches: Switches,
+    limit: int = 500,
 ) -> Counter[DeliveryState]:
-    """Send what is pending, oldest first; give how many ended in which state."""
+    """Send what is pending, oldest first; give how many ended in which state.
+
+    What is pending of a model that is switched off, or silent by now, is given up: sent when it is switched on again,
+    it would be an old score.
+    """
     states: Counter[DeliveryState] = Counter()
     for delivery in await store.pending_deliveries(created_before=clock.now() - RELAY_AFTER, limit=limit):
         stored = await store.read(delivery.packet_id)
         if stored is None:
             continue
+        model_id = stored.packet.model.model_id
+        if (reason := await switches.why_nothing_is_sent(model_id)) is not None:
+            after = msgspec.structs.replace(delivery, state=DeliveryState.DEAD, last_error=reason)
+            states[(await _saved(after, store=store, clock=clock, was=delivery)).state] += 1
+            continue
         try:
-            bundle = models.bundle(stored.packet.model.model_id)
+            bundle = models.bundle(model_id)
         except ServeError:
             states[delivery.state] += 1
             continue
@@ -93,12 +120,13 @@ async def _sent(
     if output is None:
         return msgspec.structs.replace(delivery, last_error="output-not-configured")
     attempts = delivery.attempts + 1
-    may_heal = True
+    may_heal, given_up = True, DeliveryState.DEAD
     try:
         async with asyncio.timeout(budget.deadline - clock.monotonic()):
             await output.send(packet, bundle, delivery_id=delivery.delivery_id, budget=budget)
-    except (FixSetup, AskDifferently) as error:
+    except (FixSetup, AskDifferently, Undelivered) as error:
         reason, may_heal = error.reason, False
+        given_up = _STATE_OF.get(type(error), DeliveryState.DEAD)
     except TryLater as error:
         reason = error.reason
     except TimeoutError:
@@ -107,5 +135,5 @@ async def _sent(
         reason = UNEXPECTED
     else:
         return msgspec.structs.replace(delivery, state=DeliveryState.SENT, attempts=attempts, last_error=None)
-    state = DeliveryState.PENDING if may_heal and attempts < MAX_ATTEMPTS else DeliveryState.DEAD
+    state = DeliveryState.PENDING if may_heal and attempts < MAX_ATTEMPTS else given_up
     return msgspec.structs.replace(delivery, state=state, attempts=attempts, last_error=reason)

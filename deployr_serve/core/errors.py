@@ -53,6 +53,12 @@ class UnknownModel(AskDifferently):
     reason = "unknown-model"
 
 
+class CallerNotAllowed(AskDifferently):
+    """The caller has proved who it is, and is none of those who may call here."""
+
+    reason = "caller-not-allowed"
+
+
 class EventInFuture(AskDifferently):
     """The event has not happened yet, by more than clocks may differ."""
 
@@ -63,6 +69,12 @@ class KeyReused(AskDifferently):
     """The idempotency key was used before, for another request."""
 
     reason = "idempotency-key-reused"
+
+
+class MissingPatient(AskDifferently):
+    """The document says of nobody, in an identifier that is known here, that it is about them."""
+
+    reason = "missing-patient"
 
 
 class UnknownPatient(AskDifferently):
@@ -159,6 +171,12 @@ class InProgress(TryLater):
     reason = "in-progress"
 
 
+class TooManyRequests(TryLater):
+    """This caller asks more often than it may; others are answered."""
+
+    reason = "too-many-requests"
+
+
 class StoreUnavailable(TryLater):
     """The packet could not be stored, so nothing may be shown."""
 
@@ -197,6 +215,52 @@ class SettingsInvalid(FixSetup):
     """The app does not start with these settings; the message names each of them."""
 
     reason = "settings-invalid"
+
+
+class Undelivered(ServeError):
+    """Why a score was not sent, or will not be sent again. It stands in the delivery and is never answered."""
+
+
+class Superseded(Undelivered):
+    """A newer score of the same model for the same patient has been sent there already."""
+
+    reason = "superseded"
+
+
+class Expired(Undelivered):
+    """The score was made so long ago that whoever saw it now would take it for a new one."""
+
+    reason = "expired"
+
+
+class WrongEnvironment(Undelivered):
+    """The packet was made in another environment of the EMR than this app writes to."""
+
+    reason = "wrong-environment"
+
+
+class InvalidScore(Undelivered):
+    """What the packet holds is not a score that may be shown: no finite number, or none that this output can carry."""
+
+    reason = "invalid-score"
+
+
+class OutcomeUnknown(Undelivered):
+    """It may have arrived, nobody can say, and sending it again might show it twice."""
+
+    reason = "outcome-unknown"
+
+
+class EmrDuplicates(Undelivered):
+    """The EMR holds several records under this one delivery's identifier: somebody has to look."""
+
+    reason = "emr-duplicates"
+
+
+class OutputNotOffered(Undelivered):
+    """The EMR does not take what this output writes, and no alternative is configured."""
+
+    reason = "output-not-offered"
 
 
 class RecordChanged(ServeError):

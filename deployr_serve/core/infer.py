@@ -8,6 +8,7 @@ Only then is anything sent to the EMR. Whatever fails in between leaves a stored
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -17,7 +18,6 @@ from deployr_core.bundle import Bundle
 from deployr_core.coverage import shortfall
 from deployr_core.packet import (
     Abstained,
-    Attempt,
     Delivery,
     DeliveryState,
     Failed,
@@ -35,6 +35,9 @@ from deployr_core.packet import (
 )
 from deployr_core.scoring import ScoreInvalid
 from deployr_core.vectorize import vectorize
+from deployr_serve.core.claim import answered, claim
+from deployr_serve.core.decide import SWITCHED_OFF, Why, outputs_of, silenced
+from deployr_serve.core.deciding import decision_of
 from deployr_serve.core.deliver import deliver
 from deployr_serve.core.errors import (
     UNEXPECTED,
@@ -42,18 +45,27 @@ from deployr_serve.core.errors import (
     AskDifferently,
     EmrTimeout,
     EventInFuture,
-    InProgress,
-    KeyReused,
     ModelError,
     ModelUnavailable,
     RecordChanged,
     ServeError,
     TryLater,
 )
-from deployr_serve.core.ports import Budget, Clock, FactSource, FetchedFacts, InferenceStore, Models, Output, Stored
+from deployr_serve.core.explain import explained
+from deployr_serve.core.policy import Policies, Policy
+from deployr_serve.core.ports import (
+    Budget,
+    Clock,
+    FactSource,
+    FetchedFacts,
+    InferenceStore,
+    Models,
+    Output,
+    Records,
+)
 from deployr_serve.core.request import InferenceRequest
+from deployr_serve.core.switches import Switches
 
-POLL_S = 0.02
 _FOR_FETCHING, _BACKSTOP = 0.9, 0.05
 """Which share of the deadline reading the EMR may take, so that what came of it is still stored in time."""
 
@@ -79,14 +91,21 @@ class Services:
     site: Site
     clock: Clock
     store: InferenceStore
+    records: Records
     source: FactSource
     models: Models
     outputs: tuple[Output, ...]
+    policies: Policies
+    switches: Switches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """The terminal packet; ``replayed`` if it was answered before, and only repeated now."""
+    """The terminal packet; ``replayed`` if it was answered before, and only repeated now.
+
+    While the model is switched off, a repeat gets an abstention in place of what the stored packet says; while it is
+    silent, the stored score without its advisory.
+    """
 
     packet: InferencePacket
     replayed: bool
@@ -95,14 +114,42 @@ class Answer:
 async def infer(request: InferenceRequest, services: Services) -> Answer:
     """Answer one request, exactly once however often it is asked.
 
-    A request that was rejected or scored keeps its answer. One that failed is tried again when it is asked again,
-    and keeps a record of each earlier attempt.
+    A request that was rejected or scored keeps its answer. One that failed, or was not scored because the model was
+    switched off, is tried again when it is asked again, and keeps a record of each earlier attempt.
 
     Raises:
         UnknownModel, EventInFuture, KeyReused: nothing was stored.
         InProgress: another call is answering it, and did not finish within the deadline.
         StoreUnavailable: the packet could not be stored; nothing was sent to the EMR.
     """
+    answer = await _answer(request, services)
+    if not answer.replayed or not isinstance(answer.packet.outcome, Scored):
+        return answer
+    outcome: Outcome = answer.packet.outcome
+    match await services.switches.why_nothing_is_sent(request.model_id):
+        case None:
+            return answer
+        case Why.SILENT:
+            outcome = msgspec.structs.replace(outcome, decision=silenced(answer.packet.outcome.decision))
+        case _:
+            outcome = Abstained(reason=SWITCHED_OFF)
+    return Answer(packet=msgspec.structs.replace(answer.packet, outcome=outcome), replayed=True)
+
+
+async def infer_group(requests: Sequence[InferenceRequest], services: Services) -> tuple[Answer | Exception, ...]:
+    """Answer several models' requests about one event at once, each as `infer` does, in their order.
+
+    One that fails gives its own exception, and hides no other's answer. Those that need the same searches share one
+    fetch.
+    """
+    answers = await asyncio.gather(*(infer(request, services) for request in requests), return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, Exception):
+            raise answer
+    return tuple(answer for answer in answers if not isinstance(answer, BaseException) or isinstance(answer, Exception))
+
+
+async def _answer(request: InferenceRequest, services: Services) -> Answer:
     site, clock = services.site, services.clock
     started = clock.monotonic()
     now = clock.now()
@@ -116,32 +163,40 @@ async def infer(request: InferenceRequest, services: Services) -> Answer:
         raise EventInFuture("expected an event that has happened, by the clock of this app")
     bundle = _bundle_or_reason(services.models, request.model_id)
     fresh = _received(request, bundle, site=site, now=now)
-    claim = await _claim(fresh, services, until=started + site.deadline_s)
-    if isinstance(claim, Answer):
-        return claim
+    is_off = await services.switches.is_off(request.model_id)
+    until = started + site.deadline_s
+    ours = await claim(fresh, store=services.store, clock=clock, until=until, is_off=is_off)
+    if isinstance(ours, InferencePacket):
+        return Answer(packet=ours, replayed=True)
     if isinstance(bundle, ModelUnavailable):
         outcome: Outcome = Failed(reason=bundle.reason, retryable=True)
         fetches: tuple[FetchRecord, ...] = ()
+    elif is_off:
+        outcome, fetches = Abstained(reason=SWITCHED_OFF), ()
     else:
         try:
             fetching = budget(_FOR_FETCHING)
             # Each call ends by itself in time, and tells what became of it; the second limit is for what does not.
             within_s = fetching.deadline + _BACKSTOP * site.deadline_s - clock.monotonic()
             outcome, fetches = await _outcome(request, bundle, services.source, budget=fetching, within_s=within_s)
+            if services.policies.of(request.model_id).explain:
+                outcome = explained(outcome, bundle)
+            outcome = await _decided(outcome, request, services, packet_id=ours.packet.packet_id)
         except Exception:
             # For the trigger boundary to answer; the packet must not be left unfinished behind it.
             failed = Failed(reason=UNEXPECTED, retryable=False)
-            unfinished = msgspec.structs.replace(claim.packet, outcome=failed, updated_at=clock.now())
-            await services.store.replace(unfinished, etag=claim.etag)
+            unfinished = msgspec.structs.replace(ours.packet, outcome=failed, updated_at=clock.now())
+            await services.store.replace(unfinished, etag=ours.etag)
             raise
     ended = clock.now()
-    packet = msgspec.structs.replace(claim.packet, outcome=outcome, fetches=fetches, updated_at=ended)
-    deliveries = _deliveries(packet, services.outputs, now=ended)
+    packet = msgspec.structs.replace(ours.packet, outcome=outcome, fetches=fetches, updated_at=ended)
+    deliveries = _deliveries(packet, services.policies.of(request.model_id), services.outputs, now=ended)
     try:
-        await services.store.replace(packet, etag=claim.etag, deliveries=deliveries)
+        await services.store.replace(packet, etag=ours.etag, deliveries=deliveries)
     except RecordChanged:
         # Our lease ran out and another worker took over: its answer is the one that counts.
-        return await _wait(packet.packet_id, services, until=started + site.deadline_s)
+        theirs = await answered(packet.packet_id, store=services.store, clock=clock, until=until)
+        return Answer(packet=theirs, replayed=True)
     if not isinstance(bundle, ModelUnavailable):
         for delivery in deliveries:
             await deliver(
@@ -192,62 +247,6 @@ def _received(
     )
 
 
-async def _claim(fresh: InferencePacket, services: Services, *, until: float) -> Stored | Answer:
-    """Make the packet ours to answer, or give the answer that there already is."""
-    created = await services.store.create(fresh)
-    if created is not None:
-        return created
-    waited = False
-    while True:
-        held = await services.store.read(fresh.packet_id)
-        if held is None:
-            raise InProgress("expected the packet that holds this id; it was there a moment ago")
-        if held.packet.trigger.request_sha256 != fresh.trigger.request_sha256:
-            raise KeyReused("expected an idempotency key that was not used for another request")
-        retried = _retry(held.packet, fresh)
-        # Who waited for an attempt takes its answer: many who ask at once must not try a struggling EMR one by one.
-        if retried is not None and not (waited and held.packet.is_terminal):
-            try:
-                return await services.store.replace(retried, etag=held.etag)
-            except RecordChanged:
-                continue
-        if held.packet.is_terminal:
-            return Answer(packet=held.packet, replayed=True)
-        await _pause(services.clock, until=until)
-        waited = True
-
-
-def _retry(held: InferencePacket, fresh: InferencePacket) -> InferencePacket | None:
-    """Give the packet to take over with; None if what is stored stands, or is being answered by somebody alive.
-
-    A failure is tried again whenever it is asked again: whoever asks has reason to, and the evidence of the first
-    attempt is kept.
-    """
-    match held.outcome:
-        case Failed(reason=reason):
-            pass
-        case Received(lease_until=lease) if lease < fresh.started_at:
-            reason = "lease-expired"
-        case _:
-            return None
-    attempt = Attempt(started_at=held.started_at, ended_at=held.updated_at, reason=reason)
-    return msgspec.structs.replace(fresh, earlier_attempts=(*held.earlier_attempts, attempt))
-
-
-async def _wait(packet_id: str, services: Services, *, until: float) -> Answer:
-    while True:
-        held = await services.store.read(packet_id)
-        if held is not None and held.packet.is_terminal:
-            return Answer(packet=held.packet, replayed=True)
-        await _pause(services.clock, until=until)
-
-
-async def _pause(clock: Clock, *, until: float) -> None:
-    if clock.monotonic() >= until:
-        raise InProgress("expected the same request, asked elsewhere, to be answered within the deadline")
-    await clock.sleep(POLL_S)
-
-
 async def _outcome(
     request: InferenceRequest, bundle: Bundle, source: FactSource, *, budget: Budget, within_s: float
 ) -> tuple[Outcome, tuple[FetchRecord, ...]]:
@@ -262,7 +261,7 @@ async def _outcome(
         except TimeoutError:
             raise EmrTimeout("expected the EMR's answers within the request's deadline") from None
         fetches = fetched.fetches
-        outcome = _scored_or_abstained(bundle, fetched, as_of=request.event_time)
+        outcome = scored_or_abstained(bundle, fetched, as_of=request.event_time)
     except AskDifferently as error:
         outcome, fetches = Rejected(reason=error.reason), error.fetches or fetches
     except Abstain as error:
@@ -273,7 +272,12 @@ async def _outcome(
     return outcome, fetches
 
 
-def _scored_or_abstained(bundle: Bundle, fetched: FetchedFacts, *, as_of: datetime) -> Outcome:
+def scored_or_abstained(bundle: Bundle, fetched: FetchedFacts, *, as_of: datetime) -> Outcome:
+    """Score what was fetched, if it is enough for the model.
+
+    Raises:
+        ModelError: the model failed.
+    """
     encounter, outputs = fetched.encounter, bundle.manifest.task.outputs
     try:
         vector = vectorize(fetched.facts, bundle.spec, as_of)
@@ -302,17 +306,43 @@ def _scored_or_abstained(bundle: Bundle, fetched: FetchedFacts, *, as_of: dateti
     )
 
 
-def _deliveries(packet: InferencePacket, outputs: tuple[Output, ...], *, now: datetime) -> tuple[Delivery, ...]:
-    if not isinstance(packet.outcome, Scored):
+async def _decided(outcome: Outcome, request: InferenceRequest, services: Services, *, packet_id: str) -> Outcome:
+    """Give a score with what is to be done with it; whatever else came of the request stays as it is."""
+    if not isinstance(outcome, Scored):
+        return outcome
+    try:
+        # Somebody may have turned the switch while the EMR was being read.
+        if await services.switches.is_off(request.model_id):
+            return Abstained(reason=SWITCHED_OFF, coverage=outcome.coverage)
+        decision = await decision_of(
+            request,
+            services.policies.of(request.model_id),
+            packet_id=packet_id,
+            score=outcome.score,
+            key=services.site.id_key,
+            now=services.clock.now(),
+            records=services.records,
+            store=services.store,
+        )
+    except TryLater as error:
+        return Failed(reason=error.reason, retryable=True)
+    return msgspec.structs.replace(outcome, decision=decision)
+
+
+def _deliveries(
+    packet: InferencePacket, policy: Policy, outputs: tuple[Output, ...], *, now: datetime
+) -> tuple[Delivery, ...]:
+    if not isinstance(packet.outcome, Scored) or packet.outcome.decision is None:
         return ()
+    names = outputs_of(policy, packet.outcome.decision, tuple(output.name for output in outputs))
     return tuple(
         Delivery(
-            delivery_id=derive_delivery_id(packet.packet_id, output.name),
+            delivery_id=derive_delivery_id(packet.packet_id, name),
             packet_id=packet.packet_id,
-            output=output.name,
+            output=name,
             state=DeliveryState.PENDING,
             created_at=now,
             updated_at=now,
         )
-        for output in outputs
+        for name in names
     )

@@ -222,6 +222,35 @@ class Records(Protocol):
         """Give all records of a kind by id; for kinds that hold few."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TypedIdentifier:
+    """An identifier with the type that the vendor calls it by, such as ``MRN``, ``EPI`` or ``CSN``."""
+
+    type: str
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Named:
+    """Whom and what a caller names by identifiers of its own; each tuple names one thing, as often as it has types."""
+
+    patient: tuple[TypedIdentifier, ...]
+    encounter: tuple[TypedIdentifier, ...] = ()
+    order: tuple[TypedIdentifier, ...] = ()
+
+
+class Subjects(Protocol):
+    """Knows who and what is meant."""
+
+    async def subject(self, named: Named, *, budget: Budget | None) -> Subject:
+        """Give the one patient, and the encounter and the order, that all of the identifiers lead to.
+
+        Raises:
+            AskDifferently: they lead to nobody, to several, or to different ones, or a type is not known here.
+            TryLater, FixSetup: nobody could tell.
+        """
+
+
 class Output(Protocol):
     """One way out: renders a scored packet for its target and sends it."""
 

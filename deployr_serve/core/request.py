@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -25,6 +26,7 @@ class InferenceRequest:
 
     ``idempotency_key`` is the caller's; without one, what is asked stands for itself, so that a repeat of the very
     same event is recognised anyway. ``handed`` is what came with the question; it is no part of what is asked.
+    Nor is ``context``: where and for whom it was asked, as trials name it, such as ``provider`` and ``department``.
     """
 
     channel: str
@@ -35,6 +37,7 @@ class InferenceRequest:
     correlation_id: str
     lane: Lane = Lane.CLICK
     handed: Handed | None = field(default=None, repr=False)
+    context: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.event_time.tzinfo is not UTC:

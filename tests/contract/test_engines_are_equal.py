@@ -185,9 +185,7 @@ SPEC = FeatureSpec(
         ),
         VitalGroup(
             name="vitals",
-            analytes=(
-                Analyte(system=HR.system, code=HR.value, name="Heart rate", unit="/min", plausible=(-3.5, 1e6)),
-            ),
+            analytes=(Analyte(system=HR.system, code=HR.value, name="Heart rate", unit="/min", plausible=(-3.5, 1e6)),),
             statistics=(Statistic.LAST, Statistic.SLOPE, Statistic.HOURS_SINCE, Statistic.MEAN),
             lookback_days=1,
         ),

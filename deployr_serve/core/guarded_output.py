@@ -1,0 +1,196 @@
+"""What must hold just before a score leaves the house, whichever way out it takes.
+
+The packet is this environment's and scored, the score is a number that may be shown, it is not late, and no newer
+score of the same model for the same patient went the same way before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from datetime import datetime, timedelta
+
+import msgspec
+
+from deployr_core.bundle import Bundle
+from deployr_core.packet import InferencePacket, Scored
+from deployr_core.postprocess import ScoreUnusable, checked_number, checked_probability
+from deployr_serve.core.errors import (
+    Expired,
+    InProgress,
+    InvalidScore,
+    RecordChanged,
+    ServeError,
+    Superseded,
+    TryLater,
+    Undelivered,
+    WrongEnvironment,
+)
+from deployr_serve.core.ports import Budget, Clock, Output, Records
+
+_KIND = "sent"
+_HELD_FOR = timedelta(seconds=60)
+"""How long a worker that died while it was sending keeps others waiting."""
+_POLL_S = 0.05
+_log = logging.getLogger(__name__)
+
+
+class _Place(msgspec.Struct, frozen=True, kw_only=True):
+    """What went last to one output for one patient and model.
+
+    ``as_of`` counts as sent from the moment that it is tried, since nobody knows what became of an answer that was
+    lost; ``before`` is what it goes back to if it was refused. ``held_until``: somebody is at it, None if nobody.
+    """
+
+    as_of: datetime
+    delivery_id: str
+    before: datetime | None = None
+    held_until: datetime | None = None
+
+    def __repr__(self) -> str:
+        return "<_Place>"
+
+
+class GuardedOutput:
+    """An output with the guards that all of them share. It has the name of the one that it guards."""
+
+    def __init__(
+        self,
+        output: Output,
+        *,
+        records: Records,
+        clock: Clock,
+        environment: str,
+        id_key: bytes,
+        expires_after: timedelta,
+    ) -> None:
+        """Guard an output.
+
+        Args:
+            output: renders and sends.
+            records: where all workers see what was sent last.
+            clock: tells whether a score is late.
+            environment: of the EMR that the output writes to.
+            id_key: the site's secret; what was sent last goes by a keyed hash of the patient.
+            expires_after: how long after it was made a score may still be sent.
+        """
+        self.name = output.name
+        self._output = output
+        self._records = records
+        self._clock = clock
+        self._environment = environment
+        self._id_key = id_key
+        self._expires_after = expires_after
+
+    async def send(
+        self, packet: InferencePacket, bundle: Bundle, *, delivery_id: str, budget: Budget | None = None
+    ) -> None:
+        """Send; see `deployr_serve.core.ports.Output`.
+
+        Raises:
+            Superseded, Expired, WrongEnvironment, InvalidScore: it must not be sent; nothing was.
+            InProgress: another score of this patient's is on its way, and did not arrive in time.
+        """
+        try:
+            check_sendable(
+                packet,
+                bundle,
+                environment=self._environment,
+                now=self._clock.now(),
+                expires_after=self._expires_after,
+            )
+        except Undelivered as refusal:
+            _log.error("not sent: packet=%s output=%s reason=%s", packet.packet_id, self.name, refusal.reason)
+            raise
+        key = self._key(packet)
+        await self._claim(key, packet.as_of, delivery_id, budget)
+        try:
+            await self._output.send(packet, bundle, delivery_id=delivery_id, budget=budget)
+        except ServeError as error:
+            await self._release(key, delivery_id, may_have_arrived=isinstance(error, TryLater))
+            raise
+        await self._release(key, delivery_id, may_have_arrived=True)
+
+    def _key(self, packet: InferencePacket) -> str:
+        # A length before each part, so that no two different places run together into one.
+        parts = (packet.subject.patient_id, packet.model.model_id, self.name)
+        text = "".join(f"{len(part)}:{part}" for part in parts)
+        return hmac.new(self._id_key, text.encode(), hashlib.sha256).hexdigest()[:32]
+
+    async def _claim(self, key: str, as_of: datetime, delivery_id: str, budget: Budget | None) -> None:
+        """Hold the place for this score; wait for one of another instant that is on its way."""
+        while True:
+            now = self._clock.now()
+            record = await self._records.read_record(_KIND, key, now=now)
+            last = None if record is None else msgspec.json.decode(record.content, type=_Place)
+            if last is not None and last.as_of != as_of and _is_held(last, delivery_id, now):
+                if budget is None or self._clock.monotonic() + _POLL_S >= budget.deadline:
+                    raise InProgress("expected another score of this patient, which is on its way, to arrive in time")
+                await self._clock.sleep(_POLL_S)
+                continue
+            if last is not None and last.as_of > as_of:
+                raise Superseded("expected no newer score to have been sent")
+            before = None if last is None else (last.before if last.delivery_id == delivery_id else last.as_of)
+            place = _Place(as_of=as_of, delivery_id=delivery_id, before=before, held_until=now + _HELD_FOR)
+            content, expires_at = msgspec.json.encode(place), self._forgotten_at(now)
+            if record is None:
+                if await self._records.create_record(_KIND, key, content, now=now, expires_at=expires_at):
+                    return
+                continue
+            try:
+                await self._records.replace_record(_KIND, key, content, etag=record.etag, expires_at=expires_at)
+            except RecordChanged:
+                continue
+            return
+
+    async def _release(self, key: str, delivery_id: str, *, may_have_arrived: bool) -> None:
+        now = self._clock.now()
+        record = await self._records.read_record(_KIND, key, now=now)
+        if record is None:
+            return
+        place = msgspec.json.decode(record.content, type=_Place)
+        if place.delivery_id != delivery_id:
+            return
+        # Refused: as if it had never been tried. An instant before all others lets every score pass.
+        as_of = place.as_of if may_have_arrived else (place.before or place.as_of - self._expires_after)
+        free = msgspec.structs.replace(place, as_of=as_of, held_until=None)
+        try:
+            await self._records.replace_record(
+                _KIND, key, msgspec.json.encode(free), etag=record.etag, expires_at=self._forgotten_at(now)
+            )
+        except RecordChanged:
+            return
+
+    def _forgotten_at(self, now: datetime) -> datetime:
+        # Whatever would have to be held against it has expired by then.
+        return now + self._expires_after + _HELD_FOR
+
+
+def check_sendable(
+    packet: InferencePacket, bundle: Bundle, *, environment: str, now: datetime, expires_after: timedelta
+) -> None:
+    """Return if the packet may be sent, as far as can be told without asking anybody.
+
+    Raises:
+        WrongEnvironment: it was made in another environment than the one that is written to.
+        InvalidScore: it is not scored, by this model, with numbers that may be shown.
+        Expired: it was made more than ``expires_after`` ago.
+    """
+    if packet.environment != environment:
+        raise WrongEnvironment("expected a packet of the environment that this app writes to")
+    outcome = packet.outcome
+    if not isinstance(outcome, Scored) or packet.model.model_id != bundle.manifest.model_id:
+        raise InvalidScore("expected a packet that was scored by this model")
+    checked = checked_number if outcome.value_unit is not None else checked_probability
+    try:
+        for number in (outcome.score, *outcome.outputs.values()):
+            checked(number)
+    except ScoreUnusable as error:
+        raise InvalidScore(str(error)) from None
+    if now - packet.updated_at > expires_after:
+        raise Expired("expected a score that was made lately")
+
+
+def _is_held(place: _Place, delivery_id: str, now: datetime) -> bool:
+    return place.delivery_id != delivery_id and place.held_until is not None and place.held_until > now
