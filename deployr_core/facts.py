@@ -15,7 +15,9 @@ import msgspec
 from deployr_core.codes import Code
 
 
-class _Private(msgspec.Struct, frozen=True, kw_only=True):
+class _Private(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Not tracked by the garbage collector: facts hold no cycles, and a host that scores makes thousands a second."""
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 

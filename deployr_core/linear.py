@@ -7,7 +7,9 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from deployr_core.contributions import Explanation
 from deployr_core.exact import logistic, softmax
 from deployr_core.outputs import BINARY, Outputs
 from deployr_core.scoring import ModelUnusable, ScorerBase, check_width, finite
@@ -71,11 +73,8 @@ class LinearModel(ScorerBase):
 
     def raw(self, vector: FeatureVector) -> tuple[float, ...]:
         """Add up the features that are not 0; see `deployr_core.scoring.Scorer`."""
-        check_width(vector, self._n_features)
-        places = vector.indices
-        with np.errstate(over="ignore", invalid="ignore"):
-            products = (vector.values / self._scale[places]) * self._coefficients[:, places]
-        margins = [_sum(row, intercept) for row, intercept in zip(products.tolist(), self._intercepts, strict=True)]
+        products = self._products(vector).tolist()
+        margins = [_sum(row, intercept) for row, intercept in zip(products, self._intercepts, strict=True)]
         match self._link:
             case "logit":
                 return tuple(map(logistic, margins))
@@ -83,6 +82,28 @@ class LinearModel(ScorerBase):
                 return softmax(margins)
             case "identity":
                 return tuple(margins)
+
+    def explain(self, vector: FeatureVector) -> Explanation:
+        """Give each feature's product: their exact sum with the intercept is what the link is applied to."""
+        place = self.outputs.place
+        products = self._products(vector)[place]
+        margin = _sum(products.tolist(), self._intercepts[place])
+        by_feature = np.zeros(self._n_features)
+        by_feature[vector.indices] = products
+        size = abs(self._intercepts[place]) + float(np.abs(products).sum())
+        return Explanation(
+            base=self._intercepts[place],
+            by_feature=by_feature,
+            explained=margin,
+            rounding=float(np.finfo(np.float64).eps) * (products.size + 1) * size,
+        )
+
+    def _products(self, vector: FeatureVector) -> NDArray[np.float64]:
+        """Give what each feature that is not 0 adds to each output, shape (n_outputs, n_nonzero)."""
+        check_width(vector, self._n_features)
+        places = vector.indices
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray((vector.values / self._scale[places]) * self._coefficients[:, places])
 
 
 def _sum(products: list[float], intercept: float) -> float:

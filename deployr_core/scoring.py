@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from deployr_core.contributions import Explanation, TreePaths
 from deployr_core.exact import logistic, softmax
 from deployr_core.outputs import BINARY, Outputs, Target
 from deployr_core.vectorize import FeatureVector
@@ -66,6 +67,15 @@ class Scorer(Protocol):
             ValueError: as for ``answer``.
         """
 
+    def explain(self, vector: FeatureVector) -> Explanation | None:
+        """Take the headline's number apart by feature; None where the model is nothing that can be taken apart.
+
+        Of a calibrated model it is the number that the calibration starts from.
+
+        Raises:
+            ScoreInvalid, ValueError: as for ``raw``.
+        """
+
 
 class ScorerBase:
     """What all models share: an answer is the raw numbers, if they are what is predicted."""
@@ -74,6 +84,10 @@ class ScorerBase:
 
     def raw(self, vector: FeatureVector) -> tuple[float, ...]:
         raise NotImplementedError
+
+    def explain(self, _: FeatureVector) -> Explanation | None:
+        """Give nothing: most models are no sum of parts; see `Scorer`."""
+        return None
 
     def score(self, vector: FeatureVector) -> float:
         """Score one row; see `Scorer`."""
@@ -138,22 +152,17 @@ class TreeEnsemble(ScorerBase):
             raise ModelUnusable(f"expected trees that give {len(outputs.names)} outputs, as declared")
         # LightGBM's `sigmoid` parameter; 1 everywhere else.
         self._steepness = float(header.get_field("sigmoid_alpha")[0])
-        self._predict = treelite.gtil.predict
+        self._predict, self._predict_leaf = treelite.gtil.predict, treelite.gtil.predict_leaf
         self._n_features = n_features
         self._input_type: InputType = input_type
         self._zero_is_missing = zero_is_missing
         self.outputs = outputs
+        target, column = (outputs.place, max(classes)) if self._takes_last else (0, outputs.place + 1)
+        self._paths = TreePaths(self._model, target=target, column=column - 1)
 
     def raw(self, vector: FeatureVector) -> tuple[float, ...]:
         """Walk all trees; see `Scorer`."""
-        row = dense_row(vector, n_features=self._n_features, input_type=self._input_type)
-        if self._zero_is_missing:
-            row[row == 0.0] = np.nan
-        found = np.asarray(self._predict(self._model, row, nthread=1, pred_margin=True), dtype=np.float64)
-        # Shape (1, n_targets, n_classes), of which both classes of a forest's label are given, or the one margin.
-        numbers = (found[0, :, -1] if self._takes_last else found[0, 0]).tolist()
-        for number in numbers:
-            finite(number)
+        numbers = self._numbers(self._row(vector))
         match self._ending:
             case "sigmoid":
                 return tuple(logistic(self._steepness * number) for number in numbers)
@@ -161,6 +170,24 @@ class TreeEnsemble(ScorerBase):
                 return softmax(numbers)
             case _:
                 return tuple(numbers)
+
+    def explain(self, vector: FeatureVector) -> Explanation:
+        """Walk back from the leaves that scoring itself ends in; see `Scorer`."""
+        row = self._row(vector)
+        leaves = np.asarray(self._predict_leaf(self._model, row, nthread=1))[0]
+        return self._paths.explanation(leaves, self._numbers(row)[self.outputs.place])
+
+    def _row(self, vector: FeatureVector) -> NDArray[Any]:
+        row = dense_row(vector, n_features=self._n_features, input_type=self._input_type)
+        if self._zero_is_missing:
+            row[row == 0.0] = np.nan
+        return row
+
+    def _numbers(self, row: NDArray[Any]) -> list[float]:
+        found = np.asarray(self._predict(self._model, row, nthread=1, pred_margin=True), dtype=np.float64)
+        # Shape (1, n_targets, n_classes), of which both classes of a forest's label are given, or the one margin.
+        numbers: list[float] = (found[0, :, -1] if self._takes_last else found[0, 0]).tolist()
+        return [finite(number) for number in numbers]
 
 
 class IsotonicTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="isotonic"):
@@ -228,6 +255,10 @@ class Calibrated(ScorerBase):
         """Give the calibrated number; see `Scorer`."""
         (number,) = self._model.raw(vector)
         return (self._table.calibrated(number),)
+
+    def explain(self, vector: FeatureVector) -> Explanation | None:
+        """Take the number before the calibration apart; see `Scorer`."""
+        return self._model.explain(vector)
 
 
 class EstimatorModel(ScorerBase):

@@ -129,7 +129,7 @@ def exact_mean(values: list[float]) -> float:
 
     Whole numbers of millionths add up exactly in every engine; one division and one scaling follow.
     """
-    total = sum(math.floor(value * MILLION + 0.5) for value in values)
+    total = sum([math.floor(value * MILLION + 0.5) for value in values])
     return float(total) / float(len(values)) / MILLION
 
 
@@ -208,15 +208,15 @@ def _result_statistics(
         if not (start <= fact.at < as_of and fact.known_at < as_of):
             continue
         seen += 1
-        conversions = layout.conversions(fact.codes, fact.unit)
+        reported, conversions = fact.value, layout.conversions(fact.codes, fact.unit)
         not_mapped += not conversions
         for place, factor in conversions:
-            if fact.value is None or fact.value != fact.value:
+            if reported is None or reported != reported:
                 no_number += 1
             elif factor is None:
                 no_unit += 1
             else:
-                value = canonical_value(fact.value, factor, layout.analytes[place].plausible)
+                value = canonical_value(reported, factor, layout.analytes[place].plausible)
                 if value is None:
                     implausible += 1
                 else:
@@ -237,13 +237,16 @@ def _analyte_statistics(layout: AnalyteLayout, results: list[_Dated], as_of: dat
     if not results:
         return {columns[Statistic.MISSING]: 1.0} if Statistic.MISSING in columns else {}
     row: dict[int, float] = {}
+    values = [value for _, _, value in results]
     for statistic, column in columns.items():
         if statistic is Statistic.BINS:
-            for _, _, value in results:
+            for value in values:
                 cell = column + bisect_right(layout.edges, value)
                 row[cell] = row.get(cell, 0.0) + 1.0
+        elif statistic in _OF_VALUES:
+            row[column] = _OF_VALUES[statistic](values)
         elif statistic is not Statistic.MISSING:
-            row[column] = _STATISTIC[statistic](results, as_of)
+            row[column] = _OF_DATED[statistic](results, as_of)
     return row
 
 
@@ -253,13 +256,16 @@ def _slope(results: list[_Dated], _: datetime) -> float:
     return (last[2] - first[2]) / (float(seconds) / 86400.0) if seconds else 0.0
 
 
-_STATISTIC: Mapping[Statistic, Callable[[list[_Dated], datetime], float]] = {
+_OF_VALUES: Mapping[Statistic, Callable[[list[float]], float]] = {
+    Statistic.MEAN: exact_mean,
+    Statistic.MIN: min,
+    Statistic.MAX: max,
+    Statistic.COUNT: lambda values: float(len(values)),
+}
+
+_OF_DATED: Mapping[Statistic, Callable[[list[_Dated], datetime], float]] = {
     Statistic.LAST: lambda results, _: max(results)[2],
     Statistic.FIRST: lambda results, _: min(results)[2],
-    Statistic.MEAN: lambda results, _: exact_mean([value for _, _, value in results]),
-    Statistic.MIN: lambda results, _: min(value for _, _, value in results),
-    Statistic.MAX: lambda results, _: max(value for _, _, value in results),
-    Statistic.COUNT: lambda results, _: float(len(results)),
     Statistic.SLOPE: _slope,
     Statistic.HOURS_SINCE: lambda results, as_of: float(seconds_between(max(results)[0], as_of)) / 3600.0,
 }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping
 from math import nan
 from typing import Protocol
 
 import numpy as np
 
 from deployr_core.codes import Code
-from deployr_core.facts import Demographics, PatientFacts
+from deployr_core.facts import Demographics
 from deployr_core.outputs import Target
 from deployr_dev.evaluation.groups import age_bands
 from deployr_dev.evaluation.measuring import evaluate
@@ -31,8 +31,8 @@ _ETHNICITIES = {"2135-2": "Hispanic", "2186-5": "Not Hispanic"}
 class PeopleSource(Protocol):
     """What is needed of an extract: who the held-out patients are."""
 
-    def patients(self, person_ids: Collection[int] | None = None) -> Iterator[PatientFacts]:
-        """Give the facts of these persons, one person at a time."""
+    def demographics(self, person_ids: Collection[int]) -> Mapping[int, Demographics]:
+        """Give who these persons are, by their ids."""
 
 
 def evaluate_held_out(trained: TrainedBundle, extract: PeopleSource, *, seed: int) -> Evaluation | PlainEvaluation:
@@ -41,7 +41,7 @@ def evaluate_held_out(trained: TrainedBundle, extract: PeopleSource, *, seed: in
     Who has several races counts as ``Several``; a code that is no OMB category, as recorded under that code.
     """
     rows = trained.predictions
-    people = {int(facts.patient_id): facts.demographics for facts in extract.patients({row.person_id for row in rows})}
+    people = extract.demographics({row.person_id for row in rows})
     whose = [people[row.person_id] for row in rows]
     ages = [
         float(max(who.birth_date.age_in_years(row.index_time), 0)) if who.birth_date else nan

@@ -19,7 +19,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from deployr_core.codes import LOINC
-from deployr_core.facts import Lab, PatientFacts
+from deployr_core.facts import Demographics, Lab, PatientFacts
 from deployr_dev.sources.build import build_fact_tables
 from deployr_dev.sources.detect import detect_mapping
 from deployr_dev.sources.drivers import Database, parse_database
@@ -217,14 +217,16 @@ class Extract:
             table: ByPerson(facts_of(table, self._of(person_ids, facts_query(table), "fact_id, system, code")))
             for table in READERS
         }
-        categories = ByPerson((row[0], row) for row in self._of(person_ids, CATEGORIES, "kind, code"))
-        for row in self._of(person_ids, PERSONS, "birth_year"):
-            person_id = row[0]
+        for person_id, demographics in self._demographics(person_ids):
             yield PatientFacts(
                 patient_id=str(person_id),
-                demographics=demographics_of(row, categories.take(person_id)),
+                demographics=demographics,
                 **{table: tuple(of_table.take(person_id)) for table, of_table in facts.items()},
             )
+
+    def demographics(self, person_ids: Collection[int]) -> dict[int, Demographics]:
+        """Give who these persons are, by their ids; ids that the extract does not have are passed over."""
+        return dict(self._demographics(person_ids))
 
     def lab_orders(self, panels: Collection[str]) -> Iterator[LabOrder]:
         """Give the orders for these panels (LOINC codes), by person id, then by when they were signed.
@@ -267,6 +269,11 @@ class Extract:
             raise ExtractInvalid(f"{self.folder}: the extract could not be read to its end") from None
         finally:
             cursor.close()
+
+    def _demographics(self, person_ids: Collection[int] | None) -> Iterator[tuple[int, Demographics]]:
+        categories = ByPerson((row[0], row) for row in self._of(person_ids, CATEGORIES, "kind, code"))
+        for row in self._of(person_ids, PERSONS, "birth_year"):
+            yield row[0], demographics_of(row, categories.take(row[0]))
 
     def _of(self, person_ids: Collection[int] | None, query: str, order: str) -> Iterator[Row]:
         """Run a query that has a person_id for these persons, by person and then in that order."""

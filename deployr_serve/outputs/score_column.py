@@ -1,19 +1,28 @@
 """A scored packet as the body that the external model score interface takes.
 
 Source: wire formats document, section 3, body (a) wrapped [seen]; values are strings, probabilities on a scale
-of 0 to 100 [seen]. A number, such as a predicted result, is written as it is, in its own unit [assumed].
+of 0 to 100 [seen]. A number, such as a predicted result, is written as it is, in its own unit [assumed]. Features
+carry the contributions of the largest concepts in the number that the packet explains, not on the score's scale, and
+Raw the values of their features that are not 0, in the declared order [assumed].
 """
 
 from __future__ import annotations
 
+import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from deployr_core.bundle import Manifest
+from deployr_core.bundle import Bundle
+from deployr_core.concepts import concepts_of
 from deployr_core.packet import InferencePacket, Scored
-from deployr_serve.core.errors import EmrRefused
+from deployr_core.postprocess import ScoreUnusable, percent, written
+from deployr_serve.core.errors import EmrRefused, InvalidScore
+
+MOST_FEATURES = 10
+"""How many concepts are written; the packet has them all."""
 
 _JOB_NAMESPACE = uuid.UUID("9b1b7d6e-3d8a-5c55-9a41-0d3f0e0c6b1e")
 
@@ -28,17 +37,19 @@ class ScoreColumnWrite:
 
 
 def render_score_column(
-    packet: InferencePacket, manifest: Manifest, *, namespace: str, delivery_id: str
+    packet: InferencePacket, bundle: Bundle, *, namespace: str, delivery_id: str
 ) -> ScoreColumnWrite:
     """Render the write.
 
     Raises:
         EmrRefused: the packet is not scored, or names no contact serial number: there is no row to write to.
+        InvalidScore: the score, or a contribution, is no number that may be shown.
     """
     outcome = packet.outcome
     if not isinstance(outcome, Scored) or outcome.entity_id is None:
         raise EmrRefused("expected a scored packet whose encounter has a contact serial number")
-    name = manifest.score_name
+    name = bundle.manifest.score_name
+    contributions, raw = _features(outcome, bundle)
     body = {
         "result": {
             "exit_code": "0",
@@ -49,8 +60,8 @@ def render_score_column(
                 "ScoreDisplayed": name,
                 "PredictiveContext": {},
                 "OutputType": "5",
-                "Outputs": {"Output1": {"Scores": {name: {"Values": [shown(outcome)]}}, "Features": {}}},
-                "Raw": {},
+                "Outputs": {"Output1": {"Scores": {name: {"Values": [shown(outcome)]}}, "Features": contributions}},
+                "Raw": raw,
             },
         },
         "messages": [],
@@ -63,7 +74,43 @@ def render_score_column(
 
 
 def shown(outcome: Scored) -> str:
-    """Give a probability in per cent, or the number itself; two decimals, no trailing zeros: 0.125 is ``12.5``."""
-    number = outcome.score * 100 if outcome.value_unit is None else outcome.score
-    written = f"{number:.2f}".rstrip("0").rstrip(".")
-    return "0" if written == "-0" else written
+    """Give a probability in per cent, or the number itself; two decimals, no trailing zeros: 0.125 is ``12.5``.
+
+    Raises:
+        InvalidScore: it is no number that may be shown; see `deployr_core.postprocess`.
+    """
+    try:
+        return written(percent(outcome.score) if outcome.value_unit is None else outcome.score)
+    except ScoreUnusable as error:
+        raise InvalidScore(str(error)) from None
+
+
+def emr_names(concepts: Sequence[str]) -> tuple[str, ...]:
+    """Name concepts in letters, digits and underscores, each once and of at most 40 characters."""
+    found: list[str] = []
+    for concept in concepts:
+        name = plain = re.sub(r"[^A-Za-z0-9]+", "_", concept).strip("_")[:36] or "Concept"
+        number = 1
+        while name in found:
+            number += 1
+            name = f"{plain}_{number}"
+        found.append(name)
+    return tuple(found)
+
+
+def _features(outcome: Scored, bundle: Bundle) -> tuple[dict[str, object], dict[str, object]]:
+    """Give the largest concepts' contributions, and the values that they were made of, by the concepts' names."""
+    largest = outcome.contributions[:MOST_FEATURES]
+    names = emr_names([each.concept for each in largest])
+    of_feature = concepts_of(bundle.spec).of_feature
+    values: dict[str, list[str]] = {}
+    try:
+        for place, value in zip(outcome.vector.indices, outcome.vector.values, strict=True):
+            values.setdefault(of_feature[place], []).append(written(value, decimals=6))
+        contributions = [written(each.value, decimals=6) for each in largest]
+    except ScoreUnusable as error:
+        raise InvalidScore(str(error)) from None
+    return (
+        {name: {"Contributions": [value]} for name, value in zip(names, contributions, strict=True)},
+        {name: {"Values": values.get(each.concept, ["0"])} for name, each in zip(names, largest, strict=True)},
+    )

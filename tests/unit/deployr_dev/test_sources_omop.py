@@ -280,6 +280,21 @@ def test_patients_come_in_order_of_their_id_each_with_their_own_facts(make_extra
     assert some == [("5", []), ("100", ["1", "3"])]
 
 
+def test_demographics_alone_are_those_of_the_patients_who_were_asked_for(make_extract: MakeExtract):
+    people = [
+        {"person_id": 1, "year_of_birth": 1950, "gender_concept_id": 8532, "race_concept_id": 8527},
+        {"person_id": 2, "year_of_birth": 1960, "gender_concept_id": 8507},
+        {"person_id": 3, "year_of_birth": 1970},
+    ]
+
+    with Extract.open(make_extract(person=people), KATHMANDU) as extract:
+        alone = extract.demographics({1, 3, 9})
+        with_facts = {int(each.patient_id): each.demographics for each in extract.patients({1, 3, 9})}
+
+    assert {person: who.birth_date.year for person, who in alone.items()} == {1: 1950, 3: 1970}
+    assert alone == with_facts
+
+
 def test_persons_are_named_as_outside_the_warehouse(make_extract: MakeExtract):
     folder = make_extract(person=[{"person_id": 1, "person_source_value": "002-1039"}, {"person_id": 2}])
 
