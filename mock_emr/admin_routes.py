@@ -66,11 +66,27 @@ def admin_routes(emr: Emr) -> list[Route]:
     return [
         Route("/admin/clock", clock, methods=["GET", "PUT"]),
         Route("/admin/scores", scores, methods=["GET"]),
+        _writes_route(emr),
         Route("/admin/journal", journal, methods=["GET"]),
         Route("/admin/journal/summary", summary, methods=["GET"]),
         Route("/admin/faults", faults, methods=["GET", "PUT", "DELETE"]),
         _scope_route(emr),
     ]
+
+
+def _writes_route(emr: Emr) -> Route:
+    async def writes(_: Request) -> Response:
+        written = emr.written
+        return _json(
+            {
+                "flowsheet": written.flowsheet,
+                "smartData": written.smart_data(),
+                "messages": written.messages,
+                "resources": written.resources(),
+            }
+        )
+
+    return Route("/admin/writes", writes, methods=["GET"])
 
 
 def _scope_route(emr: Emr) -> Route:

@@ -7,16 +7,19 @@ from typing import Any
 
 from mock_emr.assertion import ALGORITHMS
 from mock_emr.parameters import PARAMETERS, parameters_of
+from mock_emr.written import WriteSite
 
 SCOPES = tuple(f"system/{resource_type}.rs" for resource_type in PARAMETERS)
 
 
-def capability_statement(held_types: Iterable[str], *, fhir_base: str, token_url: str, date: str) -> dict[str, Any]:
-    """Give the CapabilityStatement: read and search of every type that is known or held.
+def capability_statement(
+    held_types: Iterable[str], *, writes: WriteSite, fhir_base: str, token_url: str, date: str
+) -> dict[str, Any]:
+    """Give the CapabilityStatement: read and search of every type that is known, held or can be created.
 
     Source: FHIR R4 capabilitystatement.html; the oauth-uris extension, SMART App Launch 1.0 conformance.
     """
-    types = sorted({*PARAMETERS, *held_types})
+    types = sorted({*PARAMETERS, *held_types, *writes.creates})
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -47,7 +50,7 @@ def capability_statement(held_types: Iterable[str], *, fhir_base: str, token_url
                         }
                     ],
                 },
-                "resource": [_resource(resource_type) for resource_type in types],
+                "resource": [_resource(resource_type, writes) for resource_type in types],
             }
         ],
     }
@@ -68,10 +71,12 @@ def smart_configuration(*, token_url: str) -> dict[str, Any]:
     }
 
 
-def _resource(resource_type: str) -> dict[str, Any]:
+def _resource(resource_type: str, writes: WriteSite) -> dict[str, Any]:
+    can_create = resource_type in writes.creates
     return {
         "type": resource_type,
-        "interaction": [{"code": "read"}, {"code": "search-type"}],
+        "interaction": [{"code": code} for code in ("read", "search-type", *(["create"] if can_create else []))],
+        **({"conditionalCreate": writes.conditional == "honoured"} if can_create else {}),
         "searchParam": [
             {"name": name, "type": parameter.kind} for name, parameter in parameters_of(resource_type).items()
         ],

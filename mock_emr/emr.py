@@ -21,6 +21,7 @@ from mock_emr.scopes import ScopePolicy
 from mock_emr.scores import ScoreColumn
 from mock_emr.store import Store
 from mock_emr.tokens import AccessTokens, Grant
+from mock_emr.written import WriteSite, Written
 
 FHIR_ROOT = "/api/FHIR/R4"
 TOKEN_PATH = "/oauth2/token"  # noqa: S105 -- a path
@@ -48,6 +49,8 @@ class Emr:
     searches: Searches
     scopes: ScopePolicy
     scores: ScoreColumn
+    written: Written
+    write_site: WriteSite
     journal: Journal
     faults: Faults
     monotonic: Callable[[], float]
@@ -127,7 +130,7 @@ async def _answer(
             answer = await handler(emr, request, exchange)
         except Refused as refused:
             answer = refused.answer
-        answer = replace(answer, status=rule.status or answer.status)
+        answer = _lost(face) if rule.body == "lost" else replace(answer, status=rule.status or answer.status)
     return replace(answer, body=spoiled(answer.body, rule))
 
 
@@ -144,6 +147,11 @@ def _grant(emr: Emr, request: Request, face: Face) -> Grant:
     raise Refused(replace(vendor_error(401, "AUTHENTICATION-FAILED"), headers=headers))
 
 
+def _lost(face: Face) -> Answer:
+    """Answer as a gateway does that waited in vain for what was carried out behind it."""
+    return _fault_answer(Rule(route="*", status=504), face)
+
+
 def _fault_answer(rule: Rule, face: Face) -> Answer:
     if rule.body == "html":
         return Answer(status=rule.status or 200, body=HTML_PAGE, media_type=HTML)
@@ -152,7 +160,9 @@ def _fault_answer(rule: Rule, face: Face) -> Answer:
         case "fhir":
             return Answer(status=status, body=outcome_body(scripted(status)), media_type=FHIR_JSON)
         case "vendor":
-            return vendor_error(status, "DATA_NOT_SAVED details: There was an error filing data.")
+            transient = status == 400 or status >= 500
+            what = "DATA_NOT_SAVED details: There was an error filing data." if transient else "INVALID-REQUEST"
+            return vendor_error(status, what)
         case "oauth":
             return oauth_error(status, "temporarily_unavailable", "The server cannot answer now.")
         case _:

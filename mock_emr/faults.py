@@ -15,7 +15,7 @@ HTML_PAGE = (
 VENDOR_ERROR = b'{"Status":0,"ErrorMessage":"An error occurred while executing the command."}'
 """What a vendor's web service may say with status 200. Source: [assumed]."""
 
-Body = Literal["html", "truncated", "empty", "foreign-subject", "vendor-error"]
+Body = Literal["html", "truncated", "empty", "foreign-subject", "vendor-error", "lost"]
 
 
 class FaultError(ValueError):
@@ -27,9 +27,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     ``route`` is a resource type (its reads, searches and pages), `score`, `token`, `metadata`,
     `smart-configuration`, `identifiers`, `demographics`, `result-components`, `flowsheet-rows`, `census`,
-    `location` or `*`. A ``status`` from 400 and an ``html`` body stand for the call, which does
-    nothing; `truncated`, `empty`, `foreign-subject`, `vendor-error` and a lower status spoil the answer to a call
-    that was carried out. ``times`` None is for ever.
+    `location`, `flowsheet`, `smart-data`, `in-basket` or `*`. A ``status`` from 400 and an
+    ``html`` body stand for the call, which does nothing; `truncated`, `empty`, `foreign-subject`, `vendor-error` and a
+    lower status spoil the answer to a call that was carried out; `lost` carries it out, and a gateway answers 504 in
+    its place. ``times`` None is for ever.
     """
 
     route: Annotated[str, msgspec.Meta(min_length=1)]

@@ -1,4 +1,4 @@
-"""The FHIR side: read, search, pages, and what the server says about itself."""
+"""The FHIR side: read, search, pages, create, and what the server says about itself."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mock_emr.capability import capability_statement, smart_configuration
 from mock_emr.dates import wire_instant
 from mock_emr.emr import FHIR_ROOT, TOKEN_PATH, Emr, Face, Handler, gate
 from mock_emr.exchange import JSON, Answer, Exchange, refuse
+from mock_emr.fhir_writes import all_found, create
 from mock_emr.outcomes import (
     Issue,
     invalid_value,
@@ -26,7 +27,7 @@ from mock_emr.outcomes import (
 )
 from mock_emr.paging import Search
 from mock_emr.parameters import PARAMETERS
-from mock_emr.query import Query, QueryError, found, query_of
+from mock_emr.query import Query, QueryError, query_of
 from mock_emr.scopes import permits
 from mock_emr.store import Form
 
@@ -57,6 +58,7 @@ def fhir_routes(emr: Emr) -> list[Route]:
         secured("/{type}/_search", _search_by_post, "POST"),
         secured("/{type}/{id}", _read, "GET"),
         secured("/{type}", _search_by_get, "GET"),
+        secured("/{type}", create, "POST"),
         secured("/{rest:path}", _not_offered, "GET", "POST", "PUT", "PATCH", "DELETE"),
     ]
 
@@ -64,6 +66,7 @@ def fhir_routes(emr: Emr) -> list[Route]:
 async def _metadata(emr: Emr, request: Request, _: Exchange) -> Answer:
     statement = capability_statement(
         emr.store.types(),
+        writes=emr.write_site,
         fhir_base=emr.url(request, FHIR_ROOT),
         token_url=emr.url(request, TOKEN_PATH),
         date=wire_instant(emr.clock.real_now()),
@@ -79,7 +82,10 @@ async def _smart_configuration(emr: Emr, request: Request, _: Exchange) -> Answe
 async def _read(emr: Emr, request: Request, exchange: Exchange) -> Answer:
     resource_type = _known_type(emr, request, exchange)
     _check_scope(emr, exchange, resource_type, "r")
-    form = emr.store.read(resource_type, request.path_params["id"], now=emr.clock.now())
+    resource_id = request.path_params["id"]
+    form = emr.store.read(resource_type, resource_id, now=emr.clock.now()) or emr.written.read(
+        resource_type, resource_id
+    )
     if form is None:
         raise refuse(404, not_found(resource_type))
     return Answer(body=form.body)
@@ -116,7 +122,7 @@ def _searched(emr: Emr, request: Request, exchange: Exchange, pairs: Sequence[tu
         query = query_of(resource_type, pairs, strict=strict)
     except QueryError as error:
         raise refuse(error.status, *error.issues) from error
-    forms = found(query, store=emr.store, now=emr.clock.now())
+    forms = all_found(emr, query)
     if exchange.fault.body == "foreign-subject":
         forms = _with_a_foreigner(emr, query, forms)
     shown = forms[: query.count]
@@ -192,7 +198,8 @@ def _check_scope(
 
 def _known_type(emr: Emr, request: Request, exchange: Exchange) -> str:
     resource_type = str(request.path_params["type"])
-    if resource_type not in PARAMETERS and not emr.store.count(resource_type):
+    known = resource_type in PARAMETERS or resource_type in emr.write_site.creates
+    if not known and not emr.store.count(resource_type):
         raise refuse(404, not_supported("There is no such resource type here."))
     exchange.resource_type = resource_type
     return resource_type

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from mock_emr.dates import BEGINNING, FOREVER, Interval, interval_of
-from mock_emr.elements import codings, identifiers, references
+from mock_emr.elements import codings, each, identifiers, references
 
 Resource = Mapping[str, Any]
 # (system, code); None stands for any, "" for none. References use (None, "Type/id") and (None, "id").
@@ -46,6 +46,11 @@ def _dated(element: str) -> Parameter:
     return Parameter(kind="date", element=element)
 
 
+def _places(value: object) -> tuple[tuple[str, str], ...]:
+    """Give where an encounter takes place. Source: FHIR R4 encounter.html#search, `Encounter.location.location`."""
+    return tuple(("", text) for text in references([held.get("location") for held in each(value)]))
+
+
 _EVERYWHERE: Mapping[str, Parameter] = {
     "_id": _word("id"),
     "identifier": Parameter(kind="token", element="identifier", read=identifiers),
@@ -65,6 +70,7 @@ PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
         **_OF_A_PATIENT,
         "class": Parameter(kind="token", element="class", read=lambda value: codings({"coding": [value]})),
         "date": _dated("period"),
+        "location": Parameter(kind="reference", element="location", target="Location", read=_places),
         "status": _word("status"),
     },
     "Condition": {

@@ -168,6 +168,8 @@ def _candidates(query: Query, store: Store) -> Iterable[Record]:
         return store.with_ids(query.resource_type, ids)
     if patients := query.asked_for("patient", "subject"):
         return store.of_patients(query.resource_type, (text.rsplit("/", 1)[-1] for text in patients))
+    if query.asked_for("location"):
+        return store.all_of(query.resource_type)
     terms = (
         criterion.terms
         for criterion in query.criteria
@@ -179,7 +181,7 @@ def _candidates(query: Query, store: Store) -> Iterable[Record]:
 def _check_scope(query: Query) -> None:
     """Refuse to enumerate, as Epic does. Source: its message and expression [seen], recorded for Observation."""
     names = {criterion.name for criterion in query.criteria}
-    if names.isdisjoint({"_id", "identifier", "patient", "subject"}):
+    if names.isdisjoint({"_id", "identifier", "location", "patient", "subject"}):
         who = "an identifier or _id" if query.resource_type == "Patient" else "a patient or _id"
         expression = "identifier/_id" if query.resource_type == "Patient" else "patient/_id"
         raise QueryError(400, missing_element(expression, f"This resource requires {who} parameter for searching."))

@@ -27,6 +27,7 @@ from mock_emr.store import Store
 from mock_emr.tokens import AccessTokens
 from mock_emr.vendor_routes import vendor_routes
 from mock_emr.vendor_site import VendorSite
+from mock_emr.written import WriteSite, Written
 
 
 def real_now() -> datetime:
@@ -47,6 +48,7 @@ def create_app(
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     vendor_site: VendorSite | None = None,
+    write_site: WriteSite | None = None,
 ) -> Starlette:
     """Give an EMR over a chart; `app.state.emr` holds its parts, for callers in the same process.
 
@@ -65,6 +67,7 @@ def create_app(
         monotonic: seconds that never go back; tokens end on it.
         sleep: waits so many seconds.
         vendor_site: how the vendor's web services answer here; None is a site in UTC.
+        write_site: what may be written here; None is a site that takes all that it knows.
 
     Raises:
         LoadError, StoreError: the folder cannot be loaded.
@@ -81,6 +84,8 @@ def create_app(
         searches=Searches(token_bytes=token_bytes),
         scopes=ScopePolicy(),
         scores=ScoreColumn(),
+        written=Written(),
+        write_site=write_site or WriteSite(),
         journal=Journal(),
         faults=Faults(),
         monotonic=monotonic,

@@ -182,14 +182,14 @@ def _check_dates(item: Loaded) -> None:
 def _record(item: Loaded, links: Links) -> Record:
     try:
         showing = showing_of(item.resource, links=links)
-        settled = _form(item.resource, item.raw)
-        early = settled if showing.early is None else _form(showing.early, msgspec.json.encode(showing.early))
+        settled = form_of(item.resource, item.raw)
+        early = settled if showing.early is None else form_of(showing.early, msgspec.json.encode(showing.early))
     except ValueError as error:
         raise StoreError(f"{item.source}: {error}") from error
     return Record(shown_from=showing.shown_from, settled_from=showing.settled_from, early=early, settled=settled)
 
 
-def _form(resource: Resource, body: bytes) -> Form:
+def form_of(resource: Resource, body: bytes) -> Form:
     return Form(
         address=f"{resource['resourceType']}/{resource['id']}".encode(),
         body=body,

@@ -11,7 +11,6 @@ from starlette.routing import Route
 
 from mock_emr.emr import Emr, gate
 from mock_emr.exchange import Answer, Exchange
-from mock_emr.store import Store
 from mock_emr.vendor_patients import (
     PatientIdentifiers,
     census,
@@ -38,7 +37,7 @@ _Read = Callable[[Mapping[str, Any], Exchange, datetime], Mapping[str, Any]]
 
 def vendor_read_routes(emr: Emr, *, site: VendorSite) -> list[Route]:
     """Give the routes; each speaks with the EMR's clock, behind its gate. Source: wire-formats.md section 2 [seen]."""
-    reads = _Reads(emr.store, site=site)
+    reads = _Reads(emr, site=site)
 
     def route(path: str, name: str, read: _Read, method: str) -> Route:
         endpoint = gate(emr, _handler(read, method), route=path, face="vendor", fault_route=name)
@@ -59,10 +58,11 @@ def vendor_read_routes(emr: Emr, *, site: VendorSite) -> list[Route]:
 class _Reads:
     """What each service does with what was sent to it: query or JSON body, as one mapping."""
 
-    def __init__(self, store: Store, *, site: VendorSite) -> None:
-        self._store = store
+    def __init__(self, emr: Emr, *, site: VendorSite) -> None:
+        self._emr = emr
+        self._store = emr.store
         self._site = site
-        self._identifiers = PatientIdentifiers(store)
+        self._identifiers = PatientIdentifiers(emr.store)
 
     def identifiers(self, sent: Mapping[str, Any], exchange: Exchange, now: datetime) -> Mapping[str, Any]:
         patient_id = self._patient(sent, now)
@@ -91,7 +91,12 @@ class _Reads:
         encounter = self._store.encounter_with_csn(text_in(sent, "ContactID"), now=now)
         if encounter is None or encounter.patient_id != patient_id:
             raise refused("CONTACT_IS_INVALID")
-        return flowsheet_rows(self._store, patient_id, resource_of(encounter), sent, now=now)
+        csn = str(sent["ContactID"])
+        filed = {
+            row_id: [one for one in self._emr.written.flowsheet if (one.row_id, one.csn) == (row_id, csn)]
+            for row_id in self._emr.write_site.flowsheet_rows
+        }
+        return flowsheet_rows(self._store, patient_id, resource_of(encounter), sent, filed=filed, now=now)
 
     def census(self, sent: Mapping[str, Any], _: Exchange, now: datetime) -> Mapping[str, Any]:
         return census(self._store, self._identifiers, text_in(sent, "UnitID"), now=now)

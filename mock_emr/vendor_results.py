@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -16,6 +16,7 @@ from mock_emr.elements import child, codings, each, reference_text
 from mock_emr.store import Store
 from mock_emr.vendor_patients import resource_of
 from mock_emr.vendor_site import VendorSite, local_date_and_time, refused, whole_in
+from mock_emr.written import FlowsheetValue
 
 Resource = Mapping[str, Any]
 
@@ -81,9 +82,17 @@ def result_components(
 
 
 def flowsheet_rows(
-    store: Store, patient_id: str, encounter: Resource, sent: Mapping[str, Any], *, now: datetime
+    store: Store,
+    patient_id: str,
+    encounter: Resource,
+    sent: Mapping[str, Any],
+    *,
+    filed: Mapping[str, Sequence[FlowsheetValue]],
+    now: datetime,
 ) -> dict[str, Any]:
     """Write what was filed for one contact in the rows asked for, in the last `LookbackHours`.
+
+    ``filed``: what was written to this contact in rows of the site's own, by row.
 
     Source: request, wire-formats.md section 2, GETFLOWSHEETROWS [seen]; answer [secondary], a client and a mock of two
     other hospitals agree on its members.
@@ -97,7 +106,14 @@ def flowsheet_rows(
         for one in _measurements(store, patient_id, f"Encounter/{encounter['id']}", now=now)
         if since <= one.at <= now
     ]
-    return {"FlowsheetRows": [_row(row_id, measured) for row_id in _row_ids(sent)]}
+    return {
+        "FlowsheetRows": [
+            _filed_row(row_id, [one for one in filed[row_id] if since <= one.taken_at <= now])
+            if row_id in filed
+            else _row(row_id, measured)
+            for row_id in _row_ids(sent, known={*FLOWSHEET_ROWS, *filed})
+        ]
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,12 +191,12 @@ def _abnormality(observation: Resource) -> dict[str, Any] | None:
     return {"Title": flags[0]} if flags else None
 
 
-def _row_ids(sent: Mapping[str, Any]) -> list[str]:
+def _row_ids(sent: Mapping[str, Any], *, known: Collection[str]) -> list[str]:
     asked = sent.get("FlowsheetRowIDs")
     if not isinstance(asked, list) or not asked:
         raise refused("INVALID-PARAMETER details: FlowsheetRowIDs: expected a list")
     for one in asked:
-        if not isinstance(one, dict) or one.get("Type") != "EXTERNAL" or one.get("ID") not in FLOWSHEET_ROWS:
+        if not isinstance(one, dict) or one.get("Type") != "EXTERNAL" or one.get("ID") not in known:
             raise refused("FLOWSHEET-ROW-NOT-FOUND details: FlowsheetRowIDs")
     return [str(one["ID"]) for one in asked]
 
@@ -195,6 +211,18 @@ def _measurements(store: Store, patient_id: str, contact: str, *, now: datetime)
             for system, code in codings(element.get("code")):
                 if value is not None and system == _LOINC:
                     yield _Measurement(at=interval_of(taken).low, code=code, value=value, unit=unit)
+
+
+def _filed_row(row_id: str, values: Sequence[FlowsheetValue]) -> dict[str, Any]:
+    columns = [
+        {"Instant": wire_instant(one.taken_at), "RawValue": one.value, "FormattedValue": one.value} for one in values
+    ]
+    return {
+        "FlowsheetRowID": [{"ID": row_id, "Type": "EXTERNAL"}],
+        "Name": f"Row {row_id}",
+        "Unit": "",
+        "FlowsheetColumns": columns,
+    }
 
 
 def _row(row_id: str, measured: list[_Measurement]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from mock_emr.journal import Write
 from mock_emr.scores import ScoreError, score_in
 from mock_emr.vendor_reads import vendor_read_routes
 from mock_emr.vendor_site import VendorSite, answer_of, refused
+from mock_emr.vendor_writes import vendor_write_routes
 
 SCORE_PATH = "/api/epic/2017/Reporting/Predictive/HANDLEEXTERNALMODELSCORES"
 
@@ -18,7 +19,8 @@ SCORE_PATH = "/api/epic/2017/Reporting/Predictive/HANDLEEXTERNALMODELSCORES"
 def vendor_routes(emr: Emr, *, site: VendorSite) -> list[Route]:
     """Give the routes of the vendor's web services."""
     endpoint = gate(emr, _file_score, route=SCORE_PATH, face="vendor", fault_route="score")
-    return [Route(SCORE_PATH, endpoint, methods=["POST"]), *vendor_read_routes(emr, site=site)]
+    score = Route(SCORE_PATH, endpoint, methods=["POST"])
+    return [score, *vendor_read_routes(emr, site=site), *vendor_write_routes(emr)]
 
 
 async def _file_score(emr: Emr, request: Request, exchange: Exchange) -> Answer:

@@ -21,9 +21,9 @@ from deployr_serve.adapters import fhir_facts
 from deployr_serve.adapters import fhir_wire as wire
 from deployr_serve.adapters.fhir_plan import Search, plan
 from deployr_serve.adapters.fhir_search import FhirClient, Found
-from deployr_serve.adapters.identity import FHIR, TypedIdentifier
+from deployr_serve.adapters.identity import FHIR
 from deployr_serve.core.errors import ServeError
-from deployr_serve.core.ports import Budget
+from deployr_serve.core.ports import Budget, TypedIdentifier
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _PAGES = 4
@@ -91,6 +91,7 @@ def _client(visit: Visit, *, by_get: bool | None = None, page_size: int = 1000) 
         page_size=page_size,
         search_by_get=visit.settings.search_by_get if by_get is None else by_get,
         fhir_version=visit.settings.fhir_version,
+        typed_patients=visit.settings.typed_patients,
     )
 
 
@@ -173,7 +174,7 @@ async def _check_encounters(visit: Visit, patient: str) -> Encounter | None:
                 return None
             search = Search(resource_type="Encounter", parameters=(("_id", named.encounter_id),))
         came = await visit.application.fhir.search(search)
-        if not came.resources:
+        if not came.resources and not settings.typed_patients:
             typed = Search(resource_type="Encounter", parameters=(("patient", f"Patient/{patient}"),))
             by_type_and_id = len((await visit.application.fhir.search(typed)).resources)
             visit.note(judged.judge_patient_parameter(by_type_and_id=by_type_and_id))

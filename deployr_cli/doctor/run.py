@@ -28,13 +28,12 @@ from deployr_cli.doctor.decide.writes import refusal
 from deployr_cli.doctor.visit import Asked, Visit, Watched
 from deployr_cli.doctor.way_in import check_way_in
 from deployr_cli.failures import CommandFailed
+from deployr_cli.site_settings import settings_values
 from deployr_serve.adapters.clock import SystemClock
 from deployr_serve.adapters.http import Transport
 from deployr_serve.bootstrap import build
 from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.core.ports import Clock
-from deployr_serve.local_host.errors import HostSetupError
-from deployr_serve.local_host.local_settings import read_local_settings
 from deployr_serve.settings import Profile, Settings, read_settings
 
 _MARKS = {
@@ -79,7 +78,7 @@ def run_doctor(
         CommandFailed: the file cannot be read, or no test score may be written.
     """
     console = console or Console()
-    values = _values(settings_file, os.environ if environ is None else environ)
+    values = settings_values(settings_file, os.environ if environ is None else environ)
     findings: list[Finding] = []
     told = _Telling(console)
     try:
@@ -95,17 +94,6 @@ def run_doctor(
     if json_file is not None:
         json_file.write_bytes(to_json(findings))
     return not has_failed(findings)
-
-
-def _values(file: Path | None, environ: Mapping[str, str]) -> dict[str, str]:
-    if file is None:
-        return dict(environ)
-    if not file.is_file():
-        raise CommandFailed(f"{file}: no such file")
-    try:
-        return {**read_local_settings(file), **environ}
-    except HostSetupError as error:
-        raise CommandFailed(str(error)) from None
 
 
 def _allow(settings: Settings, asked: Asked, write: Write) -> None:

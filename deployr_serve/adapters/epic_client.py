@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -143,7 +144,7 @@ class VendorClient:
             raise
         meter.calls += 1
         meter.requests += response.requests
-        refused = _refusal(response, refusals) if response.status in {400, 404, 422} else error_of_status(response)
+        refused = refusal(response, refusals) if response.status in {400, 404, 422} else error_of_status(response)
         if refused:
             raise refused
         return _decoded(response.body, answer)
@@ -165,8 +166,8 @@ class _Contract(msgspec.Struct, frozen=True, rename="pascal"):
         return bool(told) or self.success is False or self.status == 0 or self.status == "0"
 
 
-def _refusal(response: Response, refusals: Mapping[str, type[ServeError]]) -> ServeError | None:
-    """Give the error that the vendor's own code stands for, or else the status."""
+def refusal(response: Response, refusals: Mapping[str, type[ServeError]] = MappingProxyType({})) -> ServeError | None:
+    """Give the error that the vendor's own code stands for, or else the status; ``refusals`` go before ours."""
     try:
         message = msgspec.json.decode(response.body, type=_Contract).exception_message
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -18,9 +18,9 @@ from deployr_serve.adapters.epic_client import VendorClient, metered
 from deployr_serve.adapters.epic_components import FlowsheetRow, VendorCodes
 from deployr_serve.adapters.epic_results import ResultComponents
 from deployr_serve.adapters.group_reads import GroupFacts
-from deployr_serve.adapters.identity import FHIR, Encounters, TypedIdentifier, VendorPatients
+from deployr_serve.adapters.identity import FHIR, Encounters, VendorPatients
 from deployr_serve.core.errors import EmrBadResponse, EmrIncomplete, UnknownContext, UnknownPatient
-from deployr_serve.core.ports import Budget
+from deployr_serve.core.ports import Budget, TypedIdentifier
 
 FLOWSHEET_PATH = "api/epic/2014/Clinical/Patient/GETFLOWSHEETROWS/FlowsheetRows"
 DEMOGRAPHICS_2010_PATH = "api/epic/2010/Common/Patient/GETPATIENTDEMOGRAPHICS/Patient/Demographics"

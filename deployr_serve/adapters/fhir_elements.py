@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from deployr_core.codes import OMB_RACE_ETHNICITY, UCUM, Code
 from deployr_core.facts import BirthDate
-from deployr_core.instants import parse_fhir_datetime
+from deployr_core.instants import known_instant, parse_fhir_datetime
 from deployr_serve.adapters import fhir_wire as wire
 
 _ABNORMAL = {"H", "HH", "L", "LL", "A", "AA", "HU", "LU", "<", ">"}
@@ -30,9 +30,13 @@ def local_id(reference: str, kind: str, *, fhir_base: str) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def span_of(text: str, zone: tzinfo) -> tuple[datetime, datetime]:
-    """Read a date; remembered, because the results of one specimen share their instants."""
-    return parse_fhir_datetime(text, zone=zone)
+def instants_of(text: str, zone: tzinfo) -> tuple[datetime, datetime]:
+    """Read a date: when that was, and from when on it was surely known (see `known_instant`).
+
+    Remembered, because the results of one specimen share their instants.
+    """
+    span = parse_fhir_datetime(text, zone=zone)
+    return span[0], known_instant(span)
 
 
 def codes_of(concept: wire.CodeableConcept | None) -> tuple[Code, ...]:

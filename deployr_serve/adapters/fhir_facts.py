@@ -26,19 +26,18 @@ from deployr_core.facts import (
     Visit,
     Vital,
 )
-from deployr_core.instants import known_instant
 from deployr_serve.adapters import fhir_wire as wire
 from deployr_serve.adapters.fhir_elements import (
     abnormal_flag,
     birth_date_of,
     codes_of,
     effective_of,
+    instants_of,
     local_id,
     measured_of,
     omb_categories,
     order_id_of,
     reference_range,
-    span_of,
 )
 
 _FINAL = {"final", "amended", "corrected"}
@@ -105,8 +104,8 @@ def encounter(resource: wire.Encounter, *, csn_system: str | None, zone: tzinfo)
     period = resource.period or wire.Period()
     return Encounter(
         encounter_id=resource.id or "",
-        start=span_of(period.start, zone)[0] if period.start else None,
-        end=span_of(period.end, zone)[0] if period.end else None,
+        start=instants_of(period.start, zone)[0] if period.start else None,
+        end=instants_of(period.end, zone)[0] if period.end else None,
         contact_serial_number=serials.pop() if len(serials) == 1 else None,
         classes=codes_of(wire.CodeableConcept(coding=(resource.class_,))) if resource.class_ else (),
     )
@@ -116,7 +115,7 @@ def order(resource: wire.ServiceRequest, *, fhir_base: str, zone: tzinfo) -> Ord
     """Read an order; None without the instant it was signed."""
     if resource.id is None or resource.authored_on is None:
         return None
-    span = span_of(resource.authored_on, zone)
+    at, known_at = instants_of(resource.authored_on, zone)
     status = OrderStatus.OPEN
     if resource.status in _CANCELLED_ORDER:
         status = OrderStatus.CANCELLED
@@ -126,8 +125,8 @@ def order(resource: wire.ServiceRequest, *, fhir_base: str, zone: tzinfo) -> Ord
     return Order(
         fact_id=resource.id,
         codes=codes_of(resource.code),
-        at=span[0],
-        known_at=known_instant(span),
+        at=at,
+        known_at=known_at,
         encounter_id=local_id(reference, "Encounter", fhir_base=fhir_base) if reference else None,
         status=status,
     )
@@ -173,8 +172,9 @@ def lab(
     if resource.id is None or effective is None:
         dropped["labs.no_id_or_specimen_time"] += 1
         return None
-    taken, released = span_of(effective, zone), span_of(resource.issued, zone)
-    if latest is not None and max(taken[0], released[0]) > latest:
+    at, _ = instants_of(effective, zone)
+    released, known_at = instants_of(resource.issued, zone)
+    if latest is not None and (at > latest or released > latest):
         dropped["labs.in_the_future"] += 1
         return None
     value, unit = measured_of(resource, "labs", dropped)
@@ -185,8 +185,8 @@ def lab(
     return Lab(
         fact_id=resource.id,
         codes=codes,
-        at=taken[0],
-        known_at=known_instant(released),
+        at=at,
+        known_at=known_at,
         value=value,
         unit=unit,
         reference_low=low,
@@ -213,16 +213,17 @@ def vitals(
     if resource.id is None or effective is None:
         dropped["vitals.no_id_or_time"] += 1
         return ()
-    taken = span_of(effective, zone)
-    filed = span_of(resource.issued, zone) if resource.issued else taken
-    if latest is not None and max(taken[0], filed[0]) > latest:
+    at, known_at = instants_of(effective, zone)
+    filed = at
+    if resource.issued:
+        filed, known_at = instants_of(resource.issued, zone)
+    if latest is not None and (at > latest or filed > latest):
         dropped["vitals.in_the_future"] += 1
         return ()
-    known_at = known_instant(filed)
 
     def fact(fact_id: str, codes: tuple[Code, ...], measured: wire.Observation | wire.ObservationComponent) -> Vital:
         value, unit = measured_of(measured, "vitals", dropped)
-        return Vital(fact_id=fact_id, codes=codes, at=taken[0], known_at=known_at, value=value, unit=unit)
+        return Vital(fact_id=fact_id, codes=codes, at=at, known_at=known_at, value=value, unit=unit)
 
     facts: dict[str, Vital] = {}
     if resource.value_quantity is not None or not resource.component:
@@ -251,11 +252,11 @@ def procedure(
     if resource.id is None or began is None:
         dropped["procedures.no_time"] += 1
         return None
-    span = span_of(began, zone)
-    if latest is not None and span[0] > latest:
+    at, known_at = instants_of(began, zone)
+    if latest is not None and at > latest:
         dropped["procedures.in_the_future"] += 1
         return None
-    return Procedure(fact_id=resource.id, codes=codes_of(resource.code), at=span[0], known_at=known_instant(span))
+    return Procedure(fact_id=resource.id, codes=codes_of(resource.code), at=at, known_at=known_at)
 
 
 def visit(
@@ -268,12 +269,12 @@ def visit(
     if resource.id is None or resource.period is None or resource.period.start is None:
         dropped["visits.no_start"] += 1
         return None
-    span = span_of(resource.period.start, zone)
-    if latest is not None and span[0] > latest:
+    at, known_at = instants_of(resource.period.start, zone)
+    if latest is not None and at > latest:
         dropped["visits.in_the_future"] += 1
         return None
     codes = codes_of(wire.CodeableConcept(coding=(resource.class_,))) if resource.class_ else ()
-    return Visit(fact_id=resource.id, codes=codes, at=span[0], known_at=known_instant(span))
+    return Visit(fact_id=resource.id, codes=codes, at=at, known_at=known_at)
 
 
 def diagnosis(
@@ -293,15 +294,15 @@ def diagnosis(
     if resource.id is None or resource.recorded_date is None:
         dropped["diagnoses.no_recorded_date"] += 1
         return None
-    span = span_of(resource.recorded_date, zone)
-    if latest is not None and span[0] > latest:
+    at, known_at = instants_of(resource.recorded_date, zone)
+    if latest is not None and at > latest:
         dropped["diagnoses.in_the_future"] += 1
         return None
     return Diagnosis(
         fact_id=resource.id,
         codes=codes_of(resource.code),
-        at=span[0],
-        known_at=known_instant(span),
+        at=at,
+        known_at=known_at,
         recorded_in=DiagnosisList(lists.pop() or ""),
     )
 
@@ -325,15 +326,15 @@ def medication(
     if resource.id is None or resource.authored_on is None:
         dropped["medications.no_order_time"] += 1
         return None
-    span = span_of(resource.authored_on, zone)
-    if latest is not None and span[0] > latest:
+    at, known_at = instants_of(resource.authored_on, zone)
+    if latest is not None and at > latest:
         dropped["medications.in_the_future"] += 1
         return None
     return Medication(
         fact_id=resource.id,
         codes=codes_of(_ordered(resource, medications, dropped)),
-        at=span[0],
-        known_at=known_instant(span),
+        at=at,
+        known_at=known_at,
     )
 
 

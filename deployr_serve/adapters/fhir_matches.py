@@ -55,14 +55,14 @@ class Matches:
         before, newest, wanted, is_id = len(self._newest), self._newest, self._type, FHIR_ID.match
         for entry in page.entry:
             resource = entry.resource
-            kind = type(resource)
-            if kind is wire.OperationOutcome:
-                if error := refusal(resource):  # type: ignore[arg-type]
-                    raise error
-                continue
             included = entry.search is not None and entry.search.mode == "include"
-            if kind is not wanted and not included:
-                raise EmrBadResponse(f"expected only {wanted.__name__} in the answer")
+            if type(resource) is not wanted:
+                if isinstance(resource, wire.OperationOutcome):
+                    if error := refusal(resource):
+                        raise error
+                    continue
+                if not included:
+                    raise EmrBadResponse(f"expected only {wanted.__name__} in the answer")
             resource_id = resource.id
             if resource_id is None or not is_id(resource_id):
                 raise EmrBadResponse("expected a FHIR id on every resource")
@@ -71,8 +71,7 @@ class Matches:
                     self._included[resource_id] = _newer(self._included.get(resource_id), resource)
                 continue
             matches.append(resource_id)
-            held = newest.get(resource_id)
-            newest[resource_id] = resource if held is None else _newer(held, resource)
+            newest[resource_id] = _newer(newest[resource_id], resource) if resource_id in newest else resource
         new = len(newest) - before
         # A match that is twice in one page was counted twice by the server; one that slid to a later page, once.
         self._counted += new + (0 if new == len(matches) else len(matches) - len(set(matches)))
@@ -153,12 +152,8 @@ def _without_twins(resources: Sequence[wire.Resource], dropped: Counter[str]) ->
 
     The identifier alone is not enough: laboratories put one accession number on every result of a specimen.
     """
-    identifiers = [
-        (identifier.system, identifier.value)
-        for resource in resources
-        if isinstance(resource, _IDENTIFIED)
-        for identifier in resource.identifier
-    ]
+    identified = [resource for resource in resources if isinstance(resource, _IDENTIFIED)]
+    identifiers = [(it.system, it.value) for resource in identified for it in resource.identifier]
     if len(set(identifiers)) == len(identifiers):
         return tuple(resources)
     newest: dict[object, wire.Resource] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -40,21 +41,18 @@ def plan(spec: FeatureSpec, *, patient_id: str, as_of: datetime) -> dict[str, Se
     Groups of one kind share one search, over the longest of their windows. Dates are cut to the minute before, and
     asked for with their offset, so that no server's rounding loses the first minute of a window.
     """
-    searches = {}
-    for name, kind in _KINDS.items():
-        groups = [group for group in spec.groups if isinstance(group, kind.group)]
-        if groups:
-            longest = timedelta(days=max(group.lookback_days for group in groups))
-            searches[name] = Search(
-                resource_type=kind.resource_type,
-                parameters=(
-                    ("patient", patient_id),
-                    *kind.narrowed_to(groups),
-                    (kind.dated_by, _since(as_of - longest)),
-                    *(("_include", included) for included in kind.includes),
-                ),
-            )
-    return searches
+    return {
+        name: Search(
+            resource_type=kind.resource_type,
+            parameters=(
+                ("patient", patient_id),
+                *narrowed,
+                (kind.dated_by, _since(as_of - longest)),
+                *(("_include", included) for included in kind.includes),
+            ),
+        )
+        for name, kind, narrowed, longest in _declared(spec)
+    }
 
 
 def unfetchable(spec: FeatureSpec) -> tuple[str, ...]:
@@ -143,6 +141,18 @@ _PANELS_OF_COMPONENT: Mapping[Code, tuple[Code, ...]] = {
 a search for the systolic pressure would find no blood pressure: the panel is asked for beside it.
 
 Source: US Core 3.1.1 blood pressure and pulse oximetry profiles [seen]; 55284-4, LOINC's older panel [secondary]."""
+
+
+@lru_cache(maxsize=64)
+def _declared(spec: FeatureSpec) -> tuple[tuple[str, _Kind, _Parameters, timedelta], ...]:
+    """Give the name and kind of each search, what narrows it and how far it goes back; once per declaration."""
+    declared = []
+    for name, kind in _KINDS.items():
+        groups = [group for group in spec.groups if isinstance(group, kind.group)]
+        if groups:
+            longest = timedelta(days=max(group.lookback_days for group in groups))
+            declared.append((name, kind, kind.narrowed_to(groups), longest))
+    return tuple(declared)
 
 
 def _declared_codes(groups: Sequence[LabGroup] | Sequence[VitalGroup]) -> tuple[Code, ...]:

@@ -74,7 +74,10 @@ class FhirClient:
 
     Searches go out as ``POST [type]/_search``: a patient's id belongs in a body, not in a URL that every proxy logs.
     ``search_by_get`` is for servers that do not offer it. ``fhir_version`` is ``R4`` or ``STU3``: searches are worded,
-    and matches come out, as in R4 either way.
+    and matches come out, as in R4 either way. ``typed_patients`` asks by ``patient=Patient/ID`` instead of
+    ``patient=ID``: R4 allows both, and some servers find nothing by an id alone.
+
+    Source: FHIR R4 search.html#reference, http://hl7.org/fhir/R4/search.html#reference [seen].
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class FhirClient:
         page_size: int = 1000,
         search_by_get: bool = False,
         fhir_version: str = "R4",
+        typed_patients: bool = False,
     ) -> None:
         self.base = base
         self._origins = frozenset({origin(base)})
@@ -95,6 +99,7 @@ class FhirClient:
         self._clock = clock
         self._page_size = page_size
         self._search_by_get = search_by_get
+        self._typed_patients = typed_patients
         self.version = VERSIONS[fhir_version]
 
     async def search(
@@ -192,6 +197,8 @@ class FhirClient:
 
     def _first_page(self, search: Search, *more: tuple[str, str]) -> Request:
         named = self.version.parameters_of(search.resource_type, search.parameters)
+        if self._typed_patients:
+            named = tuple((name, f"Patient/{value}" if name == "patient" else value) for name, value in named)
         parameters = (*named, *(more or (("_count", str(self._page_size)),)))
         url = f"{self.base}/{self.version.type_of(search.resource_type)}"
         if self._search_by_get:

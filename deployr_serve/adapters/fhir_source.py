@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import chain
@@ -175,11 +176,17 @@ class FhirSource:
             version=self._client.version,
         )
         run.dropped.update({f"prefetch.{why}": 1 for why in refused.values()})
+        said = run.found.get("patient")
+        if said is not None and run.found.keys() != searches.keys():
+            # The EMR is asked for the rest anyway, and so also whether it agrees on who this is.
+            del run.found["patient"]
         await _all_at_once(
             *(self._read_elsewhere(run, reads, spec, as_of=as_of) for reads in self._group_reads),
             *(self._searched_and_followed(run, name, search) for name, search in searches.items()),
         )
         patient = _exactly_one(run.found["patient"], wire.Patient, subject.patient_id, missing=UnknownPatient)
+        if said is not None:
+            _insist_on_agreement(patient, _exactly_one(said, wire.Patient, subject.patient_id, missing=UnknownPatient))
         if patient.active is False or any(link.get("type") == "replaced-by" for link in patient.link):
             # Its chart has moved to the record it was merged into: what is left here would pass for "nothing there".
             raise WrongPatient("expected a patient record that is in use, and not merged into another")
@@ -234,7 +241,8 @@ class FhirSource:
             return None
         resource = _exactly_one(run.found["order"], wire.ServiceRequest, subject.order_id, missing=UnknownContext)
         self._insist(resource, subject.patient_id)
-        order = _dated(self._order, resource)
+        with _dates_expected():
+            order = self._order(resource)
         ordered_in = order.encounter_id if order else None
         if None not in {ordered_in, subject.encounter_id} and ordered_in != subject.encounter_id:
             raise WrongPatient("expected an order of the encounter that the request names")
@@ -245,7 +253,8 @@ class FhirSource:
             return None
         resource = _exactly_one(run.found["encounter"], wire.Encounter, encounter_id, missing=UnknownContext)
         self._insist(resource, run.subject.patient_id)
-        return _dated(lambda it: read.encounter(it, csn_system=self._csn_system, zone=self._zone), resource)
+        with _dates_expected():
+            return read.encounter(resource, csn_system=self._csn_system, zone=self._zone)
 
     def _order(self, resource: wire.ServiceRequest) -> Order | None:
         return read.order(resource, fhir_base=self._client.base, zone=self._zone)
@@ -282,13 +291,18 @@ class FhirSource:
 
     def _read(self, run: _Run, name: str, kind: type[_R], reader: Callable[[_R], _T | None]) -> tuple[_T, ...]:
         """Read each resource that is about this patient into a fact, where it can be one."""
-        found = run.found.get(name)
+        found, patient_id = run.found.get(name), run.subject.patient_id
+        # What nearly all of them say; cheaper to compare than to read.
+        usual = wire.Reference(reference=f"Patient/{patient_id}")
         facts = []
-        for resource in found.resources if found else ():
-            if isinstance(resource, kind) and self._is_about(resource, run.subject.patient_id, run.dropped):
-                fact = _dated(reader, resource)
-                if fact is not None:
-                    facts.append(fact)
+        with _dates_expected():
+            for resource in found.resources if found else ():
+                if isinstance(resource, kind) and (
+                    resource.subject == usual or self._is_about(resource, patient_id, run.dropped)
+                ):
+                    fact = reader(resource)
+                    if fact is not None:
+                        facts.append(fact)
         return tuple(facts)
 
     def _is_about(self, resource: wire.AboutPatient, patient_id: str, dropped: Counter[str]) -> bool:
@@ -320,6 +334,17 @@ async def _all_at_once(*jobs: Coroutine[Any, Any, None]) -> None:
         raise failures.exceptions[0] from None
 
 
+def _insist_on_agreement(one: wire.Patient, other: wire.Patient) -> None:
+    """Return unless both say when the patient was born, or which sex, and say different things.
+
+    Raises:
+        Inconsistent: they do.
+    """
+    pairs = ((one.birth_date, other.birth_date), (one.gender, other.gender))
+    if any(first != second for first, second in pairs if first and second):
+        raise Inconsistent("expected what was handed over and the EMR to agree on who the patient is")
+
+
 def _agreed(by_fhir: Demographics, elsewhere: Sequence[GroupFacts]) -> Demographics:
     """Give who the patient is; where it was read in two ways, they must not contradict each other.
 
@@ -344,9 +369,10 @@ def _exactly_one(found: Found, kind: type[_P], asked_for: str, *, missing: type[
     return only
 
 
-def _dated(reader: Callable[[_R], _T], resource: _R) -> _T:
-    """Read one resource; a date that is none makes the whole answer unusable, since it may hide the newest result."""
+@contextmanager
+def _dates_expected() -> Iterator[None]:
+    """A date that is none makes the whole answer unusable, since it may hide the newest result."""
     try:
-        return reader(resource)
+        yield
     except ValueError:
         raise EmrBadResponse("expected dates as FHIR writes them") from None

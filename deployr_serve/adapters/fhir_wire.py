@@ -97,6 +97,8 @@ class Patient(Identified, frozen=True, kw_only=True):
     birth_date: str | None = None
     gender: str | None = None
     active: bool | None = None
+    deceased_boolean: bool | None = None
+    deceased_date_time: str | None = None
     link: tuple[PatientLink, ...] = ()
     extension: tuple[Extension, ...] = ()
 

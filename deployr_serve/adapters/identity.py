@@ -26,7 +26,7 @@ from deployr_serve.core.errors import (
     UnknownPatient,
     WrongPatient,
 )
-from deployr_serve.core.ports import Budget
+from deployr_serve.core.ports import Budget, TypedIdentifier
 
 FHIR = "FHIR"
 """The type of an R4 id."""
@@ -35,14 +35,6 @@ CSN = "CSN"
 
 IDENTIFIERS_PATH = "api/epic/2010/Common/Patient/GETPATIENTIDENTIFIERS/Patient/Identifiers"
 _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\,|$"})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TypedIdentifier:
-    """An identifier with the type that the vendor calls it by, such as ``MRN``, ``EPI`` or ``CSN``."""
-
-    type: str
-    value: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +87,7 @@ class Encounters:
             UnknownContext: none, or several.
             WrongPatient: the answer does not have the number that was asked for, or does not say whose it is.
         """
-        token = csn.translate(_ESCAPES) if self._csn_system is None else _token(self._csn_system, csn)
+        token = csn.translate(_ESCAPES) if self._csn_system is None else identifier_token(self._csn_system, csn)
         search = Search(resource_type="Encounter", parameters=(("identifier", token),))
         encounter = _only_encounter((await self._client.search(search, budget=budget)).resources)
         if self._csn_of(encounter) != csn or encounter.id is None:
@@ -159,7 +151,7 @@ class FhirPatients:
         system = self._systems.get(identifier.type)
         parameter = ("_id", identifier.value)
         if system is not None:
-            parameter = ("identifier", _token(system, identifier.value))
+            parameter = ("identifier", identifier_token(system, identifier.value))
         found = await self._client.search(Search(resource_type="Patient", parameters=(parameter,)), budget=budget)
         if not found.resources:
             raise UnknownPatient("expected a patient with this identifier")
@@ -281,5 +273,6 @@ def _only_encounter(resources: Sequence[wire.Resource]) -> wire.Encounter:
     return encounter
 
 
-def _token(system: str, value: str) -> str:
+def identifier_token(system: str, value: str) -> str:
+    """Give the search value of an identifier. Source: FHIR R4 search.html#token and #escaping."""
     return f"{system.translate(_ESCAPES)}|{value.translate(_ESCAPES)}"

@@ -92,10 +92,14 @@ def require_scopes(granted: Scopes | None, needed: Scopes) -> None:
 def requested_scope(needed: Iterable[Scope], *, version: int) -> str:
     """Write the scope parameter that asks for whole resource types: ``.rs`` in version 2, ``.read`` in version 1.
 
-    Not narrowed by category: few servers grant that, and one that does grants its narrower scope anyway.
+    Types that are written are asked for as ``.crs``, and as ``.*`` in version 1, which knows no reading and writing
+    together. Not narrowed by category: few servers grant that, and one that does grants its narrower scope anyway.
     """
-    suffix = {1: "read", 2: "rs"}[version]
-    return " ".join(f"system/{each}.{suffix}" for each in sorted({scope.resource_type for scope in needed}))
+    needed = tuple(needed)
+    written = {scope.resource_type for scope in needed if "c" in scope.interactions}
+    suffix = {1: ("read", "*"), 2: ("rs", "crs")}[version]
+    types = sorted({scope.resource_type for scope in needed})
+    return " ".join(f"system/{each}.{suffix[each in written]}" for each in types)
 
 
 def scope_version(*, capabilities: Iterable[str], supported: Iterable[str]) -> int:

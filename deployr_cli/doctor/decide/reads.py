@@ -229,7 +229,7 @@ def judge_patient_parameter(*, by_type_and_id: int) -> Finding:
         return fail(
             check,
             f"patient=ID finds no encounter, patient=Patient/ID finds {by_type_and_id}: records would look empty",
-            "Ask the server's team to take ids alone, as FHIR has it. Do not go live: everybody would seem healthy.",
+            "Set DEPLOYR_EMR_PATIENT_REFERENCE=typed. Without it everybody would seem healthy.",
         )
     return skipped(check, "no encounter is found by patient=ID, nor by patient=Patient/ID")
 

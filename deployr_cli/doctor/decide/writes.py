@@ -10,6 +10,11 @@ from deployr_core.packet import InferencePacket, ModelRef, Scored, StoredVector,
 _LIVE = frozenset({"prod", "prd", "production", "live"})
 
 
+def is_production(environment: str, *, is_prod_profile: bool) -> bool:
+    """Tell whether what is written there ends in the charts of people who are treated."""
+    return is_prod_profile or environment.lower() in _LIVE
+
+
 def refusal(
     *, environment: str, is_prod_profile: bool, repeated: str | None, has_base: bool, has_patient: bool
 ) -> str | None:
@@ -23,7 +28,7 @@ def refusal(
         return "--write-test needs --patient, the FHIR id of a test patient"
     if repeated is not None and repeated != environment:
         return "--environment: expected the very name that DEPLOYR_ENVIRONMENT has"
-    if repeated is None and (is_prod_profile or environment.lower() in _LIVE):
+    if repeated is None and is_production(environment, is_prod_profile=is_prod_profile):
         return "--write-test: this is a production environment; repeat its name, with --environment, if you mean it"
     return None
 

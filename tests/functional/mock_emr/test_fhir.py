@@ -45,7 +45,7 @@ async def test_what_is_not_there_is_404_with_an_outcome(emr: Any, path: str) -> 
 
 
 async def test_what_is_not_offered_is_405_with_an_outcome(emr: Any) -> None:
-    for method, path in (("POST", "Observation"), ("PUT", "Patient/p1"), ("DELETE", "Patient/p1")):
+    for method, path in (("POST", "Condition"), ("PUT", "Patient/p1"), ("DELETE", "Patient/p1")):
         reply = await emr.call(method, f"{ROOT}/{path}", json={})
         assert reply.status == 405
         OperationOutcome(reply.json())

@@ -1,0 +1,31 @@
+"""A scored packet as a FHIR Flag.
+
+Source: FHIR R4 flag.html: status, code and subject are required [seen]; which EMR takes one is for its
+CapabilityStatement to say.
+"""
+
+from __future__ import annotations
+
+from deployr_core.bundle import Manifest
+from deployr_core.packet import InferencePacket
+from deployr_serve.outputs import fhir_elements as fhir
+from deployr_serve.outputs.wording import lines, wire_instant
+
+_CATEGORY = "http://terminology.hl7.org/CodeSystem/flag-category"
+
+
+def render_flag(packet: InferencePacket, manifest: Manifest, *, delivery_id: str) -> fhir.Resource:
+    """Render the resource, active from the instant that the score is as of.
+
+    Raises:
+        InvalidScore: the packet is not scored.
+    """
+    headline, *_ = lines(packet, manifest)
+    return {
+        **fhir.identified("Flag", delivery_id),
+        "status": "active",
+        "category": [{"coding": [{"system": _CATEGORY, "code": "clinical"}]}],
+        "code": {**fhir.model_concept(manifest), "text": headline},
+        **fhir.about(packet),
+        "period": {"start": wire_instant(packet.as_of)},
+    }

@@ -1,0 +1,124 @@
+"""What was written to the EMR beside scores: flowsheet values, SmartData, messages, FHIR resources. It grows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from mock_emr.query import Query, matches
+from mock_emr.store import Form, form_of
+
+Resource = Mapping[str, Any]
+
+Conditional = Literal["honoured", "ignored", "refused"]
+"""What a server does with ``If-None-Exist``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteSite:
+    """What this site lets be written, and how.
+
+    ``creates``: the FHIR types that its CapabilityStatement offers to create. ``conditional``: whether it looks first
+    for what is there already, creates it again, or refuses to be asked. ``flowsheet_rows``: those that scores may be
+    filed in, beside those that hold vital signs. ``message_types``: the safelist. ``location``: the base of the
+    addresses that it gives to what was created; None is its own.
+    """
+
+    creates: frozenset[str] = frozenset({"Communication", "DocumentReference", "Flag", "Observation", "RiskAssessment"})
+    conditional: Conditional = "honoured"
+    flowsheet_rows: frozenset[str] = frozenset({"90001"})
+    message_types: frozenset[str] = frozenset({"Staff Message"})
+    location: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowsheetValue:
+    """One value as it was filed. ``taken_at`` is what it is dated, ``written_at`` the EMR's instant."""
+
+    patient_id: str = field(repr=False)
+    csn: str = field(repr=False)
+    row_id: str
+    value: str = field(repr=False)
+    taken_at: datetime
+    comment: str
+    written_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmartDataValue:
+    """The value of one element as it stands; ``csn`` is None where it hangs on the patient."""
+
+    patient_id: str = field(repr=False)
+    csn: str | None = field(repr=False)
+    element_id: str
+    value: str = field(repr=False)
+    comments: tuple[str, ...]
+    written_at: datetime
+    times_set: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One message as it was sent."""
+
+    message_id: str
+    patient_id: str = field(repr=False)
+    message_type: str
+    recipients: tuple[str, ...]
+    lines: tuple[str, ...] = field(repr=False)
+    written_at: datetime
+
+
+class Written:
+    """Everything that was written, oldest first."""
+
+    def __init__(self) -> None:
+        self.flowsheet: list[FlowsheetValue] = []
+        self.messages: list[Message] = []
+        self._smart_data: dict[tuple[str, str | None, str], SmartDataValue] = {}
+        self._forms: dict[str, dict[str, Form]] = {}
+
+    def set_smart_data(self, value: SmartDataValue) -> None:
+        """Set an element, in place of what it held."""
+        key = (value.patient_id, value.csn, value.element_id)
+        before = self._smart_data.get(key)
+        times = 1 if before is None else before.times_set + 1
+        self._smart_data[key] = SmartDataValue(
+            patient_id=value.patient_id,
+            csn=value.csn,
+            element_id=value.element_id,
+            value=value.value,
+            comments=value.comments,
+            written_at=value.written_at,
+            times_set=times,
+        )
+
+    def smart_data(self) -> tuple[SmartDataValue, ...]:
+        """Give every element that was set."""
+        return tuple(self._smart_data.values())
+
+    def create(self, resource: Resource, *, now: datetime) -> Form:
+        """Keep a resource under an id of the EMR's own."""
+        held = self._forms.setdefault(str(resource["resourceType"]), {})
+        resource_id = f"w{len(held) + 1}"
+        meta = {"versionId": "1", "lastUpdated": now.isoformat()}
+        kept = {**resource, "id": resource_id, "meta": meta}
+        held[resource_id] = form_of(kept, msgspec.json.encode(kept))
+        return held[resource_id]
+
+    def read(self, resource_type: str, resource_id: str) -> Form | None:
+        """Give one resource that was created; None if there is no such."""
+        return self._forms.get(resource_type, {}).get(resource_id)
+
+    def found(self, query: Query) -> tuple[Form, ...]:
+        """Give the resources that meet a search."""
+        forms = self._forms.get(query.resource_type, {}).values()
+        return tuple(form for form in forms if all(matches(criterion, form) for criterion in query.criteria))
+
+    def resources(self) -> tuple[Resource, ...]:
+        """Give every resource that was created."""
+        return tuple(msgspec.json.decode(form.body) for held in self._forms.values() for form in held.values())
