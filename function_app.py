@@ -6,6 +6,10 @@ import os
 import azure.functions as func
 
 from deployr_serve.blueprint import serving_blueprint
+from deployr_serve.blueprint_batch import batch_blueprint
+from deployr_serve.blueprint_bpa import bpa_blueprint
+from deployr_serve.blueprint_cds import cds_blueprint
+from deployr_serve.blueprint_pages import pages_blueprint
 from deployr_serve.bootstrap import build
 from deployr_serve.settings import read_settings
 from label_extractors.blueprint import label_blueprint
@@ -17,4 +21,11 @@ settings = read_settings(os.environ)
 application = build(settings)
 app = func.FunctionApp()
 app.register_functions(serving_blueprint(application, relay_schedule=settings.relay_schedule))
+app.register_functions(pages_blueprint(application))
+if application.cds is not None:
+    app.register_functions(cds_blueprint(application, application.cds))
+if settings.bpa is not None:
+    app.register_functions(bpa_blueprint(application, settings.bpa))
+if application.batches is not None:
+    app.register_functions(batch_blueprint(application.batches))
 app.register_functions(label_blueprint(application.services, application.outcomes, schedule=settings.label_schedule))

@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.batch import many_patients
+from benchmarks.bpa import alerts
 from benchmarks.cpu import reading
+from benchmarks.explaining import explaining
 from benchmarks.inference import one_inference
 from benchmarks.load import sustained_load
 from benchmarks.measured import Measured
@@ -24,10 +26,12 @@ RESULTS = Path(__file__).parent / "results.json"
 BENCHMARKS = (
     one_inference,
     reading,
+    alerts,
     sustained_load,
     many_patients,
     fresh_process,
     vectorizing,
+    explaining,
     featurizing,
     training_share,
 )

@@ -49,10 +49,12 @@ def access(
     models: Models,
     transport: Transport,
     elsewhere: Collection[str] = (),
+    writes: Scopes = frozenset(),
 ) -> Access:
     """Put the credentials together. Keys are read and tried here; tokens are fetched on first use.
 
-    ``elsewhere`` names the searches that are not made over FHIR, see `scopes.needed_scopes`.
+    ``elsewhere`` names the searches that are not made over FHIR, see `scopes.needed_scopes`. ``writes``: what is asked
+    for beside them; a server that does not grant it is still read from.
 
     Raises:
         SettingsInvalid: a key cannot be read or cannot sign; the message names the setting and repeats no secret.
@@ -79,7 +81,7 @@ def access(
             origins=frozenset(at[AuthKind.SMART]),
             token_origins=frozenset(origin(each) for each in auth.smart.token_origins),
             scope=auth.smart.scope,
-            needed=label_scopes().union(*needs.values()),
+            needed=label_scopes().union(writes, *needs.values()),
         ),
         keys=keys,
         cache=TokenCache(clock=SystemClock()),

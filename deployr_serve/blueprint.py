@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import logging
-import re
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import azure.functions as func
 import msgspec
 
 from deployr_serve.bootstrap import Application
+from deployr_serve.core.caller import CallerRefused
 from deployr_serve.core.deliver import relay
-from deployr_serve.core.errors import InsufficientScope, ServeError, StoreUnavailable
-from deployr_serve.core.infer import infer
+from deployr_serve.core.errors import InsufficientScope, ServeError, StoreUnavailable, TooManyRequests, UnknownModel
+from deployr_serve.core.infer import Services, infer, infer_group
+from deployr_serve.core.json_caller import JsonCaller
+from deployr_serve.triggers.correlation import correlation_id
 from deployr_serve.triggers.json_request import (
     HttpAnswer,
+    parse_group_request,
     parse_json_request,
     render_answer,
     render_error,
+    render_group,
     render_unexpected,
 )
 
 _log = logging.getLogger(__name__)
-_CORRELATION_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z", re.ASCII)
 
 
 def serving_blueprint(application: Application, *, relay_schedule: str) -> func.Blueprint:
@@ -36,24 +41,12 @@ def serving_blueprint(application: Application, *, relay_schedule: str) -> func.
     @blueprint.function_name("infer")
     @blueprint.route("api/models/{model}/infer", methods=["POST"], auth_level=func.AuthLevel.FUNCTION)
     async def infer_one(req: func.HttpRequest) -> func.HttpResponse:
-        correlation_id = _correlation_id(req, application)
-        started = services.clock.monotonic()
-        try:
-            request = parse_json_request(
-                req.get_body(),
-                model_id=req.route_params.get("model", ""),
-                content_type=req.headers.get("Content-Type"),
-                correlation_id=correlation_id,
-            )
-            answer = render_answer(await infer(request, services))
-        except ServeError as error:
-            answer = render_error(error)
-        except Exception as error:  # noqa: BLE001 the one boundary: a clinician's request never sees a traceback
-            _log.error("infer failed: correlation_id=%s error=%s", correlation_id, type(error).__name__)
-            answer = render_unexpected()
-        duration_ms = (services.clock.monotonic() - started) * 1000
-        _log.info("infer: correlation_id=%s status=%d ms=%.1f", correlation_id, answer.status, duration_ms)
-        return _response(answer, correlation_id)
+        return await _answered(_infer_one, req, application)
+
+    @blueprint.function_name("infer_group")
+    @blueprint.route("api/groups/{group}/infer", methods=["POST"], auth_level=func.AuthLevel.FUNCTION)
+    async def infer_several(req: func.HttpRequest) -> func.HttpResponse:
+        return await _answered(_infer_group, req, application)
 
     @blueprint.function_name("health_live")
     @blueprint.route("api/health/live", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
@@ -93,16 +86,87 @@ def serving_blueprint(application: Application, *, relay_schedule: str) -> func.
     @blueprint.timer_trigger("timer", schedule=relay_schedule)
     async def relay_deliveries(timer: func.TimerRequest) -> None:  # noqa: ARG001 the host passes it
         states = await relay(
-            store=services.store, models=services.models, outputs=services.outputs, clock=services.clock
+            store=services.store,
+            models=services.models,
+            outputs=services.outputs,
+            clock=services.clock,
+            switches=services.switches,
         )
         _log.info("relay: %s", " ".join(f"{state}={count}" for state, count in sorted(states.items())) or "nothing")
 
     return blueprint
 
 
-def _correlation_id(req: func.HttpRequest, application: Application) -> str:
-    given = req.headers.get("X-Correlation-Id") or ""
-    return given if _CORRELATION_ID.match(given) else application.new_correlation_id()
+async def _infer_one(
+    req: func.HttpRequest, services: Services, correlation_id: str, caller: JsonCaller | None
+) -> HttpAnswer:
+    model = req.route_params.get("model", "")
+    # Before anything else is looked at: no other answer may tell what is withheld from what does not exist.
+    if not _is_for(caller, (model,), services, correlation_id):
+        raise UnknownModel("expected the id of a model that is deployed here")
+    request = parse_json_request(
+        req.get_body(),
+        model_id=model,
+        content_type=req.headers.get("Content-Type"),
+        correlation_id=correlation_id,
+    )
+    return render_answer(await infer(request, services))
+
+
+async def _infer_group(
+    req: func.HttpRequest, services: Services, correlation_id: str, caller: JsonCaller | None
+) -> HttpAnswer:
+    models = services.policies.in_group(req.route_params.get("group", ""))
+    if not _is_for(caller, models, services, correlation_id):
+        models = ()
+    requests = parse_group_request(
+        req.get_body(), models=models, content_type=req.headers.get("Content-Type"), correlation_id=correlation_id
+    )
+    answers = dict(zip(models, await infer_group(requests, services), strict=True))
+    for model, answer in answers.items():
+        if isinstance(answer, Exception) and not isinstance(answer, ServeError):
+            name = type(answer).__name__
+            _log.error("infer failed: correlation_id=%s model=%s error=%s", correlation_id, model, name)
+    return render_group(answers)
+
+
+def _is_for(caller: JsonCaller | None, models: Sequence[str], services: Services, correlation_id: str) -> bool:
+    """True if the caller may ask for all of these models, and they are deployed; false is all the same to it."""
+    if caller is None:
+        return True
+    # What is not deployed is only a text that came in, and may be anything: it is not logged.
+    deployed = [model for model in models if model in services.models.deployed()]
+    withheld = [model for model in deployed if not caller.may_ask(model)]
+    if withheld:
+        told = ",".join(withheld)
+        _log.warning("json caller not allowed: correlation_id=%s caller=%s model=%s", correlation_id, caller.name, told)
+    return not withheld and len(deployed) == len(models)
+
+
+async def _answered(
+    work: Callable[[func.HttpRequest, Services, str, JsonCaller | None], Coroutine[Any, Any, HttpAnswer]],
+    req: func.HttpRequest,
+    application: Application,
+) -> func.HttpResponse:
+    clock = application.services.clock
+    correlated = correlation_id(req.headers.get("X-Correlation-Id"), fresh=application.new_correlation_id)
+    started = clock.monotonic()
+    try:
+        callers = application.json_callers
+        caller = None if callers is None else await callers.let_in(req.headers, correlation_id=correlated)
+        answer = await work(req, application.services, correlated, caller)
+    except CallerRefused:
+        answer = HttpAnswer(status=401, body=b"", content_type="text/plain", headers={"WWW-Authenticate": "Bearer"})
+    except ServeError as error:
+        answer = render_error(error)
+        if isinstance(error, TooManyRequests):
+            answer.headers["Retry-After"] = f"{error.retry_after_s or 1:.0f}"
+    except Exception as error:  # noqa: BLE001 the one boundary: a clinician's request never sees a traceback
+        _log.error("infer failed: correlation_id=%s error=%s", correlated, type(error).__name__)
+        answer = render_unexpected()
+    duration_ms = (clock.monotonic() - started) * 1000
+    _log.info("infer: correlation_id=%s status=%d ms=%.1f", correlated, answer.status, duration_ms)
+    return _response(answer, correlated)
 
 
 def _response(answer: HttpAnswer, correlation_id: str) -> func.HttpResponse:

@@ -10,22 +10,30 @@ from datetime import datetime
 from deployr_core.features import FeatureSpec
 from deployr_core.packet import Subject
 from deployr_serve.adapters.clock import ReplayClock, SystemClock
-from deployr_serve.adapters.epic import ScoreColumn
 from deployr_serve.adapters.fetch_once import FetchOnce
 from deployr_serve.adapters.fhir_plan import plan, unfetchable
 from deployr_serve.adapters.fhir_search import FhirClient
 from deployr_serve.adapters.fhir_source import FhirSource
 from deployr_serve.adapters.http import AiohttpTransport, Transport
 from deployr_serve.adapters.ids import new_correlation_id
+from deployr_serve.adapters.json_callers import JsonCallers
 from deployr_serve.adapters.memory_store import MemoryStore
 from deployr_serve.adapters.models import BundleFolder
+from deployr_serve.adapters.policies import read_policies
 from deployr_serve.adapters.resilience import ResilientTransport
 from deployr_serve.adapters.sqlite_store import SqliteStore
 from deployr_serve.auth_bootstrap import Access, access
+from deployr_serve.batch_bootstrap import batches_of
+from deployr_serve.cds_bootstrap import CdsAccess, cds_access
+from deployr_serve.core.batch_start import Batches
 from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.core.infer import Services, Site
-from deployr_serve.core.ports import Clock, InferenceStore, OutcomeSource, Output
-from deployr_serve.settings import Settings
+from deployr_serve.core.ports import Clock, OutcomeSource
+from deployr_serve.core.switches import Switches
+from deployr_serve.json_bootstrap import json_callers
+from deployr_serve.outputs.vendor_target import VendorUser
+from deployr_serve.outputs_bootstrap import Reach, outputs_of, write_scopes
+from deployr_serve.settings import Profile, Settings
 from deployr_serve.vendor_bootstrap import VendorAccess, epic_site, vendor_access
 
 
@@ -35,7 +43,9 @@ class Application:
 
     ``open_circuits`` names the servers that did not answer lately and are left alone. ``jwks`` gives our public keys.
     ``missing_scopes`` gives for each model what it needs and the EMR's last token did not grant. ``vendor`` resolves
-    identifiers and reads by the vendor's services. ``access`` and ``fhir`` are what `deployr doctor` examines.
+    identifiers and reads by the vendor's services. ``access`` and ``fhir`` are what `deployr doctor` examines. ``cds``
+    is None where CDS Hooks is not served: in the prod profile without clients that may call. ``json_callers``: None
+    lets anybody call the JSON routes, which only the dev profile does.
     """
 
     services: Services
@@ -48,6 +58,9 @@ class Application:
     vendor: VendorAccess
     access: Access
     fhir: FhirClient
+    cds: CdsAccess | None
+    json_callers: JsonCallers | None
+    batches: Batches | None
 
     async def aclose(self) -> None:
         """Close connections and files; the real worker never calls this, tests and command lines do."""
@@ -87,6 +100,7 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         models=models,
         transport=transport,
         elsewhere=settings.vendor.reads,
+        writes=write_scopes(settings.outputs),
     )
     client = FhirClient(
         base=settings.fhir_base,
@@ -95,6 +109,7 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         clock=clock,
         search_by_get=settings.search_by_get,
         fhir_version=settings.fhir_version,
+        typed_patients=settings.typed_patients,
     )
     vendor = vendor_access(
         settings.vendor,
@@ -114,17 +129,33 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         credentials=let_in.fhir,
         group_reads=vendor.reads,
     )
-    outputs: tuple[Output, ...] = ()
-    if settings.vendor_base is not None:
-        outputs = (
-            ScoreColumn(
-                vendor_base=settings.vendor_base,
-                transport=transport,
-                credentials=let_in.vendor,
-                namespace=settings.score_namespace,
-            ),
-        )
-    store: InferenceStore = MemoryStore() if settings.store_file is None else SqliteStore(settings.store_file)
+    store = MemoryStore() if settings.store_file is None else SqliteStore(settings.store_file)
+    outputs = outputs_of(
+        settings.outputs,
+        Reach(
+            environment=settings.environment,
+            id_key=settings.id_key,
+            score_namespace=settings.score_namespace,
+            fhir_base=settings.fhir_base,
+            vendor_base=settings.vendor_base,
+            search_by_get=settings.search_by_get,
+            user=VendorUser(id=settings.vendor.user_id, type=settings.vendor.user_id_type),
+            transport=transport,
+            fhir=let_in.fhir,
+            vendor=let_in.vendor,
+            patients=vendor.patients,
+            encounters=vendor.encounters,
+            records=store,
+            clock=clock,
+            insist_on_https=settings.profile is Profile.PROD,
+        ),
+    )
+    policies = read_policies(
+        settings.deployments,
+        models=models,
+        outputs=(output.name for output in outputs),
+        all_declared=settings.profile is Profile.PROD,
+    )
     services = Services(
         site=Site(
             name=settings.site,
@@ -134,10 +165,24 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         ),
         clock=clock,
         store=store,
+        records=store,
         source=FetchOnce(source, clock=clock, needs=_needs),
         models=models,
         outputs=outputs,
+        policies=policies,
+        switches=Switches(store, clock=clock, site=settings.site, policies=policies),
     )
+    cds = None
+    if settings.profile is Profile.DEV or settings.cds.clients is not None:
+        cds = cds_access(
+            settings.cds,
+            models=models,
+            policies=policies,
+            records=store,
+            transport=transport,
+            fhir_base=settings.fhir_base,
+            fhir_version=settings.fhir_version,
+        )
     return Application(
         services=services,
         outcomes=source,
@@ -149,6 +194,9 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         vendor=vendor,
         access=let_in,
         fhir=client,
+        cds=cds,
+        json_callers=json_callers(settings.json, transport=transport),
+        batches=batches_of(settings.batch, services, fhir=client, vendor=vendor, site_zone=settings.zone),
     )
 
 

@@ -9,11 +9,16 @@ from datetime import UTC, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from deployr_core.instants import parse_zone
 from deployr_serve.auth_settings import AuthSettings, auth_too_weak_for_production, read_auth
+from deployr_serve.batch_settings import BatchSettings, read_batch_settings
+from deployr_serve.bpa_settings import BpaSettings, bpa_too_weak_for_production, read_bpa
+from deployr_serve.cds_settings import CdsSettings, cds_too_weak_for_production, read_cds
 from deployr_serve.core.errors import SettingsInvalid
+from deployr_serve.json_settings import JsonSettings, json_too_weak_for_production, read_json_callers
+from deployr_serve.outputs_settings import OutputSettings, read_outputs
+from deployr_serve.setting_values import plain_url
 from deployr_serve.vendor_settings import VendorSettings, read_vendor
 
 _T = TypeVar("_T")
@@ -43,6 +48,7 @@ class Settings:
     site: str
     environment: str
     bundles: Path
+    deployments: Path | None
     allow_pickle: bool
     trusted_keys: tuple[Path, ...]
     store_file: Path | None
@@ -51,7 +57,13 @@ class Settings:
     vendor_base: str | None
     auth: AuthSettings
     vendor: VendorSettings
+    outputs: OutputSettings
+    cds: CdsSettings
+    bpa: BpaSettings | None
+    json: JsonSettings | None
+    batch: BatchSettings
     search_by_get: bool
+    typed_patients: bool
     fhir_version: str
     connections: int
     batch_connections: int
@@ -79,6 +91,7 @@ def read_settings(source: Mapping[str, str]) -> Settings:
         site=reader.read("DEPLOYR_SITE", _word, default="local"),
         environment=reader.read("DEPLOYR_ENVIRONMENT", _word, default="DEV"),
         bundles=reader.read("DEPLOYR_BUNDLES", Path),
+        deployments=reader.read("DEPLOYR_DEPLOYMENTS", Path, default=None),
         allow_pickle=reader.read("DEPLOYR_ALLOW_PICKLE", _yes_or_no, default=False),
         trusted_keys=reader.read("DEPLOYR_TRUSTED_KEYS", _existing_files, default=()),
         store_file=reader.read("DEPLOYR_STORE", _store_file, default=None),
@@ -87,7 +100,13 @@ def read_settings(source: Mapping[str, str]) -> Settings:
         vendor_base=reader.read("DEPLOYR_EMR_VENDOR_BASE", _base_url, default=None),
         auth=read_auth(reader),
         vendor=read_vendor(reader),
+        outputs=read_outputs(reader),
+        cds=read_cds(reader),
+        bpa=read_bpa(reader),
+        json=read_json_callers(reader),
+        batch=read_batch_settings(reader),
         search_by_get=reader.read("DEPLOYR_EMR_SEARCH", _search_method, default=False),
+        typed_patients=reader.read("DEPLOYR_EMR_PATIENT_REFERENCE", _typed_patients, default=False),
         fhir_version=reader.read("DEPLOYR_EMR_FHIR_VERSION", _fhir_version, default="R4"),
         connections=reader.read("DEPLOYR_EMR_CONNECTIONS", _connections, default=64),
         batch_connections=reader.read("DEPLOYR_EMR_BATCH_CONNECTIONS", _connections, default=16),
@@ -151,6 +170,9 @@ def _too_weak_for_production(settings: Settings) -> dict[str, str]:
     if settings.vendor_base is not None and not settings.vendor_base.startswith("https://"):
         problems["DEPLOYR_EMR_VENDOR_BASE"] = "expected https in the prod profile"
     problems |= auth_too_weak_for_production(settings.auth, has_vendor_base=settings.vendor_base is not None)
+    problems |= cds_too_weak_for_production(settings.cds)
+    problems |= bpa_too_weak_for_production(settings.bpa)
+    problems |= json_too_weak_for_production(settings.json)
     if settings.store_file is None:
         problems["DEPLOYR_STORE"] = "expected a durable store in the prod profile"
     if settings.id_key == _DEV_ID_KEY.encode():
@@ -188,21 +210,19 @@ def _id_key(text: str) -> bytes:
 
 
 def _base_url(text: str) -> str:
-    expected = "expected an http or https URL without user name, query or fragment"
-    try:
-        parts = urlsplit(text)
-        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        raise ValueError(expected) from None
-    if not whole or "@" in parts.netloc or "?" in text or "#" in text:
-        raise ValueError(expected)
-    return text.rstrip("/")
+    return plain_url(text).rstrip("/")
 
 
 def _search_method(text: str) -> bool:
     if text not in {"post", "get"}:
         raise ValueError("expected post or get")
     return text == "get"
+
+
+def _typed_patients(text: str) -> bool:
+    if text not in {"id", "typed"}:
+        raise ValueError("expected id or typed")
+    return text == "typed"
 
 
 def _fhir_version(text: str) -> str:

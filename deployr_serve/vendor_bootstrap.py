@@ -14,8 +14,9 @@ from deployr_serve.adapters.fhir_search import FhirClient
 from deployr_serve.adapters.group_reads import GroupReads
 from deployr_serve.adapters.http import Transport
 from deployr_serve.adapters.identity import Encounters, FhirPatients, PatientIndex, VendorPatients
+from deployr_serve.adapters.subjects import ChartSubjects
 from deployr_serve.core.errors import SettingsInvalid
-from deployr_serve.core.ports import Clock
+from deployr_serve.core.ports import Clock, Subjects
 from deployr_serve.vendor_settings import Interface, VendorSettings
 
 
@@ -26,6 +27,7 @@ class VendorAccess:
     reads: tuple[GroupReads, ...]
     patients: PatientIndex
     encounters: Encounters
+    subjects: Subjects
     census: EpicCensus | None
 
 
@@ -62,15 +64,21 @@ def vendor_access(
 ) -> VendorAccess:
     """Put it together; nothing is sent."""
     encounters = Encounters(fhir, csn_system=csn_system)
-    by_fhir = FhirPatients(fhir, systems=settings.identifier_systems, encounters=encounters)
-    if vendor_base is None:
-        return VendorAccess(reads=(), patients=by_fhir, encounters=encounters, census=None)
-    client = VendorClient(base=vendor_base, transport=transport, credentials=credentials, clock=clock)
-    by_vendor = VendorPatients(client)
-    reads = EpicReads(client, site=site, patients=by_vendor, encounters=encounters)
+    patients: PatientIndex = FhirPatients(fhir, systems=settings.identifier_systems, encounters=encounters)
+    reads: tuple[GroupReads, ...] = ()
+    census = None
+    if vendor_base is not None:
+        client = VendorClient(base=vendor_base, transport=transport, credentials=credentials, clock=clock)
+        by_vendor = VendorPatients(client)
+        if site.names:
+            reads = (EpicReads(client, site=site, patients=by_vendor, encounters=encounters),)
+        if settings.identity is Interface.EPIC:
+            patients = by_vendor
+        census = EpicCensus(client, user=site.user)
     return VendorAccess(
-        reads=(reads,) if site.names else (),
-        patients=by_vendor if settings.identity is Interface.EPIC else by_fhir,
+        reads=reads,
+        patients=patients,
         encounters=encounters,
-        census=EpicCensus(client, user=site.user),
+        subjects=ChartSubjects(fhir, patients=patients, encounters=encounters, systems=settings.identifier_systems),
+        census=census,
     )

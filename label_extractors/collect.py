@@ -12,11 +12,13 @@ from deployr_core.label_rules import LabRule, deciding_components, rule_name
 from deployr_core.packet import Censored, InferencePacket, Label, NotYet, Observed, derive_label_id
 from deployr_serve.core.errors import ModelUnavailable
 from deployr_serve.core.infer import Services
-from deployr_serve.core.ports import OutcomeSource
+from deployr_serve.core.ports import Budget, Lane, OutcomeSource
 from label_extractors.rules import lab_label
 
 _PAGE = 500
 _AT_ONCE = 8
+_PER_PATIENT_S = 60.0
+"""What reading one patient may take: nobody waits for a label, and it must not take a click's connections."""
 
 
 async def collect_labels(services: Services, outcomes: OutcomeSource) -> Counter[str]:
@@ -79,7 +81,12 @@ async def _label_patient(
     # A specimen can be dated a little before its order was signed.
     since = min(packet.as_of for packet in packets) - timedelta(days=1)
     codes = tuple(Code(LOINC, component) for component in deciding_components(rule))
-    found = await outcomes.outcomes(patient_id, order_ids=order_ids, codes=codes, since=since)
+    budget = Budget(
+        deadline=services.clock.monotonic() + _PER_PATIENT_S,
+        correlation_id=f"labels.{packets[0].packet_id}",
+        lane=Lane.BATCH,
+    )
+    found = await outcomes.outcomes(patient_id, order_ids=order_ids, codes=codes, since=since, budget=budget)
     counts: Counter[str] = Counter()
     now = services.clock.now()
     for packet in packets:

@@ -38,8 +38,10 @@ from deployr_core.packet import (
 from deployr_serve.adapters.memory_store import MemoryStore
 from deployr_serve.core.errors import UnknownModel
 from deployr_serve.core.infer import Services, Site
+from deployr_serve.core.policy import Policies
 from deployr_serve.core.ports import FetchedFacts
 from deployr_serve.core.request import InferenceRequest
+from deployr_serve.core.switches import Switches
 
 HEMATOCRIT = "4544-3"
 # Nepal's offset: no whole or half hour, so that a mistaken zone cannot cancel out.
@@ -305,14 +307,22 @@ def request_of():
 def services_of(clock, bundle, fetched_of, lab_of):
     """Give a function that makes services; what is not named answers well: 3 / 4 for everybody, kept in memory."""
 
-    def make(*, store=None, source=None, models=None, outputs=None, deadline_s=8.0, clock=clock):
+    def make(
+        *, store=None, source=None, models=None, outputs=None, deadline_s=8.0, clock=clock, policies=(), records=None
+    ):
+        store = MemoryStore() if store is None else store
+        records = store if records is None else records
+        in_force = Policies(declared={policy.model: policy for policy in policies})
         return Services(
             site=Site(name="test", environment="TEST", id_key=b"0123456789abcdef", deadline_s=deadline_s),
             clock=clock,
-            store=MemoryStore() if store is None else store,
+            store=store,
+            records=records,
             source=FakeSource(fetched_of(lab_of())) if source is None else source,
             models=FakeModels(hematocrit=bundle) if models is None else models,
             outputs=(RecordingOutput(),) if outputs is None else outputs,
+            policies=in_force,
+            switches=Switches(records, clock=clock, site="test", policies=in_force),
         )
 
     return make
@@ -509,7 +519,7 @@ async def emr_of(tmp_path):
 
     async with AsyncExitStack() as stack:
 
-        async def start(*resources, clients=None, vendor_site=None):
+        async def start(*resources, clients=None, vendor_site=None, write_site=None):
             folder = tmp_path / "chart"
             folder.mkdir()
             (folder / "chart.ndjson").write_bytes(b"\n".join(msgspec.json.encode(one) for one in resources))
@@ -524,6 +534,7 @@ async def emr_of(tmp_path):
                     base_url=url,
                     sleep=sleep,
                     vendor_site=vendor_site,
+                    write_site=write_site,
                 )
 
                 async def noting(scope, receive, send):
@@ -562,6 +573,9 @@ async def app_of(tmp_path, bundles_folder):
     import azure.functions as func
 
     from deployr_serve.blueprint import serving_blueprint
+    from deployr_serve.blueprint_batch import batch_blueprint
+    from deployr_serve.blueprint_bpa import bpa_blueprint
+    from deployr_serve.blueprint_cds import cds_blueprint
     from deployr_serve.bootstrap import build
     from deployr_serve.settings import read_settings
     from label_extractors.blueprint import label_blueprint
@@ -571,21 +585,26 @@ async def app_of(tmp_path, bundles_folder):
 
     def make(url, **settings):
         clock_file.write_text(NOW.isoformat())
-        application = build(
-            read_settings(
-                {
-                    "DEPLOYR_BUNDLES": str(bundles_folder),
-                    "DEPLOYR_STORE": f"sqlite:{tmp_path / 'store.sqlite'}",
-                    "DEPLOYR_EMR_FHIR_BASE": f"{url}/api/FHIR/R4",
-                    "DEPLOYR_EMR_VENDOR_BASE": url,
-                    "DEPLOYR_CLOCK_FILE": str(clock_file),
-                    **settings,
-                }
-            )
+        read = read_settings(
+            {
+                "DEPLOYR_BUNDLES": str(bundles_folder),
+                "DEPLOYR_STORE": f"sqlite:{tmp_path / 'store.sqlite'}",
+                "DEPLOYR_EMR_FHIR_BASE": f"{url}/api/FHIR/R4",
+                "DEPLOYR_EMR_VENDOR_BASE": url,
+                "DEPLOYR_CLOCK_FILE": str(clock_file),
+                **settings,
+            }
         )
+        application = build(read)
         applications.append(application)
         app = func.FunctionApp()
         app.register_functions(serving_blueprint(application, relay_schedule="*/30 * * * * *"))
+        if application.cds is not None:
+            app.register_functions(cds_blueprint(application, application.cds))
+        if read.bpa is not None:
+            app.register_functions(bpa_blueprint(application, read.bpa))
+        if application.batches is not None:
+            app.register_functions(batch_blueprint(application.batches))
         app.register_functions(label_blueprint(application.services, application.outcomes, schedule="0 7 * * * *"))
         functions = {function.get_function_name(): function.get_user_function() for function in app.get_functions()}
 
@@ -610,12 +629,38 @@ async def app_of(tmp_path, bundles_folder):
         async def fire(name):
             await functions[name](None)
 
+        async def cds(method, path="", *, headers=None, body=b""):
+            """Call ``/cds-services`` or what is under it, as the host routes it."""
+            service, _, feedback = path.partition("/")
+            name = "cds_feedback" if feedback else "cds_service" if service else "cds_discovery"
+            params = {"id": service} if service else {}
+            url = f"/cds-services/{path}".rstrip("/")
+            return await functions[name](
+                func.HttpRequest(method, url, headers=headers or {}, route_params=params, body=body)
+            )
+
+        async def bpa(body, *, model="hematocrit", headers=None):
+            """Send a document to ``/api/bpa/{model}``, or an acknowledgement to its own route."""
+            name = "bpa_acknowledgements" if model == "acknowledgements" else "bpa"
+            content_type = "application/json" if name == "bpa_acknowledgements" else "application/xml"
+            request = func.HttpRequest(
+                "POST",
+                f"/api/bpa/{model}",
+                headers={"Content-Type": content_type, **(headers or {})},
+                route_params={"model_or_group": model},
+                body=body.encode() if isinstance(body, str) else body,
+            )
+            return await functions[name](request)
+
         return SimpleNamespace(
             application=application,
             store=application.services.store,
+            functions=functions,
             infer=infer,
+            bpa=bpa,
             get=get,
             fire=fire,
+            cds=cds,
             set_clock=lambda instant: clock_file.write_text(instant.isoformat()),
         )
 

@@ -86,13 +86,22 @@ CORE = ("deployr_core", "deployr_serve.core")
 
 AREAS = {
     "deployr_core": Area(
-        ours=("deployr_core.signing",), others=NUMBERS | {"treelite"}, banned=TRAINING_ONLY, pure=True
+        ours=("deployr_core.signing", "deployr_core.strict_yaml"),
+        others=NUMBERS | {"treelite"},
+        banned=TRAINING_ONLY,
+        pure=True,
     ),
     # Training signs and serving verifies: both need the one definition, and it is bytes in, bytes out.
     "deployr_core.signing": Area(others=NUMBERS | {"cryptography"}, banned=TRAINING_ONLY, pure=True),
+    # Tasks and deployments are YAML of one strict reading: bytes in, declared shape out.
+    "deployr_core.strict_yaml": Area(others=NUMBERS | {"yaml"}, banned=TRAINING_ONLY, pure=True),
     "deployr_dev": Area(ours=("deployr_core",)),
     "deployr_serve.core": Area(ours=("deployr_core",), others=NUMBERS, banned=TRAINING_ONLY, pure=True),
-    "deployr_serve.triggers": Area(ours=CORE, others=NUMBERS, banned=TRAINING_ONLY, pure=True),
+    "deployr_serve.triggers": Area(
+        ours=(*CORE, "deployr_serve.triggers.bpa_xml"), others=NUMBERS, banned=TRAINING_ONLY, pure=True
+    ),
+    # The one place that parses XML from callers: bytes in, elements out, with all that could fetch switched off.
+    "deployr_serve.triggers.bpa_xml": Area(ours=CORE, others=frozenset({"lxml"}), banned=TRAINING_ONLY, pure=True),
     "deployr_serve.outputs": Area(ours=CORE, others=NUMBERS, banned=TRAINING_ONLY, pure=True),
     # An adapter that writes to the EMR calls the pure renderer of what it writes; the arrows still point inwards.
     "deployr_serve.adapters": Area(
@@ -102,8 +111,57 @@ AREAS = {
     "deployr_serve.adapters.pickled": Area(ours=CORE, banned=TRAINING_ONLY - {"joblib", "pickle"}),
     "deployr_serve.auth_settings": Area(ours=CORE, banned=TRAINING_ONLY),
     "deployr_serve.vendor_settings": Area(ours=(*CORE, "deployr_serve.auth_settings"), banned=TRAINING_ONLY),
+    # A worklist's query goes through whatever DB-API driver the site names.
+    "deployr_serve.adapters.worklist_reports": Area(ours=CORE, banned=TRAINING_ONLY, dynamic=True),
+    # Chunks are put where the host's queue trigger takes them from.
+    "deployr_serve.adapters.queues": Area(ours=(*CORE, "deployr_serve.local_host.queue_file"), banned=TRAINING_ONLY),
+    "deployr_serve.batch_settings": Area(ours=(*CORE, "deployr_serve.auth_settings"), banned=TRAINING_ONLY),
+    "deployr_serve.batch_bootstrap": Area(
+        ours=(
+            *CORE,
+            "deployr_serve.batch_settings",
+            "deployr_serve.vendor_bootstrap",
+            "deployr_serve.adapters",
+            "deployr_serve.adapters.worklist_reports",
+            "deployr_serve.adapters.queues",
+            "deployr_serve.local_host.queue_storage",
+        ),
+        banned=TRAINING_ONLY,
+    ),
+    "deployr_serve.setting_values": Area(banned=TRAINING_ONLY),
+    "deployr_serve.cds_settings": Area(
+        ours=(*CORE, "deployr_serve.auth_settings", "deployr_serve.setting_values"), banned=TRAINING_ONLY
+    ),
+    "deployr_serve.cds_bootstrap": Area(
+        ours=(*CORE, "deployr_serve.cds_settings", "deployr_serve.adapters", "deployr_serve.triggers"),
+        banned=TRAINING_ONLY,
+    ),
+    "deployr_serve.json_settings": Area(ours=(*CORE, "deployr_serve.auth_settings"), banned=TRAINING_ONLY),
+    "deployr_serve.json_bootstrap": Area(
+        ours=(*CORE, "deployr_serve.json_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
+    ),
+    # A stylesheet and XPaths are compiled when the app starts, so that it does not start with wrong ones.
+    "deployr_serve.bpa_settings": Area(
+        ours=(*CORE, "deployr_serve.auth_settings", "deployr_serve.triggers"), banned=TRAINING_ONLY
+    ),
+    "deployr_serve.outputs_settings": Area(ours=(*CORE, "deployr_serve.auth_settings"), banned=TRAINING_ONLY),
+    "deployr_serve.outputs_bootstrap": Area(
+        ours=(*CORE, "deployr_serve.outputs_settings", "deployr_serve.adapters", "deployr_serve.outputs"),
+        banned=TRAINING_ONLY,
+    ),
     "deployr_serve.settings": Area(
-        ours=(*CORE, "deployr_serve.auth_settings", "deployr_serve.vendor_settings"), banned=TRAINING_ONLY
+        ours=(
+            *CORE,
+            "deployr_serve.outputs_settings",
+            "deployr_serve.auth_settings",
+            "deployr_serve.batch_settings",
+            "deployr_serve.bpa_settings",
+            "deployr_serve.cds_settings",
+            "deployr_serve.setting_values",
+            "deployr_serve.json_settings",
+            "deployr_serve.vendor_settings",
+        ),
+        banned=TRAINING_ONLY,
     ),
     "deployr_serve.auth_bootstrap": Area(
         ours=(*CORE, "deployr_serve.auth_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
@@ -116,7 +174,11 @@ AREAS = {
             *CORE,
             "deployr_serve.settings",
             "deployr_serve.auth_bootstrap",
+            "deployr_serve.batch_bootstrap",
             "deployr_serve.vendor_bootstrap",
+            "deployr_serve.outputs_bootstrap",
+            "deployr_serve.cds_bootstrap",
+            "deployr_serve.json_bootstrap",
             "deployr_serve.adapters",
             "deployr_serve.triggers",
             "deployr_serve.outputs",
@@ -134,7 +196,31 @@ AREAS = {
         banned=TRAINING_ONLY,
         azure_functions=True,
     ),
-    "deployr_serve.local_host": Area(banned=TRAINING_ONLY, azure_functions=True, dynamic=True),
+    "deployr_serve.blueprint_cds": Area(
+        ours=(*CORE, "deployr_serve.bootstrap", "deployr_serve.cds_bootstrap", "deployr_serve.triggers"),
+        banned=TRAINING_ONLY,
+        azure_functions=True,
+    ),
+    "deployr_serve.blueprint_batch": Area(
+        ours=(*CORE, "deployr_serve.batch_bootstrap"), banned=TRAINING_ONLY, azure_functions=True
+    ),
+    "deployr_serve.blueprint_bpa": Area(
+        ours=(*CORE, "deployr_serve.bootstrap", "deployr_serve.bpa_settings", "deployr_serve.triggers"),
+        banned=TRAINING_ONLY,
+        azure_functions=True,
+    ),
+    "deployr_serve.blueprint_pages": Area(
+        ours=(*CORE, "deployr_serve.bootstrap", "deployr_serve.triggers"), banned=TRAINING_ONLY, azure_functions=True
+    ),
+    "deployr_serve.local_host": Area(
+        ours=("deployr_serve.local_host.queue_file", "deployr_serve.local_host.queue_storage"),
+        banned=TRAINING_ONLY,
+        azure_functions=True,
+        dynamic=True,
+    ),
+    # The host's queues are a service of the platform: the app puts messages into them, as into Azure's.
+    "deployr_serve.local_host.queue_file": Area(banned=TRAINING_ONLY),
+    "deployr_serve.local_host.queue_storage": Area(ours=("deployr_serve.local_host.queue_file",), banned=TRAINING_ONLY),
     "label_extractors": Area(ours=CORE, others=NUMBERS, banned=TRAINING_ONLY, pure=True),
     "label_extractors.blueprint": Area(ours=(*CORE, "label_extractors"), banned=TRAINING_ONLY, azure_functions=True),
     "deployr_dash": Area(ours=CORE),
@@ -155,6 +241,10 @@ AREAS = {
             "deployr_serve.settings",
             "deployr_serve.bootstrap",
             "deployr_serve.blueprint",
+            "deployr_serve.blueprint_batch",
+            "deployr_serve.blueprint_bpa",
+            "deployr_serve.blueprint_cds",
+            "deployr_serve.blueprint_pages",
             "label_extractors.blueprint",
         ),
         banned=TRAINING_ONLY,

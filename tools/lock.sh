@@ -6,5 +6,5 @@ compile() {
   uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
     --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet --allow-unsafe "$@"
 }
-compile --output-file requirements.txt
+compile --extra azure --output-file requirements.txt
 compile --extra dev --constraint requirements.txt --output-file requirements-dev.txt

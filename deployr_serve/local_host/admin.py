@@ -13,7 +13,8 @@ from deployr_serve.local_host.http import BodyTooLarge, answer_to, offered_key, 
 from deployr_serve.local_host.http_codec import function_request
 from deployr_serve.local_host.invocation import BackgroundRuns, Invoker, Returned
 from deployr_serve.local_host.keys import AuthLevel, HostKeys, opens
-from deployr_serve.local_host.loading import Function, HttpFunction, LoadedApp
+from deployr_serve.local_host.loading import Function, HttpFunction, LoadedApp, QueueFunction
+from deployr_serve.local_host.queue_runner import QueueRunner, QueueRunners
 from deployr_serve.local_host.timers import Result, TimerRunner, Timers
 
 WAIT_HEADER = "x-deployr-wait"
@@ -39,6 +40,7 @@ class AdminApi:
     keys: HostKeys
     invoker: Invoker
     timers: Timers
+    queues: QueueRunners
     background: BackgroundRuns
     max_body_bytes: int
 
@@ -84,6 +86,8 @@ class AdminApi:
         waits = request.headers.get(WAIT_HEADER) == "1"
         if isinstance(function, HttpFunction):
             return await self._run_http(function, text, waits=waits)
+        if (taker := self.queues.get(function.name)) is not None:
+            return await self._run_queued(taker, text, waits=waits)
         runner = self.timers.get(function.name)
         if runner is None:
             return Response(status_code=HTTPStatus.NOT_FOUND)
@@ -95,6 +99,12 @@ class AdminApi:
         if runner.is_running:
             return JSONResponse({"status": "already-running"}, status_code=HTTPStatus.CONFLICT)
         self.background.start(runner.run_by_hand())
+        return Response(status_code=HTTPStatus.ACCEPTED)
+
+    async def _run_queued(self, taker: QueueRunner, text: str, *, waits: bool) -> Response:
+        if waits:
+            return _result(await taker.run_by_hand(text))
+        self.background.start(taker.run_by_hand(text))
         return Response(status_code=HTTPStatus.ACCEPTED)
 
     async def _run_http(self, function: HttpFunction, text: str, *, waits: bool) -> Response:
@@ -139,41 +149,43 @@ def description(function: Function, *, base: str, route_prefix: str) -> dict[str
         base: scheme and authority of this host.
         route_prefix: without outer slashes.
     """
+    binding: dict[str, object]
+    if isinstance(function, QueueFunction):
+        binding = {
+            "type": "queueTrigger",
+            "direction": "in",
+            "name": function.parameter,
+            "queueName": function.queue,
+            "connection": function.connection,
+        }
+        return _described(function, [binding])
     if isinstance(function, HttpFunction):
         path = "/".join(part for part in (route_prefix, function.route) if part)
-        return {
-            "name": function.name,
-            "invoke_url_template": f"{base}/{path}",
-            "config": {
-                "bindings": [
-                    {
-                        "type": "httpTrigger",
-                        "direction": "in",
-                        "name": function.parameter,
-                        "authLevel": function.auth_level.value,
-                        "route": function.route,
-                        **({"methods": sorted(function.methods)} if function.methods else {}),
-                    }
-                ]
-            },
-            "isDisabled": False,
-            "language": "python",
+        binding = {
+            "type": "httpTrigger",
+            "direction": "in",
+            "name": function.parameter,
+            "authLevel": function.auth_level.value,
+            "route": function.route,
+            **({"methods": sorted(function.methods)} if function.methods else {}),
         }
+        return _described(function, [binding], url=f"{base}/{path}")
+    binding = {
+        "type": "timerTrigger",
+        "direction": "in",
+        "name": function.parameter,
+        "schedule": function.schedule,
+        "runOnStartup": function.run_on_startup,
+        "useMonitor": function.use_monitor,
+    }
+    return _described(function, [binding])
+
+
+def _described(function: Function, bindings: list[dict[str, object]], *, url: str | None = None) -> dict[str, object]:
     return {
         "name": function.name,
-        "invoke_url_template": None,
-        "config": {
-            "bindings": [
-                {
-                    "type": "timerTrigger",
-                    "direction": "in",
-                    "name": function.parameter,
-                    "schedule": function.schedule,
-                    "runOnStartup": function.run_on_startup,
-                    "useMonitor": function.use_monitor,
-                }
-            ]
-        },
+        "invoke_url_template": url,
+        "config": {"bindings": bindings},
         "isDisabled": False,
         "language": "python",
     }

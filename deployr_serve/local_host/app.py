@@ -9,6 +9,7 @@ from deployr_serve.local_host.http import MAX_BODY_BYTES, FunctionsEndpoint
 from deployr_serve.local_host.invocation import BackgroundRuns, Invoker
 from deployr_serve.local_host.keys import HostKeys
 from deployr_serve.local_host.loading import LoadedApp
+from deployr_serve.local_host.queue_runner import QueueRunners
 from deployr_serve.local_host.routes import routes_for
 from deployr_serve.local_host.timers import Timers
 
@@ -20,6 +21,7 @@ def create_app(
     keys: HostKeys,
     invoker: Invoker,
     timers: Timers,
+    queues: QueueRunners,
     background: BackgroundRuns,
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> Starlette:
@@ -34,6 +36,7 @@ def create_app(
         keys=keys,
         invoker=invoker,
         timers=timers,
+        queues=queues,
         background=background,
         max_body_bytes=max_body_bytes,
     )

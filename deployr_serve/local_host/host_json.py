@@ -12,7 +12,25 @@ from deployr_serve.local_host.errors import HostSetupError
 DEFAULT_FUNCTION_TIMEOUT = timedelta(minutes=30)
 """What Azure gives a Premium or Dedicated plan. (Consumption: 5 minutes.)"""
 
+_MOST_AT_ONCE = 32
 _TIMESPAN = re.compile(r"(?:(\d{1,8})\.)?(\d{1,2}):(\d{2})(?::(\d{2})(?:\.(\d{1,7}))?)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueLimits:
+    """How queue triggers take messages.
+
+    Attributes:
+        batch_size: messages that one function has at a time, 1 to 32.
+        max_dequeue_count: how often a message is tried before it is moved to the poison queue.
+        visibility_timeout: how long a message that failed stays out of sight.
+
+    Source: Microsoft Learn, "Azure Queue storage triggers and bindings", "host.json settings".
+    """
+
+    batch_size: int = 16
+    max_dequeue_count: int = 5
+    visibility_timeout: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +40,14 @@ class HostJson:
     Attributes:
         route_prefix: before every function's route, without outer slashes; may be empty.
         function_timeout: the longest that one invocation may take; None where the file says ``"-1"``.
+        queues: of queue triggers.
 
     Source: Microsoft Learn, "host.json reference for Azure Functions 2.x and later".
     """
 
     route_prefix: str = "api"
     function_timeout: timedelta | None = DEFAULT_FUNCTION_TIMEOUT
+    queues: QueueLimits = QueueLimits()
 
 
 def read_host_json(path: Path) -> HostJson:
@@ -63,6 +83,7 @@ def parse_host_json(text: str, *, where: str = "host.json") -> HostJson:
     return HostJson(
         route_prefix=_route_prefix(http.get("routePrefix", "api"), where=where),
         function_timeout=_function_timeout(root.get("functionTimeout"), where=where),
+        queues=_queues(_object(extensions.get("queues", {}), key="extensions.queues", where=where), where=where),
     )
 
 
@@ -110,3 +131,22 @@ def _function_timeout(value: object, *, where: str) -> timedelta | None:
             f'{where}: functionTimeout: expected "hh:mm:ss" above zero, or "-1" for no limit, got {json.dumps(value)}'
         )
     return limit
+
+
+def _queues(content: Mapping[str, object], *, where: str) -> QueueLimits:
+    size, tries = content.get("batchSize", 16), content.get("maxDequeueCount", 5)
+    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= _MOST_AT_ONCE:
+        raise HostSetupError(f"{where}: extensions.queues.batchSize: expected 1 to 32, got {json.dumps(size)}")
+    if not isinstance(tries, int) or isinstance(tries, bool) or tries < 1:
+        raise HostSetupError(f"{where}: extensions.queues.maxDequeueCount: expected 1 or more, got {json.dumps(tries)}")
+    if content.get("messageEncoding", "base64") != "base64":
+        raise HostSetupError(
+            f"{where}: extensions.queues.messageEncoding: expected base64, the only one supported here"
+        )
+    hidden = content.get("visibilityTimeout", "00:00:00")
+    timeout = parse_timespan(hidden) if isinstance(hidden, str) else None
+    if timeout is None:
+        raise HostSetupError(
+            f'{where}: extensions.queues.visibilityTimeout: expected "hh:mm:ss", got {json.dumps(hidden)}'
+        )
+    return QueueLimits(batch_size=size, max_dequeue_count=tries, visibility_timeout=timeout)

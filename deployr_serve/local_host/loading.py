@@ -65,7 +65,28 @@ class TimerFunction:
     is_async: bool
 
 
-Function = HttpFunction | TimerFunction
+@dataclass(frozen=True, kw_only=True)
+class QueueFunction:
+    """A function that runs for each message of a queue.
+
+    Attributes:
+        queue: the queue's name.
+        connection: the name of the setting that says where its queues are.
+        call: what the app's author wrote.
+        parameter: the name under which ``call`` takes its message.
+        takes_context: whether ``call`` has a parameter ``context``.
+    """
+
+    name: str
+    queue: str
+    connection: str
+    call: Callable[..., Any]
+    parameter: str
+    takes_context: bool
+    is_async: bool
+
+
+Function = HttpFunction | TimerFunction | QueueFunction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +110,11 @@ class LoadedApp:
     def timers(self) -> tuple[TimerFunction, ...]:
         """Those that run on a schedule."""
         return tuple(each for each in self.functions if isinstance(each, TimerFunction))
+
+    @property
+    def queued(self) -> tuple[QueueFunction, ...]:
+        """Those that run for each message of a queue."""
+        return tuple(each for each in self.functions if isinstance(each, QueueFunction))
 
 
 class _Unsupported(Exception):
@@ -198,9 +224,12 @@ def _function(declared: func.Function) -> Function:
         case "timerTrigger":
             _refuse(name, others)
             return _timer_function(name, trigger, declared.get_user_function())
+        case "queueTrigger":
+            _refuse(name, others)
+            return _queue_function(name, trigger, declared.get_user_function())
         case other:
             raise _Unsupported(
-                f"function {name}: trigger {other} is not supported here, only httpTrigger and timerTrigger"
+                f"function {name}: trigger {other} is not supported here, only httpTrigger, timerTrigger, queueTrigger"
             )
 
 
@@ -231,6 +260,19 @@ def _timer_function(name: str, trigger: Mapping[str, Any], call: Callable[..., A
         schedule=str(trigger["schedule"]),
         run_on_startup=bool(trigger.get("runOnStartup", False)),
         use_monitor=trigger.get("useMonitor") is not False,
+        call=call,
+        parameter=parameter,
+        takes_context=_takes_context(name, call, parameter=parameter),
+        is_async=inspect.iscoroutinefunction(call),
+    )
+
+
+def _queue_function(name: str, trigger: Mapping[str, Any], call: Callable[..., Any]) -> QueueFunction:
+    parameter = str(trigger["name"])
+    return QueueFunction(
+        name=name,
+        queue=str(trigger["queueName"]),
+        connection=str(trigger.get("connection") or "AzureWebJobsStorage"),
         call=call,
         parameter=parameter,
         takes_context=_takes_context(name, call, parameter=parameter),

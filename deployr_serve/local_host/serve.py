@@ -19,8 +19,11 @@ from deployr_serve.local_host.host_json import read_host_json
 from deployr_serve.local_host.http import MAX_BODY_BYTES
 from deployr_serve.local_host.invocation import BackgroundRuns, Invoker
 from deployr_serve.local_host.keys import HostKeys
-from deployr_serve.local_host.loading import LoadedApp, load_app
+from deployr_serve.local_host.loading import LoadedApp, QueueFunction, load_app
 from deployr_serve.local_host.ncrontab import parse_schedule, parse_time_zone
+from deployr_serve.local_host.queue_file import Queues
+from deployr_serve.local_host.queue_runner import QueueRunner, QueueRunners
+from deployr_serve.local_host.queue_storage import open_queues
 from deployr_serve.local_host.schedule_status import FileStatusStore, NoStatusStore
 from deployr_serve.local_host.threads import DaemonThreads, thread_limit
 from deployr_serve.local_host.timers import Clock, SchedulerAlarm, TimerRunner, Timers, utc_now
@@ -40,6 +43,7 @@ class Host:
     Attributes:
         asgi: answers requests; usable without a server.
         start_timers: begins the schedules, on the running loop.
+        queues: the functions that run for messages.
         background: the runs that nobody waits for.
         threads: where synchronous functions run.
     """
@@ -48,6 +52,7 @@ class Host:
     asgi: Starlette
     timers: Timers
     start_timers: Callable[[], None]
+    queues: QueueRunners
     background: BackgroundRuns
     threads: DaemonThreads
 
@@ -69,7 +74,7 @@ def build_host(
     Args:
         app_path: a ``function_app.py``, or the folder that holds one; ``host.json`` is beside it.
         keys: for functions of level FUNCTION and ADMIN and for the admin API.
-        settings: the app's settings, for ``%NAME%`` in schedules, ``WEBSITE_TIME_ZONE``,
+        settings: the app's settings, for ``%NAME%`` in schedules, the connections of queues, ``WEBSITE_TIME_ZONE``,
             ``PYTHON_THREADPOOL_THREAD_COUNT`` and ``FUNCTIONS_REQUEST_BODY_SIZE_LIMIT``. The environment is
             neither read nor changed.
         state_dir: where timers keep their status; None keeps it in memory, so no missed slot is noticed.
@@ -96,6 +101,20 @@ def build_host(
         background=background,
     )
 
+    queues = QueueRunners(
+        [
+            QueueRunner(
+                each,
+                queues=_queues_of(each, settings, clock=clock),
+                invoker=invoker,
+                limits=host_json.queues,
+            )
+            for each in app.queued
+        ],
+        batch_size=host_json.queues.batch_size,
+        background=background,
+    )
+
     def start_timers() -> None:
         # APScheduler takes 70 ms to import: an app without timers never does.
         if len(timers):
@@ -107,10 +126,19 @@ def build_host(
         keys=keys,
         invoker=invoker,
         timers=timers,
+        queues=queues,
         background=background,
         max_body_bytes=_body_limit(settings) if max_body_bytes is None else max_body_bytes,
     )
-    return Host(app=app, asgi=asgi, timers=timers, start_timers=start_timers, background=background, threads=threads)
+    return Host(
+        app=app,
+        asgi=asgi,
+        timers=timers,
+        start_timers=start_timers,
+        queues=queues,
+        background=background,
+        threads=threads,
+    )
 
 
 def run_host(
@@ -192,6 +220,7 @@ async def serve(
             await built.background.drain(grace_s=grace_left)
     finally:
         built.timers.stop()
+        built.queues.stop()
         built.threads.shutdown(wait=False, cancel_futures=True)
         listening.close()
 
@@ -226,10 +255,12 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         self._announce(self._ready)
         self._built.start_timers()
+        self._built.queues.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.stopped_at = asyncio.get_running_loop().time()
         self._built.timers.stop()
+        self._built.queues.stop()
         await super().shutdown(sockets=sockets)
 
     @contextlib.contextmanager
@@ -280,6 +311,18 @@ def _bound(host: str, port: int) -> socket.socket:
 def _ready_line(address: tuple[str, int]) -> str:
     name, port = address[:2]
     return f"Ready http://{f'[{name}]' if ':' in name else name}:{port}"
+
+
+def _queues_of(function: QueueFunction, settings: Mapping[str, str], *, clock: Clock) -> Queues:
+    """Source: Microsoft Learn, "Azure Queue storage trigger", section "Connections"."""
+    named = settings.get(function.connection) or settings.get(f"{function.connection}__queueServiceUri")
+    where = f"function {function.name}: setting {function.connection}"
+    if not named:
+        raise HostSetupError(f"{where}: expected sqlite: and a file, or an Azure Storage connection; it is missing")
+    try:
+        return open_queues(named, clock=clock)
+    except ValueError as error:
+        raise HostSetupError(f"{where}: {error}") from None
 
 
 def _body_limit(settings: Mapping[str, str]) -> int:

@@ -1,10 +1,15 @@
-"""The JSON channel: ``POST /api/models/{model}/infer``. Bytes to a request, and packets back to bytes."""
+"""The JSON channel: ``POST /api/models/{model}/infer`` and ``/api/groups/{group}/infer``; bytes in, bytes out.
+
+Its callers are systems. They get the score in every mode, and nothing of what was decided about it: no arm, no mode, no
+word of whether anybody is advised. A system that shows scores to clinicians must ask by a channel that gives advice.
+"""
 
 from __future__ import annotations
 
-import json
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
@@ -13,6 +18,7 @@ from deployr_core.instants import parse_instant
 from deployr_core.packet import Abstained, Failed, InferencePacket, Received, Rejected, Scored, Subject
 from deployr_serve.core import errors
 from deployr_serve.core.errors import (
+    AskDifferently,
     InProgress,
     MalformedRequest,
     RequestTooLarge,
@@ -21,7 +27,9 @@ from deployr_serve.core.errors import (
     UnsupportedMediaType,
 )
 from deployr_serve.core.infer import Answer
+from deployr_serve.core.policy import NAME
 from deployr_serve.core.request import FHIR_ID, IDEMPOTENCY_KEY, InferenceRequest
+from deployr_serve.core.strict_json import NotOneObject, parse_object
 from deployr_serve.triggers.operation_outcome import (
     ANSWER_OF_ERROR,
     ERROR_OF_REASON,
@@ -34,7 +42,8 @@ CHANNEL = "json"
 MAX_BODY_BYTES = 64 * 1024
 EARLIEST_YEAR = 1900
 """What EMRs fill in where they know no date; windows that look back from before it would leave the calendar."""
-_FIELDS = ("patientId", "encounterId", "orderId", "eventTime", "idempotencyKey")
+_FIELDS = ("patientId", "encounterId", "orderId", "eventTime", "idempotencyKey", "context")
+MAX_CONTEXT, MAX_CONTEXT_TEXT = 10, 200
 _FHIR_ID_TEXT = "a FHIR id: 1 to 64 of the characters A-Z a-z 0-9 - ."
 
 
@@ -54,9 +63,10 @@ def parse_json_request(
     """Read a request.
 
     The body is one JSON object in UTF-8 with the fields ``patientId`` and ``eventTime`` (RFC 3339 with its offset),
-    and optionally ``encounterId``, ``orderId`` and ``idempotencyKey``. Any other field is refused: a misspelt
-    ``encounterId`` would silently switch off the check that it is this patient's. So is a field given twice: two
-    readers would take two different patients from it.
+    and optionally ``encounterId``, ``orderId``, ``idempotencyKey`` and ``context``, an object of what trials are
+    randomized by, such as ``provider`` and ``department``. Any other field is refused: a misspelt ``encounterId``
+    would silently switch off the check that it is this patient's. So is a field given twice: two readers would take
+    two different patients from it.
 
     Raises:
         UnknownModel: the id could not be a model's.
@@ -98,7 +108,23 @@ def parse_json_request(
         event_time=instant,
         idempotency_key=key,
         correlation_id=correlation_id,
+        context=_context(fields),
     )
+
+
+def parse_group_request(
+    body: bytes, *, models: Sequence[str], content_type: str | None, correlation_id: str
+) -> tuple[InferenceRequest, ...]:
+    """Read a request to a group: the same body, asked of each of its models.
+
+    Raises:
+        UnknownModel: there is no model in that group.
+        UnsupportedMediaType, RequestTooLarge, MalformedRequest: as for one model.
+    """
+    if not models:
+        raise UnknownModel("expected the name of a group that models are deployed in")
+    first = parse_json_request(body, model_id=models[0], content_type=content_type, correlation_id=correlation_id)
+    return tuple(dataclasses.replace(first, model_id=model) for model in models)
 
 
 def render_answer(answer: Answer) -> HttpAnswer:
@@ -109,17 +135,29 @@ def render_answer(answer: Answer) -> HttpAnswer:
     packet = answer.packet
     headers = {"X-Packet-Id": packet.packet_id, **({"X-Bridge-Replay": "1"} if answer.replayed else {})}
     match packet.outcome:
-        case Scored(score=score, outputs=outputs, value_unit=unit):
-            several = {"outputs": outputs} if outputs else {}
-            measured = {} if unit is None else {"unit": unit}
-            return _ok({**_about(packet, "scored"), "score": score, **measured, **several}, headers)
-        case Abstained(reason=reason):
-            return _ok({**_about(packet, "abstained"), "reason": reason, "score": None}, headers)
+        case Scored() | Abstained():
+            return _ok(_content(packet), headers)
         case Rejected(reason=reason) | Failed(reason=reason):
             error = ERROR_OF_REASON.get(reason)
             return _error(ANSWER_OF_ERROR[error] if error else UNEXPECTED, reason=reason, detail=None, headers=headers)
         case Received():
             return render_error(InProgress("expected a terminal packet"))
+
+
+def render_group(answers: Mapping[str, Answer | Exception]) -> HttpAnswer:
+    """Render the answers of a group by model: an object with a result for each, as it would be for that model alone.
+
+    What failed or was refused is there with its reason. The status is 200 if anything was scored or abstained on, else
+    that of the first model. ``X-Bridge-Replay: 1``: all of them were answered before.
+    """
+    alone = {model: _rendered(answer) for model, answer in answers.items()}
+    best = next((each for each in alone.values() if each.status == 200), next(iter(alone.values())))
+    headers = {name: text for name, text in best.headers.items() if name == "Retry-After"}
+    if all(isinstance(answer, Answer) and answer.replayed for answer in answers.values()):
+        headers["X-Bridge-Replay"] = "1"
+    content = {"results": {model: _result(answer) for model, answer in answers.items()}}
+    body = msgspec.json.encode(content)
+    return HttpAnswer(status=best.status, body=body, content_type="application/json", headers=headers)
 
 
 def render_error(error: ServeError) -> HttpAnswer:
@@ -130,6 +168,36 @@ def render_error(error: ServeError) -> HttpAnswer:
 def render_unexpected() -> HttpAnswer:
     """Render a failure that nobody foresaw: nothing of it goes out."""
     return _error(UNEXPECTED, reason=errors.UNEXPECTED, detail=None, headers={})
+
+
+def _rendered(answer: Answer | Exception) -> HttpAnswer:
+    if isinstance(answer, Answer):
+        return render_answer(answer)
+    return render_error(answer) if isinstance(answer, ServeError) else render_unexpected()
+
+
+def _result(answer: Answer | Exception) -> dict[str, object]:
+    if isinstance(answer, Answer):
+        return _content(answer.packet)
+    if isinstance(answer, ServeError):
+        return {"status": "rejected" if isinstance(answer, AskDifferently) else "failed", "reason": answer.reason}
+    return {"status": "failed", "reason": errors.UNEXPECTED}
+
+
+def _content(packet: InferencePacket) -> dict[str, object]:
+    match packet.outcome:
+        case Scored(score=score, outputs=outputs, value_unit=unit):
+            several = {"outputs": outputs} if outputs else {}
+            measured = {} if unit is None else {"unit": unit}
+            return {**_about(packet, "scored"), "score": score, **measured, **several}
+        case Abstained(reason=reason):
+            return {**_about(packet, "abstained"), "reason": reason, "score": None}
+        case Rejected(reason=reason):
+            return {**_about(packet, "rejected"), "reason": reason}
+        case Failed(reason=reason):
+            return {**_about(packet, "failed"), "reason": reason}
+        case Received():
+            return {"status": "failed", "reason": InProgress.reason}
 
 
 def _about(packet: InferencePacket, status: str) -> dict[str, object]:
@@ -166,24 +234,22 @@ def _fhir_id(fields: dict[str, Any], name: str) -> str | None:
     return value
 
 
+def _context(fields: dict[str, Any]) -> dict[str, str]:
+    context = fields.get("context")
+    if context is None:
+        return {}
+    if not isinstance(context, dict) or len(context) > MAX_CONTEXT:
+        raise MalformedRequest(f"context: expected an object of at most {MAX_CONTEXT} names and texts")
+    for name, text in context.items():
+        if not (NAME.match(name) and isinstance(text, str) and 1 <= len(text) <= MAX_CONTEXT_TEXT):
+            raise MalformedRequest(
+                f"context: expected names such as department, and texts of 1 to {MAX_CONTEXT_TEXT} characters"
+            )
+    return context
+
+
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        parsed = json.loads(body.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
-    except UnicodeDecodeError:
-        raise MalformedRequest("expected a JSON body in UTF-8") from None
-    except (ValueError, RecursionError):
-        raise MalformedRequest("expected the body to be one JSON object") from None
-    if not isinstance(parsed, dict):
-        raise MalformedRequest("expected the body to be one JSON object")
-    return parsed
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise MalformedRequest("expected each field once")
-    return fields
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise MalformedRequest("expected JSON numbers; NaN and Infinity are none")
+        return parse_object(body)
+    except NotOneObject as error:
+        raise MalformedRequest(str(error)) from None

@@ -33,13 +33,21 @@ ANSWER_OF_ERROR: dict[type[errors.ServeError], ErrorAnswer] = {
     errors.UnsupportedMediaType: ErrorAnswer(
         status=415, issue_type="not-supported", text="Send the body as application/json."
     ),
-    errors.RequestTooLarge: ErrorAnswer(status=413, issue_type="too-long", text="Send a body of at most 64 KiB."),
+    errors.RequestTooLarge: ErrorAnswer(
+        status=413, issue_type="too-long", text="Send a smaller body; how small, the diagnostics say."
+    ),
     errors.UnknownModel: ErrorAnswer(status=404, issue_type="not-found", text="No such model is deployed here."),
+    errors.CallerNotAllowed: ErrorAnswer(
+        status=403, issue_type="forbidden", text="This caller may not ask here; the app's operator lists who may."
+    ),
     errors.EventInFuture: ErrorAnswer(
         status=422, issue_type="business-rule", text="The event time lies in the future by this app's clock."
     ),
     errors.KeyReused: ErrorAnswer(
         status=409, issue_type="conflict", text="This idempotency key was used before, for another request."
+    ),
+    errors.MissingPatient: ErrorAnswer(
+        status=422, issue_type="required", text="The document names no patient by an identifier that is known here."
     ),
     errors.UnknownPatient: ErrorAnswer(
         status=422, issue_type="not-found", text="The EMR knows no single patient by this id."
@@ -82,6 +90,9 @@ ANSWER_OF_ERROR: dict[type[errors.ServeError], ErrorAnswer] = {
     ),
     errors.InProgress: ErrorAnswer(
         status=503, issue_type="transient", text="The same request is being answered right now.", retry_after_s=2
+    ),
+    errors.TooManyRequests: ErrorAnswer(
+        status=429, issue_type="throttled", text="This caller asks too often; nothing was scored.", retry_after_s=1
     ),
     errors.StoreUnavailable: ErrorAnswer(
         status=503,

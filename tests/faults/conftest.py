@@ -19,6 +19,7 @@ from deployr_core.layout import layout_of
 from tests.faults.bed.pki import make_authority, make_keyring
 from tests.faults.bed.rows import merged
 from tests.faults.bed.running import Bed
+from tests.json_callers import fault_values
 
 _ANALYTES = (
     ("4544-3", "hematocrit", "%", (1.0, 90.0)),
@@ -124,8 +125,13 @@ def authority(tmp_path_factory):
     return make_authority(tmp_path_factory.mktemp("authority"))
 
 
+@pytest.fixture(scope="session")
+def json_callers(tmp_path_factory):
+    return fault_values(tmp_path_factory.mktemp("callers"))
+
+
 @pytest.fixture
-def bed(app_of, keyring, authority, readable_bundle, readable_spec, said, tmp_path):
+def bed(app_of, keyring, authority, json_callers, readable_bundle, readable_spec, said, tmp_path):
     """Give what `run_case` needs."""
 
     def bundles_of(changes):
@@ -142,5 +148,6 @@ def bed(app_of, keyring, authority, readable_bundle, readable_spec, said, tmp_pa
         authority=authority,
         bundles_of=bundles_of,
         names=layout_of(readable_spec).names,
+        callers=json_callers,
         said=said,
     )

@@ -77,13 +77,23 @@ def die_at(services_of, request_of, open_store):
     return run
 
 
+async def run_relay(services):
+    await relay(
+        store=services.store,
+        models=services.models,
+        outputs=services.outputs,
+        clock=services.clock,
+        switches=services.switches,
+    )
+
+
 async def settled(services, request):
     """Ask again and let the relay run, twice, as time goes by; give the last answer."""
     answer = None
     for _ in range(2):
         answer = await infer(request, services)
         services.clock.pass_time(61)
-        await relay(store=services.store, models=services.models, outputs=services.outputs, clock=services.clock)
+        await run_relay(services)
     return answer
 
 
@@ -149,7 +159,7 @@ async def test_a_relay_that_dies_after_sending_sends_the_same_delivery_again(
     clock.pass_time(61)
     dying = services_of(store=Dying(open_store(), "save_delivery", "before"), outputs=(emr,))
     with pytest.raises(Killed):
-        await relay(store=dying.store, models=dying.models, outputs=dying.outputs, clock=clock)
+        await run_relay(dying)
     services = services_of(store=open_store(), outputs=(emr,))
     await settled(services, request_of())
     [packet] = await services.store.packets(model_id="hematocrit", after=None, limit=10)

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from itertools import count
 from urllib.parse import urljoin
 
 import pytest
+from lxml import etree
 
-from deployr_serve.adapters import auth, auth_smart, fhir_matches, fhir_search, fhir_source, token_cache
-from tests.faults.bed.rows import read_row
-from tests.faults.bed.runner import run_case
+from deployr_serve.adapters import (
+    auth,
+    auth_smart,
+    caller_jwt,
+    fhir_matches,
+    fhir_search,
+    fhir_source,
+    json_callers,
+    outputs_fhir,
+    outputs_vendor,
+    token_cache,
+)
+from deployr_serve.core import allowance, caller, guarded_output, json_caller
+from deployr_serve.triggers import bpa_request, bpa_xml, cds_cards
+from tests.faults.bed.rows import channel_of, read_row
 from tests.faults.bed.table import row_file
+from tests.faults.test_rows import RUN
 
 
 def anywhere(url, origins):
@@ -65,6 +82,98 @@ def without_single_flight(patch):
     patch.setattr(token_cache.Flights, "join", join)
 
 
+def without_signature_of_caller(patch):
+    patch.setattr(caller_jwt, "_is_signed_by", anywhere)
+
+
+def without_place_of_keys(patch):
+    patch.setattr(caller, "_is_same_place", anywhere)
+
+
+def without_one_use_of_a_token(patch):
+    numbers, check = count(), caller.check_claims
+
+    def check_and_forget(*args, **kwargs):
+        return replace(check(*args, **kwargs), used_id=str(next(numbers)))
+
+    patch.setattr(caller_jwt, "check_claims", check_and_forget)
+
+
+def without_agreement_on_who_this_is(patch):
+    patch.setattr(fhir_source, "_insist_on_agreement", lambda *_: None)
+
+
+def without_the_gateways_proof(patch):
+    patch.setattr(json_callers, "is_of_gateway", anywhere)
+
+
+def without_tenants_of_callers(patch):
+    patch.setattr(json_callers, "tenant_of", lambda _, tenants: tenants[0])
+
+
+def without_models_of_callers(patch):
+    patch.setattr(json_caller.JsonCaller, "may_ask", anywhere)
+
+
+def without_an_allowance(patch):
+    patch.setattr(allowance.Allowance, "wait_s", lambda *_, **__: 0)
+
+
+def without_html_taken_out(patch):
+    patch.setattr(cds_cards, "_without_html", lambda text: text)
+
+
+def without_refusal_of_a_doctype(patch):
+    class Trusting:
+        def __getattr__(self, name):
+            return getattr(etree, name)
+
+        def XMLParser(self, **_):  # noqa: N802 lxml's name
+            return etree.XMLParser(encoding="utf-8", resolve_entities=True, load_dtd=True, no_network=False)
+
+    patch.setattr(bpa_xml, "_etree", Trusting)
+    patch.setattr(bpa_xml, "_BEFORE_ROOT", re.compile(""))
+    patch.setattr(bpa_xml, "_has_doctype", lambda _: False)
+
+
+def without_one_patient_a_document(patch):
+    def take_the_first(document, roots):
+        [first, *_] = document.iter(f"{{{bpa_request.CDA}}}recordTarget")
+        elements = first.findall(f"{{{bpa_request.CDA}}}patientRole/{{{bpa_request.CDA}}}id")
+        return bpa_request._identifiers(elements, roots)[:1]
+
+    patch.setattr(bpa_request, "_patient", take_the_first)
+
+
+def without_a_look_at_the_packet(patch):
+    patch.setattr(guarded_output, "check_sendable", lambda *_, **__: None)
+
+
+def without_the_order_of_scores(patch):
+    async def claim(*_):
+        return None
+
+    patch.setattr(guarded_output.GuardedOutput, "_claim", claim)
+
+
+def without_reading_back(patch):
+    async def is_there(*_, **__):
+        return False
+
+    patch.setattr(outputs_vendor.Flowsheet, "_is_there", is_there)
+
+
+def without_a_look_for_the_identifier(patch):
+    async def is_there(*_, **__):
+        return False
+
+    patch.setattr(outputs_fhir.FhirWriter, "_is_there", is_there)
+
+
+def without_one_try_for_a_message(patch):
+    patch.setattr(outputs_vendor, "_was_not_taken", lambda _: True)
+
+
 GUARDS = {
     "origin of the token endpoint": (without_origin_of_token_endpoint, "E", 75, "to the foreign host"),
     "origin of the next page": (without_origin_of_next_page, "F", 97, "to the foreign host"),
@@ -74,6 +183,24 @@ GUARDS = {
     "the newest of two versions": (without_newest_version, "F", 101, "last = 35.0, got 37.13579"),
     "de-duplication by identifier": (without_duplicates_by_identifier, "F", 101, "count = 1.0, got 2.0"),
     "single flight of the token": (without_single_flight, "E", 81, "expected 1 calls of token"),
+    "signature of a caller": (without_signature_of_caller, "A", 17, "expected status 401, got 200"),
+    "place of a caller's keys": (without_place_of_keys, "A", 6, "expected status 401, got 200"),
+    "one use of a token": (without_one_use_of_a_token, "A", 14, "expected status 401, got 200"),
+    "proof of the gateway": (without_the_gateways_proof, "A", 23, "expected status 401, got 200"),
+    "tenant of a caller": (without_tenants_of_callers, "A", 26, "expected status 403, got 200"),
+    "models of a caller": (without_models_of_callers, "A", 26, "expected status 404, got 200"),
+    "allowance of a caller": (without_an_allowance, "A", 27, "expected status 429, got 200"),
+    "agreement on who this is": (without_agreement_on_who_this_is, "D", 69, "expected no cards"),
+    "no DOCTYPE": (without_refusal_of_a_doctype, "C", 45, "expected rejected malformed-request, got scored"),
+    "one patient a document": (without_one_patient_a_document, "C", 51, "rejected ambiguous-patient, got scored"),
+    "the header alone says who": (without_one_patient_a_document, "C", 57, "rejected missing-patient, got scored"),
+    "HTML": (without_html_taken_out, "D", 71, "its schema refuses"),
+    "environment of the packet": (without_a_look_at_the_packet, "G", 125, "expected the EMR to hold 0 scores, got 1"),
+    "score that may be shown": (without_a_look_at_the_packet, "G", 126, "expected the EMR to hold 0 scores, got 1"),
+    "order of scores": (without_the_order_of_scores, "G", 127, "got ('sent', 'sent')"),
+    "reading back a flowsheet": (without_reading_back, "G", 119, "expected the EMR to hold 1 scores, got 2"),
+    "one try for a message": (without_one_try_for_a_message, "G", 119, "expected the EMR to hold 1 scores, got 2"),
+    "looking for the identifier": (without_a_look_for_the_identifier, "G", 122, "to hold 1 scores, got 2"),
 }
 """By name: what switches it off, the row that must notice, and what it must notice."""
 
@@ -85,7 +212,7 @@ async def test_a_guard_that_is_switched_off_breaks_its_row(guard, bed, monkeypat
     switch_off(monkeypatch)
     problems = []
     for case in row.cases:
-        problems += await run_case(case, bed)
+        problems += await RUN[channel_of(row, case)](case, bed)
         if any(symptom in problem for problem in problems):
             return
     pytest.fail("\n".join(problems) or f"row {number} noticed nothing")

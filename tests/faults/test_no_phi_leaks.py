@@ -228,7 +228,7 @@ async def test_a_planted_leak_into_an_address_is_found_by_place_and_name(live, m
 
     async def send_with_csn_in_query(self, packet, bundle, *, delivery_id, budget=None):
         query = f"ContactID={packet.outcome.entity_id}&OrderID={packet.subject.order_id}"
-        await self._transport.send(Request(method="GET", url=f"{self._url}?{query}"))
+        await self._writer._transport.send(Request(method="GET", url=f"{self._writer._base}/scores?{query}"))
         await send(self, packet, bundle, delivery_id=delivery_id)
 
     monkeypatch.setattr(ScoreColumn, "send", send_with_csn_in_query)

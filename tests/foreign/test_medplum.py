@@ -42,10 +42,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason
 
 
 @contextmanager
-def medplum(*options):
+def medplum():
     """Run the server for as long as the context lasts; give the address of its FHIR base."""
     process = subprocess.Popen(
-        ["node", str(SERVER / "server.mjs"), *options], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        ["node", str(SERVER / "server.mjs")], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
     )
     try:
         yield process.stdout.readline().removeprefix("Ready ").strip()
@@ -57,12 +57,6 @@ def medplum(*options):
 
 @pytest.fixture(scope="module")
 def server():
-    with medplum("--ids-alone") as base:
-        yield base
-
-
-@pytest.fixture(scope="module")
-def strict_server():
     with medplum() as base:
         yield base
 
@@ -139,14 +133,13 @@ def ask(app_of):
     """Give a function that has a patient scored from a FHIR base; it gives the answer and the stored packet."""
 
     async def score(base, patient_id, *, model="hematocrit", **settings):
-        app = app_of(base, DEPLOYR_EMR_FHIR_BASE=base, DEPLOYR_EMR_VENDOR_BASE="", **settings)
+        typed = {"DEPLOYR_EMR_PATIENT_REFERENCE": "typed"}
+        app = app_of(base, **{**typed, **settings}, DEPLOYR_EMR_FHIR_BASE=base, DEPLOYR_EMR_VENDOR_BASE="")
         answer = await app.infer(
             model=model,
             patientId=patient_id,
             encounterId=f"{patient_id}-e",
             orderId=f"{patient_id}-o",
-            # The two servers' packets stand in one store.
-            idempotencyKey=f"{base}#{patient_id}",
         )
         stored = await app.store.read(answer.headers["X-Packet-Id"])
         return json.loads(answer.get_body()), stored.packet
@@ -209,12 +202,12 @@ async def test_a_patient_whom_medplum_does_not_know_is_refused(server, ask):
 
 
 async def test_by_an_id_alone_medplum_finds_nothing_without_saying_so_and_the_coverage_gate_abstains(
-    strict_server, chart, ask, requiring_results
+    server, chart, ask, requiring_results
 ):
-    put(strict_server, chart("strict"))
+    put(server, chart("strict"))
 
-    by_id, by_reference = (get(strict_server, f"Observation?patient={name}") for name in ("strict", "Patient/strict"))
-    answer, packet = await ask(strict_server, "strict", model=requiring_results)
+    by_id, by_reference = (get(server, f"Observation?patient={name}") for name in ("strict", "Patient/strict"))
+    answer, packet = await ask(server, "strict", model=requiring_results, DEPLOYR_EMR_PATIENT_REFERENCE="id")
 
     assert (by_id["total"], by_reference["total"]) == (0, 2)
     assert (answer["status"], answer["score"]) == ("abstained", None)

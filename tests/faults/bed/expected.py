@@ -11,8 +11,8 @@ from deployr_core.packet import InferencePacket
 from tests.faults.bed.rows import Expect
 from tests.faults.bed.upstream import Call
 
-_STATUS = {"OK": 200, "AB": 200, "FS": 503, "RJ": 422}
-_KIND = {"OK": "scored", "AB": "abstained", "FS": "failed", "RJ": "rejected"}
+_STATUS = {"OK": 200, "AB": 200, "FS": 503, "RJ": 422, "A401": 401}
+_KIND = {"OK": "scored", "AB": "abstained", "FS": "failed", "RJ": "rejected", "A401": "none"}
 
 
 def not_as_expected(
@@ -24,7 +24,7 @@ def not_as_expected(
         if not claim:
             problems.append(problem)
 
-    content = json.loads(response.get_body())
+    content = json.loads(response.get_body() or b"{}")
     reason = content.get("reason") or _reason_in(content)
     status = expected.status or _STATUS[expected.answer]
     expect(response.status_code == status, f"expected status {status}, got {response.status_code} {reason}")

@@ -17,6 +17,12 @@ def check_form(run: Run, response: Any) -> None:
     from fhirclient.models.operationoutcome import OperationOutcome
 
     run.expect(bool(response.headers.get("X-Correlation-Id")), "expected X-Correlation-Id")
+    lines = "".join(f"{name}{value}" for name, value in response.headers.items())
+    run.expect(not {"\r", "\n"} & set(lines) and "Set-Cookie" not in response.headers, "a header was injected")
+    if response.status_code == 401:
+        run.expect(response.get_body() == b"", "a refusal that says why")
+        run.expect(response.headers.get("WWW-Authenticate") == "Bearer", "expected WWW-Authenticate: Bearer")
+        return
     content = json.loads(response.get_body())
     if response.status_code >= 400:
         OperationOutcome(content, strict=True)
@@ -40,7 +46,8 @@ async def check_repeat(run: Run, app: Any, upstream: Upstream, request: Mapping[
     packets_after, writes_after = await state()
     run.expect(packets_after == packets, f"{packets_after} packets after the same request, {packets} before")
     healed = first.status_code >= 500 and again.status_code == 200
-    run.expect(writes_after == writes + healed, f"{writes_after} writes after the same request, {writes} before")
+    due = {writes, writes + healed} if run.case.at_once > 1 else {writes + healed}
+    run.expect(writes_after in due, f"{writes_after} writes after the same request, {writes} before")
     jobs = [call.target for call in upstream.calls if call.route == "score"]
     run.expect(len(set(jobs)) == len(jobs), "a score was written twice")
     if first.status_code < 500:

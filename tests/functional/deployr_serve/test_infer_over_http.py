@@ -410,7 +410,7 @@ async def test_a_score_that_could_not_be_written_is_sent_by_the_relay(app, emr, 
 
 
 async def test_a_score_that_the_emr_refuses_is_dead_and_the_answer_stands(app, emr, now):
-    emr.parts.faults.put((Rule(route="score", status=400),))
+    emr.parts.faults.put((Rule(route="score", status=422),))
     assert content(await app.infer())["score"] == 0.75
     [packet] = await packets_of(app)
     delivery = await app.store.read_delivery(f"{packet.packet_id}.score-column")

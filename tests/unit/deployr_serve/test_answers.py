@@ -11,7 +11,7 @@ from fhirclient.models.operationoutcome import OperationOutcome
 from deployr_core.packet import Abstained, Failed, Received, Rejected
 from deployr_serve.core import errors
 from deployr_serve.core.infer import Answer
-from deployr_serve.triggers.json_request import render_answer, render_error, render_unexpected
+from deployr_serve.triggers.json_request import render_answer, render_error, render_group, render_unexpected
 from deployr_serve.triggers.operation_outcome import ANSWER_OF_ERROR, ERROR_OF_REASON, REASON_SYSTEM
 
 STATUS_OF_REASON = {
@@ -19,8 +19,10 @@ STATUS_OF_REASON = {
     "unsupported-media-type": 415,
     "request-too-large": 413,
     "unknown-model": 404,
+    "caller-not-allowed": 403,
     "event-in-future": 422,
     "idempotency-key-reused": 409,
+    "missing-patient": 422,
     "unknown-patient": 422,
     "unknown-context": 422,
     "wrong-patient": 422,
@@ -33,6 +35,7 @@ STATUS_OF_REASON = {
     "emr-too-large": 503,
     "insufficient-scope": 503,
     "in-progress": 503,
+    "too-many-requests": 429,
     "store-unavailable": 503,
     "emr-refused": 503,
     "model-unavailable": 503,
@@ -42,7 +45,7 @@ STATUS_OF_REASON = {
 }
 RETRY_AFTER = {
     *("emr-unreachable", "emr-timeout", "emr-bad-response", "emr-incomplete", "emr-throttled", "emr-too-large"),
-    *("in-progress", "store-unavailable"),
+    *("in-progress", "store-unavailable", "too-many-requests"),
     *("emr-refused", "insufficient-scope", "model-unavailable", "model-error", "settings-invalid"),
 }
 ISSUE_TYPES = {
@@ -71,8 +74,10 @@ def outcome_in(answer):
     return issue
 
 
-ANSWERED_AS_ERRORS = [kind for kind in leaves(errors.ServeError) if not issubclass(kind, errors.Abstain)]
-"""An abstention is no error: it is answered with 200."""
+ANSWERED_AS_ERRORS = [
+    kind for kind in leaves(errors.ServeError) if not issubclass(kind, (errors.Abstain, errors.Undelivered))
+]
+"""An abstention is no error: it is answered with 200. What became of a delivery is not answered at all."""
 
 
 def test_the_table_of_answers_holds_every_leaf_of_the_errors_but_abstentions_and_nothing_else():
@@ -96,7 +101,7 @@ def test_every_error_becomes_a_valid_operation_outcome_with_its_status_and_reaso
 @pytest.mark.parametrize("kind", [*leaves(errors.TryLater), *leaves(errors.FixSetup)], ids=lambda kind: kind.reason)
 def test_whoever_may_try_later_is_told_when(kind):
     answer = render_error(kind("later"))
-    assert (answer.status, int(answer.headers["Retry-After"]) > 0) == (503, True)
+    assert (answer.status, int(answer.headers["Retry-After"]) > 0) == (STATUS_OF_REASON[kind.reason], True)
 
 
 def test_what_has_to_be_repaired_first_is_asked_again_later_than_what_heals_by_itself():
@@ -177,3 +182,48 @@ def test_no_answer_names_the_patient_the_encounter_or_the_order(packet_of):
         assert b"CANARY" not in answer.body
         assert "CANARY" not in str(answer.headers)
         assert "CANARY" not in repr(answer)
+
+
+# -- groups
+
+
+def test_a_group_holds_each_models_own_answer(packet_of):
+    answers = {
+        "hematocrit": Answer(packet=packet_of(), replayed=True),
+        "hemoglobin": Answer(packet=packet_of("p02", outcome=Abstained(reason="sparse")), replayed=False),
+        "platelets": Answer(
+            packet=packet_of("p03", outcome=Failed(reason="emr-timeout", retryable=True)), replayed=False
+        ),
+        "sodium": errors.KeyReused("used"),
+        "leukocytes": errors.StoreUnavailable("down"),
+        "potassium": RuntimeError("CANARY"),
+    }
+    answer = render_group(answers)
+    assert (answer.status, answer.headers, answer.content_type) == (200, {}, "application/json")
+    results = json.loads(answer.body)["results"]
+    assert results["hematocrit"] == json.loads(render_answer(answers["hematocrit"]).body)
+    assert results["hemoglobin"] == json.loads(render_answer(answers["hemoglobin"]).body)
+    assert {model: (result["status"], result.get("reason")) for model, result in results.items()} == {
+        "hematocrit": ("scored", None),
+        "hemoglobin": ("abstained", "sparse"),
+        "platelets": ("failed", "emr-timeout"),
+        "sodium": ("rejected", "idempotency-key-reused"),
+        "leukocytes": ("failed", "store-unavailable"),
+        "potassium": ("failed", "unexpected"),
+    }
+    assert b"CANARY" not in answer.body
+
+
+def test_a_group_that_got_nothing_has_the_status_and_the_wait_of_its_first_model():
+    answer = render_group({"leukocytes": errors.StoreUnavailable("down"), "sodium": errors.KeyReused("used")})
+    assert (answer.status, set(answer.headers)) == (503, {"Retry-After"})
+    assert set(json.loads(answer.body)["results"]) == {"leukocytes", "sodium"}
+
+
+def test_a_group_is_a_repeat_where_each_of_its_answers_is(packet_of):
+    def headers(*replayed):
+        answers = [Answer(packet=packet_of(), replayed=each) for each in replayed]
+        return render_group({f"m{number}": answer for number, answer in enumerate(answers)}).headers
+
+    assert headers(True, True) == {"X-Bridge-Replay": "1"}
+    assert headers(True, False) == {}

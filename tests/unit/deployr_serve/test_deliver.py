@@ -5,7 +5,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from deployr_core.packet import DeliveryState
+from deployr_core.packet import DeliveryState, Mode
 from deployr_serve.adapters.memory_store import MemoryStore
 from deployr_serve.core.deliver import MAX_ATTEMPTS, RELAY_AFTER, deliver, relay
 from deployr_serve.core.errors import (
@@ -16,7 +16,9 @@ from deployr_serve.core.errors import (
     ModelUnavailable,
     WrongPatient,
 )
+from deployr_serve.core.policy import Policies, Policy
 from deployr_serve.core.ports import Budget
+from deployr_serve.core.switches import Change, Switches, turn
 
 
 @pytest.fixture
@@ -47,9 +49,15 @@ def send(bundle, packet_of, clock):
 
 @pytest.fixture
 def run_relay(bundle, models_of, clock):
-    async def run(store, *outputs, models=None, limit=500):
+    async def run(store, *outputs, models=None, limit=500, policies=()):
+        in_force = Policies(declared={policy.model: policy for policy in policies})
         return await relay(
-            store=store, models=models or models_of(hematocrit=bundle), outputs=outputs, clock=clock, limit=limit
+            store=store,
+            models=models or models_of(hematocrit=bundle),
+            outputs=outputs,
+            clock=clock,
+            switches=Switches(store, clock=clock, site="test", policies=in_force),
+            limit=limit,
         )
 
     return run
@@ -190,3 +198,26 @@ async def test_the_relay_takes_the_oldest_first_up_to_its_limit(
     output = output_of()
     await run_relay(store, output, limit=2)
     assert output.sent == ["p03.score-column", "p02.score-column"]
+
+
+async def test_nothing_that_is_pending_of_a_model_that_was_switched_off_is_sent_then_or_later(
+    store_of, run_relay, delivery_of, output_of, clock, now
+):
+    output = output_of()
+    store = await store_of(delivery_of(created_at=now - timedelta(hours=1)))
+    for is_off in (True, False):
+        await turn(store, "model.hematocrit", Change(is_off=is_off, by="on-call", why="wrong units", at=now))
+        await run_relay(store, output)
+    stored = await store.read_delivery("p01.score-column")
+    assert (stored.state, stored.last_error, output.sent) == (DeliveryState.DEAD, "switched-off", [])
+
+
+async def test_nothing_that_is_pending_of_a_model_that_was_made_silent_is_sent(
+    store_of, run_relay, delivery_of, output_of, now
+):
+    output = output_of()
+    store = await store_of(delivery_of(created_at=now - timedelta(hours=1)))
+    silent = Policy(schema_version=1, model="hematocrit", mode=Mode.SILENT)
+    assert await run_relay(store, output, policies=(silent,)) == {DeliveryState.DEAD: 1}
+    assert (await store.read_delivery("p01.score-column")).last_error == "silent"
+    assert output.sent == []

@@ -59,6 +59,20 @@ async def test_a_server_without_search_by_post_is_asked_by_get(transport_of, cli
     assert (request.method, request.url, request.form) == ("GET", f"{fhir_base}/Observation?{query}", None)
 
 
+@pytest.mark.parametrize("by_get", [False, True])
+async def test_a_server_that_finds_nothing_by_an_id_alone_is_asked_by_type_and_id(
+    by_get, transport_of, client_of, page_of, fhir_base
+):
+    transport = transport_of(page_of())
+    await client_of(transport, typed_patients=True, search_by_get=by_get).search(SEARCH)
+    [request] = transport.requests
+    query = "patient=Patient%2Fp1&code=http%3A%2F%2Floinc.org%7C4544-3&_count=1000"
+    form = (("patient", "Patient/p1"), *SEARCH.parameters[1:], ("_count", "1000"))
+    assert (request.url, request.form) == (
+        (f"{fhir_base}/Observation?{query}", None) if by_get else (f"{fhir_base}/Observation/_search", form)
+    )
+
+
 async def test_no_request_or_search_shows_its_parameters(transport_of, client_of, page_of):
     transport = transport_of(page_of())
     await client_of(transport).search(SEARCH)

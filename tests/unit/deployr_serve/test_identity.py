@@ -15,7 +15,6 @@ from deployr_serve.adapters.identity import (
     FhirPatients,
     ResolvedEncounter,
     ResolvedPatient,
-    TypedIdentifier,
     VendorPatients,
 )
 from deployr_serve.core.errors import (
@@ -26,7 +25,7 @@ from deployr_serve.core.errors import (
     UnknownPatient,
     WrongPatient,
 )
-from deployr_serve.core.ports import Budget
+from deployr_serve.core.ports import Budget, TypedIdentifier
 
 BASE = "https://emr.example/Interconnect"
 BUDGET = Budget(deadline=1e9, correlation_id="c1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from datetime import UTC, datetime
 
@@ -18,7 +19,12 @@ from deployr_serve.core.errors import (
     UnknownModel,
     UnsupportedMediaType,
 )
-from deployr_serve.triggers.json_request import MAX_BODY_BYTES, parse_json_request, render_error
+from deployr_serve.triggers.json_request import (
+    MAX_BODY_BYTES,
+    parse_group_request,
+    parse_json_request,
+    render_error,
+)
 
 GOOD = {"patientId": "p1", "eventTime": "2015-01-07T02:40:00+05:45"}
 CANARY = "CANARY"
@@ -131,7 +137,7 @@ BAD_BODIES = {
     "NaN": (b'{"patientId":NaN}', NO_NUMBER),
     "Infinity": (b'{"patientId":Infinity}', NO_NUMBER),
     "-Infinity": (b'{"eventTime":-Infinity}', NO_NUMBER),
-    "a number beyond floats": (b'{"patientId":1e999,"eventTime":"2015-01-06T20:55:00Z"}', NO_ID),
+    "a number beyond floats": (b'{"patientId":1e999,"eventTime":"2015-01-06T20:55:00Z"}', "expected JSON numbers"),
     "an integer of 5000 digits": (b'{"patientId":' + b"7" * 5000 + b"}", NO_JSON),
     # fields
     "no patient": (json.dumps({"eventTime": GOOD["eventTime"]}).encode(), "patientId: " + NO_ID),
@@ -290,3 +296,60 @@ def test_the_digest_is_over_what_is_asked_and_not_over_who_asks_how_often():
         parse(body_of(), model_id="albumin"),
     ]
     assert len({same, *(other.digest for other in others)}) == 6
+
+
+# -- what trials are randomized by
+
+
+def test_the_context_is_read_and_is_no_part_of_what_is_asked():
+    context = {"provider": "dr-1", "department": "4 West"}
+    request = parse(body_of(context=context))
+    assert request.context == context
+    assert request.digest == parse(body_of()).digest
+    assert "4 West" not in repr(request)
+
+
+def test_without_a_context_there_is_none():
+    assert parse(body_of()).context == parse(body_of(context=None)).context == {}
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        [],
+        "department",
+        {"Department": "x"},
+        {"department": ""},
+        {"department": CANARY * 100},
+        {"department": 4},
+        {f"name-{number}": "x" for number in range(11)},
+    ],
+    ids=str,
+)
+def test_a_context_of_anything_else_is_refused_and_not_repeated(context):
+    with pytest.raises(MalformedRequest) as caught:
+        parse(body_of(context=context))
+    assert str(caught.value).startswith("context: expected")
+    assert CANARY not in str(caught.value)
+
+
+# -- groups
+
+
+def parse_group(body, *, models=("hematocrit", "hemoglobin")):
+    return parse_group_request(body, models=models, content_type="application/json", correlation_id="correlation-1")
+
+
+def test_a_group_is_asked_the_same_thing_model_by_model():
+    first, second = parse_group(body_of(idempotencyKey="k1", context={"department": "d1"}))
+    assert (first.model_id, second.model_id) == ("hematocrit", "hemoglobin")
+    assert (
+        dataclasses.replace(second, model_id="hematocrit")
+        == first
+        == parse(body_of(idempotencyKey="k1", context={"department": "d1"}))
+    )
+
+
+def test_a_group_without_models_is_not_known():
+    with pytest.raises(UnknownModel):
+        parse_group(body_of(), models=())

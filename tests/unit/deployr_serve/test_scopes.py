@@ -106,6 +106,12 @@ def test_whole_resource_types_are_asked_for_once_in_the_servers_own_version():
     assert requested_scope(needed, version=1) == "system/Observation.read system/Patient.read"
 
 
+def test_a_type_that_is_written_is_asked_for_to_be_created_as_well():
+    needed = parse_scopes("system/Observation.s system/Observation.cs system/Patient.s system/Flag.cs")
+    assert requested_scope(needed, version=2) == "system/Flag.crs system/Observation.crs system/Patient.rs"
+    assert requested_scope(needed, version=1) == "system/Flag.* system/Observation.* system/Patient.read"
+
+
 @pytest.mark.parametrize(
     ("capabilities", "supported", "version"),
     [

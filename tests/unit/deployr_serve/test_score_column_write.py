@@ -8,18 +8,19 @@ import pytest
 
 from deployr_serve.adapters.auth import NoCredentials
 from deployr_serve.adapters.epic import ScoreColumn
+from deployr_serve.adapters.vendor_write import VendorWriter
 from deployr_serve.core.errors import EmrBadResponse, EmrRefused, EmrThrottled, EmrTimeout, EmrUnreachable
 
 
 @pytest.fixture
 def column_of():
     def make(transport, credentials=None):
-        return ScoreColumn(
-            vendor_base="https://emr.example/interconnect",
+        writer = VendorWriter(
+            base="https://emr.example/interconnect",
             transport=transport,
             credentials=credentials or NoCredentials(),
-            namespace="SHC",
         )
+        return ScoreColumn(writer, namespace="SHC")
 
     return make
 
@@ -66,7 +67,7 @@ async def test_success_without_an_error_body_is_accepted(send, body):
     "body",
     [
         {"Success": False},
-        {"Success": True, "Errors": ["DATA_NOT_SAVED"]},
+        {"Success": True, "Errors": ["INVALID"]},
         {"ErrorMessage": "no"},
         {"ExceptionMessage": "no"},
         {"Error": {"Code": 1}},

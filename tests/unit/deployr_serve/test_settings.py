@@ -17,8 +17,11 @@ LEAST = {"DEPLOYR_BUNDLES": "bundles", "DEPLOYR_EMR_FHIR_BASE": "https://emr.exa
 def production(tmp_path):
     key = tmp_path / "key.pem"
     key.write_text("a key")
+    callers = tmp_path / "callers.json"
+    callers.write_text('{"callers": [{"name": "engine", "models": ["*"], "password": "correct horse battery"}]}')
     return {
         **LEAST,
+        "DEPLOYR_JSON_CALLERS": str(callers),
         "DEPLOYR_PROFILE": "prod",
         "DEPLOYR_STORE": "sqlite:/data/store.sqlite",
         "DEPLOYR_ID_KEY": "0123456789abcdef",
@@ -94,6 +97,7 @@ def test_missing_and_wrong_settings_are_named_together():
         ("DEPLOYR_EMR_FHIR_BASE", "https://emr.example/fhir#x"),
         ("DEPLOYR_EMR_VENDOR_BASE", "https://user:pass@emr.example"),
         ("DEPLOYR_EMR_SEARCH", "POST"),
+        ("DEPLOYR_EMR_PATIENT_REFERENCE", "Patient/id"),
         ("DEPLOYR_EMR_FHIR_VERSION", "r4"),
         ("DEPLOYR_EMR_FHIR_VERSION", "DSTU2"),
         ("DEPLOYR_TIME_ZONE", "Mars/Olympus"),
@@ -167,6 +171,7 @@ def test_a_whole_set_of_settings_is_fit_for_production(production):
         ("DEPLOYR_STORE", "memory"),
         ("DEPLOYR_ID_KEY", ""),
         ("DEPLOYR_CLOCK_FILE", "/tmp/clock"),
+        ("DEPLOYR_JSON_CALLERS", ""),
     ],
 )
 def test_what_is_only_good_enough_for_trying_out_is_refused_in_production(production, name, value):
@@ -203,7 +208,7 @@ def test_the_id_key_is_not_in_the_settings_repr():
 
 def test_the_example_file_names_every_setting_and_no_value():
     example = json.loads((ROOT / "local.settings.example.json").read_text())["Values"]
-    named = {name for name in example if name.startswith("DEPLOYR_")}
+    named = {name for name in example if name.startswith(("DEPLOYR_", "AzureWebJobsStorage"))}
 
     class Noting(dict):
         def get(self, name, default=None):

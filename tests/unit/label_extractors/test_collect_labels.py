@@ -11,7 +11,7 @@ from deployr_core.facts import Order, OrderStatus
 from deployr_core.label_rules import Answer, LabComponent, LabPanel, LongStay, outputs_of
 from deployr_core.packet import Censored, Failed, Rejected
 from deployr_serve.core.errors import EmrUnreachable, ModelUnavailable, StoreUnavailable, WrongPatient
-from deployr_serve.core.ports import OutcomeFacts
+from deployr_serve.core.ports import Lane, OutcomeFacts
 from label_extractors import collect
 from label_extractors.collect import collect_labels
 
@@ -24,10 +24,12 @@ class FakeOutcomes:
     def __init__(self, **patients):
         self._patients = patients
         self.asked = []
+        self.lanes = set()
         self.underway = self.peak = 0
 
     async def outcomes(self, patient_id, *, order_ids, codes, since, budget=None):
         self.asked.append((patient_id, order_ids, codes, since))
+        self.lanes.add(budget.lane)
         self.underway += 1
         self.peak = max(self.peak, self.underway)
         await asyncio.sleep(0)
@@ -83,6 +85,15 @@ async def test_nothing_to_label_asks_the_emr_nothing(services, outcomes_of):
     outcomes = outcomes_of()
     assert await collect_labels(services, outcomes) == {}
     assert outcomes.asked == []
+
+
+async def test_labels_are_read_with_the_connections_that_are_set_aside_for_batches(
+    services, store_packets, packet_of, outcomes_of
+):
+    await store_packets(packet_of())
+    outcomes = outcomes_of()
+    await collect_labels(services, outcomes)
+    assert outcomes.lanes == {Lane.BATCH}
 
 
 async def test_a_packet_is_labelled_by_the_result_of_its_order(

@@ -184,7 +184,7 @@ def test_no_file_is_refused_by_its_path(tmp_path):
 UNSUPPORTED = """
     app = func.FunctionApp()
 
-    @app.queue_trigger(arg_name="message", queue_name="q", connection="C")
+    @app.blob_trigger(arg_name="message", path="p", connection="C")
     def drain(message): ...
 
     @app.route(route="enqueue")
@@ -200,7 +200,7 @@ def test_unsupported_triggers_and_bindings_are_all_refused_by_name(loaded):
     with pytest.raises(HostSetupError) as refused:
         loaded(UNSUPPORTED)
 
-    assert "function drain: trigger queueTrigger is not supported here" in str(refused.value)
+    assert "function drain: trigger blobTrigger is not supported here" in str(refused.value)
     assert "function enqueue: binding queue (parameter out) is not supported here" in str(refused.value)
     assert "--skip-unsupported" in str(refused.value)
 
@@ -209,7 +209,7 @@ def test_unsupported_functions_are_left_out_with_a_warning_on_request(loaded, ca
     app = loaded(UNSUPPORTED, skip_unsupported=True)
 
     assert [each.name for each in app.functions] == ["plain"]
-    assert "function drain: trigger queueTrigger" in caplog.text
+    assert "function drain: trigger blobTrigger" in caplog.text
     assert "function enqueue: binding queue" in caplog.text
 
 
