@@ -6,9 +6,6 @@ import os
 import azure.functions as func
 
 from deployr_serve.blueprint import serving_blueprint
-from deployr_serve.blueprint_batch import batch_blueprint
-from deployr_serve.blueprint_bpa import bpa_blueprint
-from deployr_serve.blueprint_cds import cds_blueprint
 from deployr_serve.blueprint_pages import pages_blueprint
 from deployr_serve.bootstrap import build
 from deployr_serve.settings import read_settings
@@ -22,10 +19,17 @@ application = build(settings)
 app = func.FunctionApp()
 app.register_functions(serving_blueprint(application, relay_schedule=settings.relay_schedule))
 app.register_functions(pages_blueprint(application))
+# What is not configured is not imported either: a worker that starts is waited for.
 if application.cds is not None:
+    from deployr_serve.blueprint_cds import cds_blueprint
+
     app.register_functions(cds_blueprint(application, application.cds))
 if settings.bpa is not None:
+    from deployr_serve.blueprint_bpa import bpa_blueprint
+
     app.register_functions(bpa_blueprint(application, settings.bpa))
 if application.batches is not None:
+    from deployr_serve.blueprint_batch import batch_blueprint
+
     app.register_functions(batch_blueprint(application.batches))
 app.register_functions(label_blueprint(application.services, application.outcomes, schedule=settings.label_schedule))

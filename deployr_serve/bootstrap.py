@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from deployr_core.features import FeatureSpec
 from deployr_core.packet import Subject
@@ -23,9 +24,7 @@ from deployr_serve.adapters.policies import read_policies
 from deployr_serve.adapters.resilience import ResilientTransport
 from deployr_serve.adapters.sqlite_store import SqliteStore
 from deployr_serve.auth_bootstrap import Access, access
-from deployr_serve.batch_bootstrap import batches_of
 from deployr_serve.cds_bootstrap import CdsAccess, cds_access
-from deployr_serve.core.batch_start import Batches
 from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.core.infer import Services, Site
 from deployr_serve.core.ports import Clock, OutcomeSource
@@ -35,6 +34,9 @@ from deployr_serve.outputs.vendor_target import VendorUser
 from deployr_serve.outputs_bootstrap import Reach, outputs_of, write_scopes
 from deployr_serve.settings import Profile, Settings
 from deployr_serve.vendor_bootstrap import VendorAccess, epic_site, vendor_access
+
+if TYPE_CHECKING:
+    from deployr_serve.core.batch_start import Batches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,8 +198,17 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         fhir=client,
         cds=cds,
         json_callers=json_callers(settings.json, transport=transport),
-        batches=batches_of(settings.batch, services, fhir=client, vendor=vendor, site_zone=settings.zone),
+        batches=_batches(settings, services, fhir=client, vendor=vendor),
     )
+
+
+def _batches(settings: Settings, services: Services, *, fhir: FhirClient, vendor: VendorAccess) -> Batches | None:
+    if settings.batch.folder is None:
+        return None
+    # A tenth of a start is spent on these modules, and most workers answer requests only.
+    from deployr_serve.batch_bootstrap import batches_of
+
+    return batches_of(settings.batch, services, fhir=fhir, vendor=vendor, site_zone=settings.zone)
 
 
 def _needs(spec: FeatureSpec, subject: Subject, as_of: datetime) -> Hashable:

@@ -7,8 +7,6 @@ from typing import TypeVar
 
 import msgspec
 
-from deployr_core.strict_yaml import YamlInvalid, parse_yaml
-
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
@@ -22,6 +20,8 @@ def read_folder(folder: Path | None, kind: type[_T], *, setting: str, each: str)
         return {}, []
     if not folder.is_dir():
         return {}, [f"{setting}: expected a folder with one YAML file for each {each}"]
+    from deployr_core.strict_yaml import YamlInvalid, parse_yaml
+
     read: dict[str, _T] = {}
     problems: list[str] = []
     for path in sorted(folder.glob("*.yaml")):
