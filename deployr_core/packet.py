@@ -9,7 +9,6 @@ tells nothing about a patient.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from deployr_core.keyed_hash import keyed_hash
 from deployr_core.labels import LabelValue
 from deployr_core.trial import Assignment, Showing
 from deployr_core.vectorize import FeatureVector
@@ -348,11 +348,7 @@ def derive_packet_id(id_key: bytes, *, environment: str, model_id: str, request_
 
     Source: RFC 2104.
     """
-    if len(id_key) < 16:
-        raise ValueError("expected an id key of at least 16 bytes")
-    # A length before each part, so that no two different requests run together into one.
-    parts = "".join(f"{len(part)}:{part}" for part in (environment, model_id, request_key))
-    return "p" + hmac.new(id_key, parts.encode(), hashlib.sha256).hexdigest()[:32]
+    return "p" + keyed_hash(id_key, environment, model_id, request_key)[:32]
 
 
 def derive_delivery_id(packet_id: str, output: str) -> str:

@@ -12,13 +12,13 @@ probabilities: C. K. Corbin, M. Baiocchi, J. H. Chen, arXiv:2209.09188.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from enum import StrEnum
 from itertools import accumulate
 
 import msgspec
+
+from deployr_core.keyed_hash import keyed_hash
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
 _LONGEST_BLOCK = 200
@@ -275,8 +275,4 @@ def _chance(key: bytes, trial: Trial, *parts: str) -> float:
 
 
 def _hmac(key: bytes, trial: Trial, *parts: str) -> str:
-    if len(key) < 16:
-        raise ValueError("expected a key of at least 16 bytes")
-    # A length before each part, so that no two different inputs run together into one.
-    text = "".join(f"{len(part)}:{part}" for part in (trial.trial_id, str(trial.version), *parts))
-    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+    return keyed_hash(key, trial.trial_id, str(trial.version), *parts)

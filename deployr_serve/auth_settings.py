@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from deployr_serve.setting_values import existing_file
+
 _T = TypeVar("_T")
 
 
@@ -103,7 +105,7 @@ def _smart(reader: Reader, *, used: bool) -> SmartSettings:
     keys = {name: reader.has(f"DEPLOYR_EMR_{name}") for name in ("KEY_FILE", "KEY", "KEY_VAULT")}
     settings = SmartSettings(
         client_id=reader.read("DEPLOYR_EMR_CLIENT_ID", _header_text, **({} if used else {"default": ""})),
-        key_file=reader.read("DEPLOYR_EMR_KEY_FILE", _file, default=None),
+        key_file=reader.read("DEPLOYR_EMR_KEY_FILE", existing_file, default=None),
         key_pem=reader.read("DEPLOYR_EMR_KEY", _pem, default=None),
         key_vault=reader.read("DEPLOYR_EMR_KEY_VAULT", _secret_url, default=None),
         key_password=reader.read("DEPLOYR_EMR_KEY_PASSWORD", str, default=None),
@@ -153,13 +155,6 @@ def _user(text: str) -> str:
     return text
 
 
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
-        raise ValueError("expected a file that can be read")
-    return path
-
-
 def _pem(text: str) -> str:
     # Where settings are one line each, as in Azure's portal, its line ends are written as \n.
     pem = text.replace("\\n", "\n")
@@ -190,7 +185,7 @@ def _old_keys(text: str) -> tuple[tuple[str | None, Path], ...]:
     found = []
     for part in text.split(","):
         key_id, named, path = part.strip().rpartition("=")
-        found.append((key_id if named else None, _file(path)))
+        found.append((key_id if named else None, existing_file(path)))
     return tuple(found)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
-from pathlib import Path
 
 import msgspec
 
 from deployr_core.instants import parse_zone
 from deployr_serve.auth_settings import Reader
+from deployr_serve.setting_values import existing_file, yes_or_no
 from deployr_serve.triggers.bpa_answer import Answers
 from deployr_serve.triggers.bpa_request import BpaReader, Paths, bpa_reader
 from deployr_serve.triggers.bpa_xml import Stylesheet
@@ -43,7 +43,7 @@ def read_bpa(reader: Reader) -> BpaSettings | None:
     paths = reader.read("DEPLOYR_BPA_PATHS", _paths, default=Paths())
     answers = reader.read("DEPLOYR_BPA_XSLT", _answers, default=None)
     callers: dict[str, str] = reader.read("DEPLOYR_BPA_CALLERS", _callers, default={})
-    strict = reader.read("DEPLOYR_BPA_STRICT", _yes_or_no, default=False)
+    strict = reader.read("DEPLOYR_BPA_STRICT", yes_or_no, default=False)
     per_s = reader.read("DEPLOYR_BPA_PER_SECOND", _per_second, default=50.0)
     if not roots:
         return None
@@ -102,12 +102,6 @@ def _callers(text: str) -> dict[str, str]:
     return callers
 
 
-def _yes_or_no(text: str) -> bool:
-    if text not in {"0", "1"}:
-        raise ValueError("expected 0 or 1")
-    return text == "1"
-
-
 def _per_second(text: str) -> float:
     try:
         number = float(text)
@@ -119,7 +113,4 @@ def _per_second(text: str) -> float:
 
 
 def _content(name: str) -> bytes:
-    path = Path(name)
-    if not path.is_file():
-        raise ValueError("expected a file that can be read")
-    return path.read_bytes()
+    return existing_file(name).read_bytes()

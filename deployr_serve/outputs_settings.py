@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from deployr_serve.auth_settings import Reader
+from deployr_serve.setting_values import existing_file
 
 FHIR_KINDS: Mapping[str, str] = {
     "observation": "Observation",
@@ -46,7 +47,7 @@ def read_outputs(reader: Reader) -> OutputSettings:
     """Read them; what is missing or wrong stands in the reader's problems afterwards."""
     settings = OutputSettings(
         chosen=reader.read("DEPLOYR_OUTPUTS", _chosen, default=None),
-        file=reader.read("DEPLOYR_OUTPUTS_FILE", _file, default=None),
+        file=reader.read("DEPLOYR_OUTPUTS_FILE", existing_file, default=None),
         expires_after=reader.read("DEPLOYR_OUTPUT_EXPIRES_HOURS", _hours, default=timedelta(hours=24)),
         patient_id_type=reader.read("DEPLOYR_OUTPUT_PATIENT_ID_TYPE", str, default="FHIR"),
         webhook_key=reader.read("DEPLOYR_WEBHOOK_KEY", _key, default=None),
@@ -68,13 +69,6 @@ def _chosen(text: str) -> tuple[tuple[str, ...], ...]:
             f"expected each once, a comma between outputs and | between alternatives: {', '.join(sorted(KNOWN))}"
         )
     return chosen
-
-
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
-        raise ValueError("expected a file that can be read")
-    return path
 
 
 def _hours(text: str) -> timedelta:

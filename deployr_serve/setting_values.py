@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
 
@@ -20,3 +21,26 @@ def plain_url(text: str) -> str:
     if not whole or "@" in parts.netloc or "?" in text or "#" in text:
         raise ValueError(expected)
     return text
+
+
+def existing_file(text: str) -> Path:
+    """Give the path of a file that is there.
+
+    Raises:
+        ValueError: it is not.
+    """
+    path = Path(text)
+    if not path.is_file():
+        raise ValueError("expected a file that can be read")
+    return path
+
+
+def yes_or_no(text: str) -> bool:
+    """Give what 1 and 0 stand for.
+
+    Raises:
+        ValueError: neither.
+    """
+    if text not in {"0", "1"}:
+        raise ValueError("expected 0 or 1")
+    return text == "1"

@@ -18,7 +18,7 @@ from deployr_serve.cds_settings import CdsSettings, cds_too_weak_for_production,
 from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.json_settings import JsonSettings, json_too_weak_for_production, read_json_callers
 from deployr_serve.outputs_settings import OutputSettings, read_outputs
-from deployr_serve.setting_values import plain_url
+from deployr_serve.setting_values import existing_file, plain_url, yes_or_no
 from deployr_serve.vendor_settings import VendorSettings, read_vendor
 
 _T = TypeVar("_T")
@@ -92,7 +92,7 @@ def read_settings(source: Mapping[str, str]) -> Settings:
         environment=reader.read("DEPLOYR_ENVIRONMENT", _word, default="DEV"),
         bundles=reader.read("DEPLOYR_BUNDLES", Path),
         deployments=reader.read("DEPLOYR_DEPLOYMENTS", Path, default=None),
-        allow_pickle=reader.read("DEPLOYR_ALLOW_PICKLE", _yes_or_no, default=False),
+        allow_pickle=reader.read("DEPLOYR_ALLOW_PICKLE", yes_or_no, default=False),
         trusted_keys=reader.read("DEPLOYR_TRUSTED_KEYS", _existing_files, default=()),
         store_file=reader.read("DEPLOYR_STORE", _store_file, default=None),
         id_key=reader.read("DEPLOYR_ID_KEY", _id_key, default=_DEV_ID_KEY.encode()),
@@ -110,7 +110,7 @@ def read_settings(source: Mapping[str, str]) -> Settings:
         fhir_version=reader.read("DEPLOYR_EMR_FHIR_VERSION", _fhir_version, default="R4"),
         connections=reader.read("DEPLOYR_EMR_CONNECTIONS", _connections, default=64),
         batch_connections=reader.read("DEPLOYR_EMR_BATCH_CONNECTIONS", _connections, default=16),
-        ca_file=reader.read("DEPLOYR_EMR_CA_FILE", _existing_file, default=None),
+        ca_file=reader.read("DEPLOYR_EMR_CA_FILE", existing_file, default=None),
         csn_system=reader.read("DEPLOYR_EMR_CSN_SYSTEM", str, default=None),
         score_namespace=reader.read("DEPLOYR_SCORE_NAMESPACE", _word, default="DEPLOYR"),
         zone=reader.read("DEPLOYR_TIME_ZONE", parse_zone, default=_UTC),
@@ -247,18 +247,5 @@ def _connections(text: str) -> int:
     return int(text)
 
 
-def _yes_or_no(text: str) -> bool:
-    if text not in {"0", "1"}:
-        raise ValueError("expected 0 or 1")
-    return text == "1"
-
-
 def _existing_files(text: str) -> tuple[Path, ...]:
-    return tuple(_existing_file(part.strip()) for part in text.split(","))
-
-
-def _existing_file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
-        raise ValueError("expected a file that can be read")
-    return path
+    return tuple(existing_file(part.strip()) for part in text.split(","))

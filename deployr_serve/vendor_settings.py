@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from deployr_serve.auth_settings import Reader
+from deployr_serve.setting_values import existing_file
 
 
 class Interface(StrEnum):
@@ -44,7 +45,7 @@ def read_vendor(reader: Reader) -> VendorSettings:
     """Read them; what is missing or wrong stands in the reader's problems afterwards."""
     settings = VendorSettings(
         reads=reader.read("DEPLOYR_EMR_READS", _reads, default={}),
-        components_file=reader.read("DEPLOYR_EMR_COMPONENTS", _file, default=None),
+        components_file=reader.read("DEPLOYR_EMR_COMPONENTS", existing_file, default=None),
         user_id=reader.read("DEPLOYR_EMR_USER_ID", str, default=""),
         user_id_type=reader.read("DEPLOYR_EMR_USER_ID_TYPE", str, default="External"),
         identity=reader.read("DEPLOYR_EMR_IDENTITY", _identity, default=Interface.FHIR),
@@ -94,10 +95,3 @@ def _pairs(text: str) -> dict[str, str]:
             raise ValueError("expected name=value, a comma between, each name once")
         found[name] = value
     return found
-
-
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
-        raise ValueError("expected a file that can be read")
-    return path

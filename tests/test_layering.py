@@ -83,6 +83,7 @@ class Area:
 
 
 CORE = ("deployr_core", "deployr_serve.core")
+SETTING_VALUES = ("deployr_serve.auth_settings", "deployr_serve.setting_values")
 
 AREAS = {
     "deployr_core": Area(
@@ -109,8 +110,8 @@ AREAS = {
     ),
     # The one place in serving that deserialises a joblib file, after its digest, and only where the site allows it.
     "deployr_serve.adapters.pickled": Area(ours=CORE, banned=TRAINING_ONLY - {"joblib", "pickle"}),
-    "deployr_serve.auth_settings": Area(ours=CORE, banned=TRAINING_ONLY),
-    "deployr_serve.vendor_settings": Area(ours=(*CORE, "deployr_serve.auth_settings"), banned=TRAINING_ONLY),
+    "deployr_serve.auth_settings": Area(ours=(*CORE, "deployr_serve.setting_values"), banned=TRAINING_ONLY),
+    "deployr_serve.vendor_settings": Area(ours=(*CORE, *SETTING_VALUES), banned=TRAINING_ONLY),
     # A worklist's query goes through whatever DB-API driver the site names.
     "deployr_serve.adapters.worklist_reports": Area(ours=CORE, banned=TRAINING_ONLY, dynamic=True),
     # Chunks are put where the host's queue trigger takes them from.
@@ -129,9 +130,7 @@ AREAS = {
         banned=TRAINING_ONLY,
     ),
     "deployr_serve.setting_values": Area(banned=TRAINING_ONLY),
-    "deployr_serve.cds_settings": Area(
-        ours=(*CORE, "deployr_serve.auth_settings", "deployr_serve.setting_values"), banned=TRAINING_ONLY
-    ),
+    "deployr_serve.cds_settings": Area(ours=(*CORE, *SETTING_VALUES), banned=TRAINING_ONLY),
     "deployr_serve.cds_bootstrap": Area(
         ours=(*CORE, "deployr_serve.cds_settings", "deployr_serve.adapters", "deployr_serve.triggers"),
         banned=TRAINING_ONLY,
@@ -142,9 +141,10 @@ AREAS = {
     ),
     # A stylesheet and XPaths are compiled when the app starts, so that it does not start with wrong ones.
     "deployr_serve.bpa_settings": Area(
-        ours=(*CORE, "deployr_serve.auth_settings", "deployr_serve.triggers"), banned=TRAINING_ONLY
+        ours=(*CORE, *SETTING_VALUES, "deployr_serve.triggers"),
+        banned=TRAINING_ONLY,
     ),
-    "deployr_serve.outputs_settings": Area(ours=(*CORE, "deployr_serve.auth_settings"), banned=TRAINING_ONLY),
+    "deployr_serve.outputs_settings": Area(ours=(*CORE, *SETTING_VALUES), banned=TRAINING_ONLY),
     "deployr_serve.outputs_bootstrap": Area(
         ours=(*CORE, "deployr_serve.outputs_settings", "deployr_serve.adapters", "deployr_serve.outputs"),
         banned=TRAINING_ONLY,

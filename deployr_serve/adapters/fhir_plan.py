@@ -90,7 +90,7 @@ class _Kind:
 
 
 def _lab_parameters(codes: Iterable[Code]) -> _Parameters:
-    return ("category", "laboratory"), ("code", ",".join(map(_token, codes)))
+    return ("category", "laboratory"), ("code", ",".join(search_token(*code) for code in codes))
 
 
 def _labs_of(groups: Sequence[LabGroup]) -> _Parameters:
@@ -100,7 +100,10 @@ def _labs_of(groups: Sequence[LabGroup]) -> _Parameters:
 def _vitals_of(groups: Sequence[VitalGroup]) -> _Parameters:
     codes = _declared_codes(groups)
     panels = [panel for code in codes for panel in _PANELS_OF_COMPONENT.get(code, ())]
-    return ("category", "vital-signs"), ("code", ",".join(map(_token, dict.fromkeys((*codes, *panels)))))
+    return ("category", "vital-signs"), (
+        "code",
+        ",".join(search_token(*code) for code in dict.fromkeys((*codes, *panels))),
+    )
 
 
 def _lists_of(groups: Sequence[DiagnosisGroup]) -> _Parameters:
@@ -159,8 +162,14 @@ def _declared_codes(groups: Sequence[LabGroup] | Sequence[VitalGroup]) -> tuple[
     return tuple(dict.fromkeys(key for group in groups for analyte in group.analytes for key in analyte.keys))
 
 
-def _token(code: Code) -> str:
-    return f"{code.system.translate(_ESCAPES)}|{code.value.translate(_ESCAPES)}"
+def search_token(system: str, value: str) -> str:
+    """Give a code or an identifier as a search takes it."""
+    return f"{escaped(system)}|{escaped(value)}"
+
+
+def escaped(text: str) -> str:
+    """Give a text as a part of a search value."""
+    return text.translate(_ESCAPES)
 
 
 _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\,|$"})

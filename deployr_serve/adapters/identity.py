@@ -17,6 +17,7 @@ import msgspec
 from deployr_serve.adapters import fhir_facts as read
 from deployr_serve.adapters import fhir_wire as wire
 from deployr_serve.adapters.epic_client import Meter, VendorClient, metered
+from deployr_serve.adapters.fhir_plan import escaped, search_token
 from deployr_serve.adapters.fhir_search import FhirClient, Search
 from deployr_serve.core.errors import (
     AmbiguousPatient,
@@ -34,7 +35,6 @@ CSN = "CSN"
 """The type of a contact serial number, which names an encounter."""
 
 IDENTIFIERS_PATH = "api/epic/2010/Common/Patient/GETPATIENTIDENTIFIERS/Patient/Identifiers"
-_ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\,|$"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +87,7 @@ class Encounters:
             UnknownContext: none, or several.
             WrongPatient: the answer does not have the number that was asked for, or does not say whose it is.
         """
-        token = csn.translate(_ESCAPES) if self._csn_system is None else identifier_token(self._csn_system, csn)
+        token = escaped(csn) if self._csn_system is None else search_token(self._csn_system, csn)
         search = Search(resource_type="Encounter", parameters=(("identifier", token),))
         encounter = _only_encounter((await self._client.search(search, budget=budget)).resources)
         if self._csn_of(encounter) != csn or encounter.id is None:
@@ -151,7 +151,7 @@ class FhirPatients:
         system = self._systems.get(identifier.type)
         parameter = ("_id", identifier.value)
         if system is not None:
-            parameter = ("identifier", identifier_token(system, identifier.value))
+            parameter = ("identifier", search_token(system, identifier.value))
         found = await self._client.search(Search(resource_type="Patient", parameters=(parameter,)), budget=budget)
         if not found.resources:
             raise UnknownPatient("expected a patient with this identifier")
@@ -271,8 +271,3 @@ def _only_encounter(resources: Sequence[wire.Resource]) -> wire.Encounter:
     if not isinstance(encounter, wire.Encounter):
         raise EmrBadResponse("expected an Encounter")
     return encounter
-
-
-def identifier_token(system: str, value: str) -> str:
-    """Give the search value of an identifier. Source: FHIR R4 search.html#token and #escaping."""
-    return f"{system.translate(_ESCAPES)}|{value.translate(_ESCAPES)}"

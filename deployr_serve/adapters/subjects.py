@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from deployr_core.packet import Subject
 from deployr_serve.adapters import fhir_facts as read
 from deployr_serve.adapters import fhir_wire as wire
+from deployr_serve.adapters.fhir_plan import search_token
 from deployr_serve.adapters.fhir_search import FhirClient, Search
-from deployr_serve.adapters.identity import CSN, FHIR, Encounters, PatientIndex, identifier_token
+from deployr_serve.adapters.identity import CSN, FHIR, Encounters, PatientIndex
 from deployr_serve.core.errors import MalformedRequest, ServeError, UnknownContext, WrongPatient
 from deployr_serve.core.ports import Budget, Named, TypedIdentifier
 
@@ -84,7 +85,7 @@ class ChartSubjects:
         return _one(found)
 
     async def _order_with(self, system: str, value: str, budget: Budget | None) -> tuple[str, str | None]:
-        token = identifier_token(system, value)
+        token = search_token(system, value)
         search = Search(resource_type="ServiceRequest", parameters=(("identifier", token),))
         resources = (await self._client.search(search, budget=budget)).resources
         if len(resources) != 1 or not isinstance(resources[0], wire.ServiceRequest) or resources[0].id is None:

@@ -7,13 +7,12 @@ it never gives a unit two arms.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 import msgspec
 
+from deployr_core.keyed_hash import keyed_hash
 from deployr_core.packet import Decision, EventKind, Mode
 from deployr_core.trial import (
     Assignment,
@@ -169,9 +168,7 @@ def _suppression_id(request: InferenceRequest, suppression: Suppression, *, mode
     subject = request.subject
     by_encounter = suppression.unit is SuppressionUnit.ENCOUNTER and subject.encounter_id is not None
     whom = ("encounter", subject.encounter_id or "") if by_encounter else ("patient", subject.patient_id)
-    # A length before each part, so that no two different units run together into one.
-    text = "".join(f"{len(part)}:{part}" for part in (ADVISED, model_id, *whom))
-    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:32]
+    return keyed_hash(key, ADVISED, model_id, *whom)[:32]
 
 
 async def _suppressed(

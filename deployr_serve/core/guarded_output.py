@@ -6,14 +6,13 @@ score of the same model for the same patient went the same way before it.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 from datetime import datetime, timedelta
 
 import msgspec
 
 from deployr_core.bundle import Bundle
+from deployr_core.keyed_hash import keyed_hash
 from deployr_core.packet import InferencePacket, Scored
 from deployr_core.postprocess import ScoreUnusable, checked_number, checked_probability
 from deployr_serve.core.errors import (
@@ -113,10 +112,7 @@ class GuardedOutput:
         await self._release(key, delivery_id, may_have_arrived=True)
 
     def _key(self, packet: InferencePacket) -> str:
-        # A length before each part, so that no two different places run together into one.
-        parts = (packet.subject.patient_id, packet.model.model_id, self.name)
-        text = "".join(f"{len(part)}:{part}" for part in parts)
-        return hmac.new(self._id_key, text.encode(), hashlib.sha256).hexdigest()[:32]
+        return keyed_hash(self._id_key, packet.subject.patient_id, packet.model.model_id, self.name)[:32]
 
     async def _claim(self, key: str, as_of: datetime, delivery_id: str, budget: Budget | None) -> None:
         """Hold the place for this score; wait for one of another instant that is on its way."""
