@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check bench lock clean
+.PHONY: help setup demo up test proofs faults check bench lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,11 +23,17 @@ $(VENV)/ready: requirements-dev.txt pyproject.toml
 demo: setup ## Train, serve, replay a week of orders, label and measure, on this machine alone
 	@$(BIN)/deployr demo
 
-test: setup ## Lint, types and every test
+up: setup ## Start a mock EMR and the function host with a trained model, to try calls on; Ctrl-C stops both
+	@$(BIN)/deployr up
+
+test: setup ## Lint, types and the tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not proof"
+
+proofs: setup ## Run the long proofs: workers killed at every transition, 200 seeded schedules on each store
+	@$(BIN)/python -m pytest -n auto -m proof
 
 faults: setup ## Run every row of the fault table; the last line counts the rows that pass
 	@$(BIN)/python -m tests.faults

@@ -100,11 +100,12 @@ SLEEPERS = {("time", "sleep"), ("asyncio", "sleep")}
 def sleeps(source: str) -> list[int]:
     """Give the lines that call ``time.sleep`` or ``asyncio.sleep``, by whatever name, with a positive literal."""
     tree = ast.parse(source)
+    names = set(_names_of_sleep(tree))
     return sorted(
         node.lineno
-        for node in ast.walk(tree)
+        for node in (ast.walk(tree) if names else ())
         if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in set(_names_of_sleep(tree))
+        and ast.unparse(node.func) in names
         and any(_is_positive_literal(each) for each in [*node.args, *(each.value for each in node.keywords)])
     )
 

@@ -50,7 +50,9 @@ def test_arms_are_as_frequent_as_their_weights_say():
 
 
 @pytest.mark.parametrize(
-    "what_of", [lambda n: n % 2, lambda n: n % 10, lambda n: len(str(n)), lambda n: n // 10_000], ids=str
+    "what_of",
+    [lambda n: n % 2, lambda n: n % 10, lambda n: len(str(n)), lambda n: n // 10_000],
+    ids=["odd-or-even", "last-digit", "length", "ten-thousands"],
 )
 def test_an_arm_tells_nothing_of_the_record_number(what_of):
     numbers = range(1, UNITS + 1)
