@@ -1,75 +1,60 @@
-"""The handles on the mock itself: its clock, score column, journal, faults, scopes. Under no token, not journaled."""
+"""The handles on the mock itself: clock, faults, scores, writes, journal, scopes. Under no token, not journaled."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mock_emr.dates import DateError, instant_of, wire_instant
+from mock_emr.admin_clock import clock_routes
+from mock_emr.admin_faults import fault_routes
+from mock_emr.admin_json import AdminError, answer, instant_asked, only, refusal, whole_asked
+from mock_emr.dates import wire_instant
 from mock_emr.emr import Emr
-from mock_emr.exchange import JSON
-from mock_emr.faults import FaultError, rules_in
-from mock_emr.journal import Entry
+from mock_emr.journal import Entry, Wanted
 from mock_emr.scopes import NO_RULES, ScopeRulesError
 from mock_emr.scopes import rules_in as scope_rules_in
 from mock_emr.scores import Cell
 
 DEFAULT_LIMIT = 1_000
 MOST_ENTRIES = 10_000
-
-
-class _Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    now: str
+_STATUS = re.compile(r"[1-5](\d\d|xx)", re.ASCII)
+_FACES = ("fhir", "vendor", "oauth")
+_EXACT = ("route", "resource_type", "method", "correlation_id")
+_JOURNAL = ("since", "limit", "after", "until", "face", "status", "faulty", *_EXACT)
 
 
 def admin_routes(emr: Emr) -> list[Route]:
     """Give the routes under /admin."""
 
-    async def clock(request: Request) -> Response:
-        if request.method == "PUT":
-            try:
-                emr.clock.put(instant_of(msgspec.json.decode(await request.body(), type=_Clock).now))
-            except (msgspec.DecodeError, UnicodeDecodeError, DateError) as error:
-                return _json({"error": f'expected {{"now": "2015-01-06T20:55:00Z"}}: {error}'}, status=400)
-        return _json({"now": wire_instant(emr.clock.now()), "is_put": emr.clock.is_put()})
-
     async def scores(request: Request) -> Response:
         model_id = request.query_params.get("modelId")
         cells = (cell for cell in emr.scores.cells() if model_id in (None, cell.model_id))
-        return _json({"scores": [_cell(emr, cell) for cell in cells]})
+        return answer({"scores": [_cell(emr, cell) for cell in cells]})
 
     async def journal(request: Request) -> Response:
-        since = _whole(request, "since", default=0, most=None)
-        limit = _whole(request, "limit", default=DEFAULT_LIMIT, most=MOST_ENTRIES)
-        if since is None or limit is None:
-            return _json({"error": "since, limit: expected whole numbers, 0 or more"}, status=400)
-        entries = [_entry(entry) for entry in emr.journal.since(since, limit=limit)]
-        return _json({"entries": entries, "last": emr.journal.last_sequence()})
+        try:
+            only(request, *_JOURNAL)
+            since = whole_asked(request, "since", default=0)
+            limit = whole_asked(request, "limit", default=DEFAULT_LIMIT, most=MOST_ENTRIES)
+            entries = emr.journal.since(since, limit=limit, wanted=_wanted(request))
+        except AdminError as error:
+            return refusal(error)
+        return answer({"entries": [_entry(entry) for entry in entries], "last": emr.journal.last_sequence()})
 
     async def summary(_: Request) -> Response:
-        return _json(emr.journal.summary())
-
-    async def faults(request: Request) -> Response:
-        if request.method == "PUT":
-            try:
-                emr.faults.put(rules_in(await request.body()))
-            except FaultError as error:
-                return _json({"error": str(error)}, status=400)
-        elif request.method == "DELETE":
-            emr.faults.put(())
-        return _json(emr.faults.rules())
+        return answer(emr.journal.summary())
 
     return [
-        Route("/admin/clock", clock, methods=["GET", "PUT"]),
+        *clock_routes(emr),
+        *fault_routes(emr),
         Route("/admin/scores", scores, methods=["GET"]),
         _writes_route(emr),
         Route("/admin/journal", journal, methods=["GET"]),
         Route("/admin/journal/summary", summary, methods=["GET"]),
-        Route("/admin/faults", faults, methods=["GET", "PUT", "DELETE"]),
         _scope_route(emr),
     ]
 
@@ -77,7 +62,7 @@ def admin_routes(emr: Emr) -> list[Route]:
 def _writes_route(emr: Emr) -> Route:
     async def writes(_: Request) -> Response:
         written = emr.written
-        return _json(
+        return answer(
             {
                 "flowsheet": written.flowsheet,
                 "smartData": written.smart_data(),
@@ -95,12 +80,30 @@ def _scope_route(emr: Emr) -> Route:
             try:
                 emr.scopes.put(scope_rules_in(await request.body()))
             except ScopeRulesError as error:
-                return _json({"error": str(error)}, status=400)
+                return refusal(error)
         elif request.method == "DELETE":
             emr.scopes.put(NO_RULES)
-        return _json(emr.scopes.rules())
+        return answer(emr.scopes.rules())
 
     return Route("/admin/scopes", scopes, methods=["GET", "PUT", "DELETE"])
+
+
+def _wanted(request: Request) -> Wanted:
+    asked = request.query_params
+    if asked.get("face", "fhir") not in _FACES:
+        raise AdminError(f"face: expected one of {', '.join(_FACES)}")
+    if not _STATUS.fullmatch(asked.get("status", "200")):
+        raise AdminError("status: expected one such as 503, or a class such as 5xx")
+    if asked.get("faulty", "true") not in {"true", "false"}:
+        raise AdminError("faulty: expected true or false")
+    return Wanted(
+        after=instant_asked(request, "after"),
+        until=instant_asked(request, "until"),
+        face=asked.get("face"),
+        status=asked.get("status"),
+        is_faulty=asked["faulty"] == "true" if "faulty" in asked else None,
+        **{name: asked.get(name) for name in _EXACT},
+    )
 
 
 def _cell(emr: Emr, cell: Cell) -> dict[str, Any]:
@@ -123,6 +126,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "sequence": entry.sequence,
         "at": wire_instant(call.at),
         "emr_now": wire_instant(call.emr_now),
+        "face": call.face,
         "method": call.method,
         "route": call.route,
         "resource_type": call.resource_type,
@@ -130,17 +134,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "status": call.status,
         "duration_ms": round(call.duration_ms, 3),
         "size_bytes": call.size_bytes,
+        "correlation_id": call.correlation_id,
+        "fault": call.fault,
         "write": call.write,
     }
-
-
-def _whole(request: Request, name: str, *, default: int, most: int | None) -> int | None:
-    """Read a whole number from the query, capped at ``most``; None where it is none."""
-    text = request.query_params.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        return None
-    return int(text) if most is None else min(int(text), most)
-
-
-def _json(value: object, *, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status_code=status, media_type=JSON)

@@ -9,13 +9,14 @@ from mock_emr.assertion import ALGORITHMS
 from mock_emr.parameters import PARAMETERS, parameters_of
 from mock_emr.written import WriteSite
 
+_EXPORT = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"
 SCOPES = tuple(f"system/{resource_type}.rs" for resource_type in PARAMETERS)
 
 
 def capability_statement(
     held_types: Iterable[str], *, writes: WriteSite, fhir_base: str, token_url: str, date: str
 ) -> dict[str, Any]:
-    """Give the CapabilityStatement: read and search of every type that is known, held or can be created.
+    """Give the CapabilityStatement: read and search of every type that is known, held or can be created; batch, export.
 
     Source: FHIR R4 capabilitystatement.html; the oauth-uris extension, SMART App Launch 1.0 conformance.
     """
@@ -25,6 +26,7 @@ def capability_statement(
         "status": "active",
         "date": date,
         "kind": "instance",
+        "instantiates": ["http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"],
         "software": {"name": "deployr mock EMR"},
         "implementation": {"description": "A mock EMR on loopback, no vendor's product", "url": fhir_base},
         "fhirVersion": "4.0.1",
@@ -47,10 +49,20 @@ def capability_statement(
                                     "code": "SMART-on-FHIR",
                                 }
                             ]
-                        }
+                        },
+                        {
+                            "coding": [
+                                {
+                                    "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
+                                    "code": "Basic",
+                                }
+                            ]
+                        },
                     ],
                 },
                 "resource": [_resource(resource_type, writes) for resource_type in types],
+                "interaction": [{"code": "batch"}],
+                "operation": [{"name": "export", "definition": _EXPORT}],
             }
         ],
     }
@@ -71,12 +83,27 @@ def smart_configuration(*, token_url: str) -> dict[str, Any]:
     }
 
 
+def _operation(name: str, definition: str) -> dict[str, str]:
+    return {"name": name, "definition": f"http://hl7.org/fhir/OperationDefinition/{definition}"}
+
+
 def _resource(resource_type: str, writes: WriteSite) -> dict[str, Any]:
     can_create = resource_type in writes.creates
     return {
         "type": resource_type,
-        "interaction": [{"code": code} for code in ("read", "search-type", *(["create"] if can_create else []))],
-        **({"conditionalCreate": writes.conditional == "honoured"} if can_create else {}),
+        "interaction": [
+            {"code": code} for code in ("read", "search-type", *(["create", "update"] if can_create else []))
+        ],
+        **(
+            {
+                "versioning": "versioned-update",
+                "updateCreate": False,
+                "conditionalCreate": writes.conditional == "honoured",
+            }
+            if can_create
+            else {}
+        ),
+        **({"operation": [_operation("everything", "Patient-everything")]} if resource_type == "Patient" else {}),
         "searchParam": [
             {"name": name, "type": parameter.kind} for name, parameter in parameters_of(resource_type).items()
         ],

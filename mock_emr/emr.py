@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, assert_never
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from mock_emr.assertion import Key, UsedAssertions
+from mock_emr.basic import client_of
+from mock_emr.bulk import Exports
 from mock_emr.clock import EmrClock
 from mock_emr.errors import oauth_error, vendor_error
 from mock_emr.exchange import FHIR_JSON, HTML, Answer, Exchange, Refused
-from mock_emr.faults import HTML_PAGE, Faults, Rule, spoiled
+from mock_emr.faults import HTML_PAGE, NO_FAULT, Faults, Rule, spoiled
 from mock_emr.journal import Call, Journal
-from mock_emr.outcomes import login_needed, outcome_body, scripted
+from mock_emr.outcomes import login_needed, outcome_body, restricted_record, scripted
 from mock_emr.paging import Searches
 from mock_emr.scopes import ScopePolicy
 from mock_emr.scores import ScoreColumn
 from mock_emr.store import Store
+from mock_emr.timeline import Timeline
 from mock_emr.tokens import AccessTokens, Grant
+from mock_emr.vendor_patients import PatientIdentifiers
+from mock_emr.whose import Whose
 from mock_emr.written import WriteSite, Written
 
 FHIR_ROOT = "/api/FHIR/R4"
+STU3_ROOT = "/api/FHIR/STU3"
 TOKEN_PATH = "/oauth2/token"  # noqa: S105 -- a path
+CORRELATION_HEADER = "X-Correlation-Id"
+_CORRELATION_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+_PIECES = 10
 
 Face = Literal["fhir", "vendor", "oauth"]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -41,6 +51,7 @@ class Emr:
     store: Store
     clock: EmrClock
     clients: Mapping[str, tuple[Key, ...]]
+    users: Mapping[str, str] = field(repr=False)
     open_access: bool
     delay_s: float
     base_url: str | None
@@ -53,6 +64,10 @@ class Emr:
     write_site: WriteSite
     journal: Journal
     faults: Faults
+    identifiers: PatientIdentifiers
+    whose: Whose
+    timeline: Timeline
+    exports: Exports
     monotonic: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
 
@@ -82,14 +97,16 @@ def gate(
         handler: does the work; raises Refused for an answer other than what was asked for.
         route: the template that the journal names.
         face: whose error bodies the route speaks.
-        fault_route: what fault rules call it; None for the resource type in the path.
+        fault_route: what fault rules call it, one of `faults.ROUTES`; None for the resource type in the path.
         secured: whether a token is needed.
     """
 
     async def endpoint(request: Request) -> Response:
         started, at, emr_now = emr.monotonic(), emr.clock.real_now(), emr.clock.now()
         with emr.journal.underway():
-            rule = emr.faults.take(fault_route or str(request.path_params.get("type", "other")))
+            patients = await emr.whose.patients(request, now=emr_now) if emr.faults.ask_for_patients() else ()
+            called = fault_route or str(request.path_params.get("type", "other"))
+            rule = emr.faults.take(called, now=emr_now, patients=patients)
             exchange = Exchange(fault=rule)
             delay_s = rule.delay_ms / 1000 + (0.0 if face == "oauth" else emr.delay_s)
             if delay_s:
@@ -107,26 +124,51 @@ def gate(
                 resource_type=exchange.resource_type,
                 parameters=exchange.parameters,
                 write=exchange.write,
+                face=face,
+                correlation_id=_correlation_id(request),
+                fault=None if rule is NO_FAULT else rule.name or "unnamed",
             )
         )
-        return Response(
-            answer.body, status_code=answer.status, headers=dict(answer.headers), media_type=answer.media_type
-        )
+        headers = dict(answer.headers)
+        if rule.drip_ms:
+            # Its length is announced, as a stalling server's would be.
+            headers["Content-Length"] = str(len(answer.body))
+            dripping = _dripping(emr, answer.body, rule.drip_ms / 1000)
+            return StreamingResponse(dripping, answer.status, headers, answer.media_type)
+        return Response(answer.body, status_code=answer.status, headers=headers, media_type=answer.media_type)
 
     return endpoint
+
+
+async def _dripping(emr: Emr, body: bytes, wait_s: float) -> AsyncIterator[bytes]:
+    size = max(-(-len(body) // _PIECES), 1)
+    for start in range(0, len(body), size):
+        await emr.sleep(wait_s)
+        yield body[start : start + size]
+
+
+def _correlation_id(request: Request) -> str | None:
+    """Give what the caller calls this call; None where it has no such name, or one that might hold anything."""
+    sent = request.headers.get(CORRELATION_HEADER, "")
+    return sent if _CORRELATION_ID.fullmatch(sent) else None
 
 
 async def _answer(
     emr: Emr, handler: Handler, request: Request, exchange: Exchange, *, face: Face, secured: bool
 ) -> Answer:
     rule = exchange.fault
-    if rule.stands_for_the_call():
+    if rule.body == "expired-token":
+        emr.tokens.end(request.headers.get("authorization"))
+        answer = _token_needed(face, was_sent=True)
+    elif rule.stands_for_the_call():
         answer = _fault_answer(rule, face)
     else:
         try:
             if secured and not emr.open_access:
-                grant = _grant(emr, request, face)
-                exchange.client_id, exchange.scope = grant.client_id, grant.scope
+                exchange.client_id = client_of(request.headers, users=emr.users)
+                if exchange.client_id is None:
+                    grant = _grant(emr, request, face)
+                    exchange.client_id, exchange.scope = grant.client_id, grant.scope
             answer = await handler(emr, request, exchange)
         except Refused as refused:
             answer = refused.answer
@@ -137,14 +179,24 @@ async def _answer(
 def _grant(emr: Emr, request: Request, face: Face) -> Grant:
     authorization = request.headers.get("authorization")
     grant = emr.tokens.grant_of(authorization)
-    if grant is not None:
-        return grant
+    if grant is None:
+        raise Refused(_token_needed(face, was_sent=bool(authorization)))
+    return grant
+
+
+def _token_needed(face: Face, *, was_sent: bool) -> Answer:
     # RFC 6750 section 3: no error code where no token was sent.
-    challenge = 'Bearer realm="mock-emr"' + (', error="invalid_token"' if authorization else "")
+    challenge = 'Bearer realm="mock-emr"' + (', error="invalid_token"' if was_sent else "")
     headers = {"WWW-Authenticate": challenge}
     if face == "fhir":
-        raise Refused(Answer(status=401, body=outcome_body(login_needed()), headers=headers))
-    raise Refused(replace(vendor_error(401, "AUTHENTICATION-FAILED"), headers=headers))
+        return Answer(status=401, body=outcome_body(login_needed()), headers=headers)
+    return replace(vendor_error(401, "AUTHENTICATION-FAILED"), headers=headers)
+
+
+def _restricted(status: int, face: Face) -> Answer:
+    if face == "fhir":
+        return Answer(status=status, body=outcome_body(restricted_record()), media_type=FHIR_JSON)
+    return vendor_error(status, "BREAK-THE-GLASS")
 
 
 def _lost(face: Face) -> Answer:
@@ -155,6 +207,8 @@ def _lost(face: Face) -> Answer:
 def _fault_answer(rule: Rule, face: Face) -> Answer:
     if rule.body == "html":
         return Answer(status=rule.status or 200, body=HTML_PAGE, media_type=HTML)
+    if rule.body == "restricted":
+        return _restricted(rule.status or 403, face)
     status = rule.status or 500
     match face:
         case "fhir":

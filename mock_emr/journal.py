@@ -24,8 +24,10 @@ class Write:
 class Call:
     """One answered call. Holds parameter names and no values.
 
-    ``at`` is the real instant of the call, ``emr_now`` the EMR's; ``duration_ms`` includes delays that were asked for;
-    ``size_bytes`` is that of the answer's body; ``parameters`` are those of a search.
+    ``at`` is the real instant of the call, ``emr_now`` the EMR's; ``duration_ms`` includes delays that were asked for,
+    yet no dripping; ``size_bytes`` is that of the answer's body; ``parameters`` are those of a search;
+    ``correlation_id`` is what the caller sent as such; ``fault`` names the rule that was played, `unnamed` where it has
+    no name.
     """
 
     at: datetime
@@ -38,6 +40,9 @@ class Call:
     resource_type: str | None = None
     parameters: tuple[str, ...] = ()
     write: Write | None = None
+    face: str | None = None
+    correlation_id: str | None = None
+    fault: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +51,42 @@ class Entry:
 
     sequence: int
     call: Call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which calls are asked for: those for which all hold that is not None.
+
+    ``after`` excluded and ``until`` included are on the EMR's clock; ``status`` is one, or a class of them as `4xx`;
+    ``is_faulty`` is whether a fault was played.
+    """
+
+    after: datetime | None = None
+    until: datetime | None = None
+    face: str | None = None
+    route: str | None = None
+    resource_type: str | None = None
+    method: str | None = None
+    status: str | None = None
+    correlation_id: str | None = None
+    is_faulty: bool | None = None
+
+    def holds(self, call: Call) -> bool:
+        """Tell whether a call is one of them."""
+        return (
+            (self.after is None or self.after < call.emr_now)
+            and (self.until is None or call.emr_now <= self.until)
+            and self.face in (None, call.face)
+            and self.route in (None, call.route)
+            and self.resource_type in (None, call.resource_type)
+            and self.method in (None, call.method)
+            and self.status in (None, str(call.status), f"{call.status // 100}xx")
+            and self.correlation_id in (None, call.correlation_id)
+            and self.is_faulty in (None, call.fault is not None)
+        )
+
+
+EVERY_CALL = Wanted()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +141,12 @@ class Journal:
         if call.write is not None:
             self._writes[call.write.is_new] += 1
 
-    def since(self, sequence: int, *, limit: int) -> tuple[Entry, ...]:
-        """Give at most ``limit`` calls that came after ``sequence``, oldest first."""
+    def since(self, sequence: int, *, limit: int, wanted: Wanted = EVERY_CALL) -> tuple[Entry, ...]:
+        """Give at most ``limit`` of the calls that are wanted and came after ``sequence``, oldest first."""
         first = self._entries[0].sequence if self._entries else 1
         skipped = max(sequence + 1 - first, 0)
-        return tuple(islice(self._entries, skipped, skipped + limit))
+        later = islice(self._entries, skipped, None)
+        return tuple(islice((entry for entry in later if wanted.holds(entry.call)), limit))
 
     def last_sequence(self) -> int:
         """Give the place of the latest call; 0 before the first."""

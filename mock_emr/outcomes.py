@@ -109,6 +109,27 @@ def scope_needed(resource_type: str) -> Issue:
     )
 
 
+def restricted_record() -> Issue:
+    """Say that the record is behind Break-the-Glass. Source: Epic's code 4130 [secondary]; the wording is [assumed]."""
+    return Issue(
+        severity="fatal",
+        code="suppressed",
+        epic_code="4130",
+        text="Break-the-Glass security prevented the retrieval of this record.",
+    )
+
+
+def stale_version() -> Issue:
+    """Say that the resource is at another version than the one to be updated; the code is [assumed]."""
+    return Issue(
+        severity="fatal",
+        code="conflict",
+        epic_code="59177",
+        text="The resource has been changed since.",
+        diagnostics="Expected If-Match with the current ETag.",
+    )
+
+
 def not_supported(diagnostics: str) -> Issue:
     """Say that the server does not do this."""
     return Issue(

@@ -56,6 +56,11 @@ class Searches:
         self._kept.move_to_end(session_id)
         return search
 
+    def patients_of(self, session_id: str) -> frozenset[str]:
+        """Give whom the resources of a kept search are about; none where it has gone."""
+        search = self._kept.get(session_id)
+        return frozenset(form.patient_id for form in search.forms if form.patient_id) if search else frozenset()
+
 
 def opaque(token_bytes: Callable[[int], bytes]) -> str:
     """Give 192 random bits as text that fits into a URL."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,13 +15,27 @@ class ScoreError(ValueError):
     """The body cannot be filed; the message says what was expected and where."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feature:
+    """What a score was made of, as it was sent: its contribution, None where none was, and its values."""
+
+    name: str
+    contribution: str | None = field(repr=False)
+    values: tuple[str, ...] = field(repr=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What a body asks to be shown: the encounter's CSN, the name of the score, its first value as sent."""
+    """What a body asks to be shown: the encounter's CSN, the name of the score, its first value as sent, its features.
+
+    ``features`` stand in the order in which they were sent; one that came with a value alone follows those with a
+    contribution.
+    """
 
     csn: str = field(repr=False)
     name: str
     value: str = field(repr=False)
+    features: tuple[Feature, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +49,16 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Everything that was filed for one encounter by one model, oldest first."""
+    """Everything that was filed for one encounter by one model, oldest first.
+
+    ``name`` and ``features`` are those of the latest score; no features where they were dropped.
+    """
 
     model_id: str
     csn: str = field(repr=False)
     rows: tuple[Row, ...]
+    name: str = ""
+    features: tuple[Feature, ...] = field(default=(), repr=False)
 
 
 def score_in(body: bytes) -> Score:
@@ -59,19 +79,23 @@ def score_in(body: bytes) -> Score:
     name = results.get("ScoreDisplayed")
     if not isinstance(name, str) or not name:
         raise ScoreError("ScoreDisplayed: expected the name of a score")
-    _strings_in(results.get("Raw", {}), "Raw", "Values")
+    raw = _strings_in(results.get("Raw", {}), "Raw", "Values")
     outputs = _object(results.get("Outputs"), "Outputs")
-    shown = [value for key, output in outputs.items() for value in _shown(output, f"Outputs.{key}", name)]
+    shown = [found for key, output in outputs.items() if (found := _shown(output, f"Outputs.{key}", name)) is not None]
     if not shown:
         raise ScoreError("ScoreDisplayed: expected a score that is in Outputs.*.Scores")
-    return Score(csn=csn, name=name, value=shown[0])
+    value, contributions = shown[0]
+    return Score(csn=csn, name=name, value=value, features=_made_of(contributions, raw))
 
 
 class ScoreColumn:
     """What the EMR's score column holds, by model and encounter."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, features_kept: int = 5_000) -> None:
+        """Keep what the latest score is made of for so many cells, those written last: it is most of what is sent."""
         self._cells: dict[tuple[str, str], dict[str, Row]] = {}
+        self._latest: OrderedDict[tuple[str, str], Score] = OrderedDict()
+        self._features_kept = features_kept
 
     def file(self, score: Score, *, model_id: str, job_id: str, now: datetime) -> bool:
         """File a score; give whether a row was added, which it is not for a job that this cell already has."""
@@ -79,12 +103,24 @@ class ScoreColumn:
         if job_id in rows:
             return False
         rows[job_id] = Row(job_id=job_id, score=score.value, written_at=now)
+        self._latest[model_id, score.csn] = score
+        self._latest.move_to_end((model_id, score.csn))
+        if len(self._latest) > self._features_kept:
+            self._latest.popitem(last=False)
         return True
 
     def cells(self) -> tuple[Cell, ...]:
         """Give every cell, in the order in which they were first written."""
-        return tuple(
-            Cell(model_id=model_id, csn=csn, rows=tuple(rows.values())) for (model_id, csn), rows in self._cells.items()
+        return tuple(self._cell(*key) for key in self._cells)
+
+    def _cell(self, model_id: str, csn: str) -> Cell:
+        latest = self._latest.get((model_id, csn))
+        return Cell(
+            model_id=model_id,
+            csn=csn,
+            rows=tuple(self._cells[model_id, csn].values()),
+            name="" if latest is None else latest.name,
+            features=() if latest is None else latest.features,
         )
 
 
@@ -112,14 +148,24 @@ def _object(value: object, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _shown(output: object, where: str, name: str) -> list[str]:
-    """Check one output and give the values of the score that is displayed, none where it is in another output."""
+def _shown(output: object, where: str, name: str) -> tuple[str, Mapping[str, list[str]]] | None:
+    """Check one output; give the value that is displayed and its contributions, None where it is in another output."""
     checked = _object(output, where)
     scores = _strings_in(checked.get("Scores"), f"{where}.Scores", "Values")
-    _strings_in(checked.get("Features", {}), f"{where}.Features", "Contributions")
-    if name in scores and not scores[name]:
+    contributions = _strings_in(checked.get("Features", {}), f"{where}.Features", "Contributions")
+    if name not in scores:
+        return None
+    if not scores[name]:
         raise ScoreError(f"{where}.Scores: expected a value for the score that is displayed")
-    return scores.get(name, [])
+    return scores[name][0], contributions
+
+
+def _made_of(contributions: Mapping[str, list[str]], raw: Mapping[str, list[str]]) -> tuple[Feature, ...]:
+    """Put what each feature contributed beside its values, by its name."""
+    return tuple(
+        Feature(name=name, contribution=next(iter(contributions.get(name, ())), None), values=tuple(raw.get(name, ())))
+        for name in dict.fromkeys((*contributions, *raw))
+    )
 
 
 def _strings_in(value: object, where: str, member: str) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from mock_emr.admin_routes import admin_routes
 from mock_emr.assertion import Key, UsedAssertions
+from mock_emr.bulk import Exports
 from mock_emr.clock import EmrClock
 from mock_emr.emr import Emr
 from mock_emr.faults import Faults
@@ -23,10 +24,15 @@ from mock_emr.oauth_routes import oauth_routes
 from mock_emr.paging import Searches
 from mock_emr.scopes import ScopePolicy
 from mock_emr.scores import ScoreColumn
+from mock_emr.screens.routes import screen_routes
 from mock_emr.store import Store
+from mock_emr.stu3_routes import stu3_routes
+from mock_emr.timeline import Timeline
 from mock_emr.tokens import AccessTokens
+from mock_emr.vendor_patients import PatientIdentifiers
 from mock_emr.vendor_routes import vendor_routes
 from mock_emr.vendor_site import VendorSite
+from mock_emr.whose import Whose
 from mock_emr.written import WriteSite, Written
 
 
@@ -40,6 +46,7 @@ def create_app(
     *,
     clock: EmrClock | None = None,
     clients: Mapping[str, tuple[Key, ...]] | None = None,
+    users: Mapping[str, str] | None = None,
     open_access: bool = False,
     delay_s: float = 0.0,
     base_url: str | None = None,
@@ -58,6 +65,7 @@ def create_app(
         chart: a loaded store, or a folder of FHIR NDJSON to load.
         clock: the EMR's clock; None follows the real time until it is put.
         clients: each client's public keys by client id, see `assertion.keys_in`.
+        users: passwords by user, for those who prove themselves by HTTP Basic, see `basic.client_of`.
         open_access: answer FHIR and vendor calls without a token.
         delay_s: wait so long before every FHIR and vendor call.
         base_url: the origin in every URL that is given out, and in the audience of assertions, without a slash
@@ -72,26 +80,42 @@ def create_app(
     Raises:
         LoadError, StoreError: the folder cannot be loaded.
     """
+    store = load_folder(chart) if isinstance(chart, Path) else chart
+    searches, identifiers = Searches(token_bytes=token_bytes), PatientIdentifiers(store)
     emr = Emr(
-        store=load_folder(chart) if isinstance(chart, Path) else chart,
+        store=store,
         clock=clock or EmrClock(real_now=real_now),
         clients=clients or {},
+        users=users or {},
         open_access=open_access,
         delay_s=delay_s,
         base_url=base_url,
         tokens=AccessTokens(lifetime_s=token_lifetime_s, token_bytes=token_bytes, monotonic=monotonic),
         assertions=UsedAssertions(),
-        searches=Searches(token_bytes=token_bytes),
+        searches=searches,
         scopes=ScopePolicy(),
         scores=ScoreColumn(),
         written=Written(),
         write_site=write_site or WriteSite(),
         journal=Journal(),
         faults=Faults(),
+        identifiers=identifiers,
+        whose=Whose(store, searches=searches, identifiers=identifiers),
+        timeline=Timeline(store),
+        exports=Exports(store, token_bytes=token_bytes),
         monotonic=monotonic,
         sleep=sleep,
     )
     vendor = vendor_routes(emr, site=vendor_site or VendorSite())
-    app = Starlette(routes=[*fhir_routes(emr), *oauth_routes(emr), *vendor, *admin_routes(emr)])
+    app = Starlette(
+        routes=[
+            *fhir_routes(emr),
+            *stu3_routes(emr),
+            *oauth_routes(emr),
+            *vendor,
+            *admin_routes(emr),
+            *screen_routes(emr),
+        ]
+    )
     app.state.emr = emr
     return app

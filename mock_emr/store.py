@@ -50,18 +50,24 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """A resource over the EMR's time: from ``shown_from`` as ``early``, from ``settled_from`` as ``settled``."""
+    """A resource over the EMR's time: from ``shown_from`` as ``early``, from ``settled_from`` as ``settled``.
+
+    ``moves`` are what it shows as in between, each from its instant on, in order of time.
+    """
 
     shown_from: datetime
     settled_from: datetime
     early: Form
     settled: Form
+    moves: tuple[tuple[datetime, Form], ...] = ()
 
     def at(self, now: datetime) -> Form | None:
         """Give what the EMR shows of the resource at ``now``; None where it does not show yet."""
         if now < self.shown_from:
             return None
-        return self.settled if now >= self.settled_from else self.early
+        if now >= self.settled_from:
+            return self.settled
+        return next((form for at, form in reversed(self.moves) if now >= at), self.early)
 
 
 class Store:
@@ -184,9 +190,16 @@ def _record(item: Loaded, links: Links) -> Record:
         showing = showing_of(item.resource, links=links)
         settled = form_of(item.resource, item.raw)
         early = settled if showing.early is None else form_of(showing.early, msgspec.json.encode(showing.early))
+        moves = tuple((at, form_of(shown, msgspec.json.encode(shown))) for at, shown in showing.moves)
     except ValueError as error:
         raise StoreError(f"{item.source}: {error}") from error
-    return Record(shown_from=showing.shown_from, settled_from=showing.settled_from, early=early, settled=settled)
+    return Record(
+        shown_from=showing.shown_from,
+        settled_from=showing.settled_from,
+        early=early,
+        settled=settled,
+        moves=moves,
+    )
 
 
 def form_of(resource: Resource, body: bytes) -> Form:

@@ -49,3 +49,9 @@ class AccessTokens:
         scheme, _, token = (authorization or "").partition(" ")
         grant = self._grants.get(token.strip()) if scheme.lower() == "bearer" else None
         return grant if grant is not None and self._monotonic() < grant.ends_at else None
+
+    def end(self, authorization: str | None) -> None:
+        """End the token in an `Authorization` header before its time, if there is one."""
+        grant = self.grant_of(authorization)
+        if grant is not None:
+            del self._grants[grant.token]

@@ -12,7 +12,6 @@ from starlette.routing import Route
 from mock_emr.emr import Emr, gate
 from mock_emr.exchange import Answer, Exchange
 from mock_emr.vendor_patients import (
-    PatientIdentifiers,
     census,
     demographics_of_2010,
     demographics_of_2019,
@@ -62,30 +61,27 @@ class _Reads:
         self._emr = emr
         self._store = emr.store
         self._site = site
-        self._identifiers = PatientIdentifiers(emr.store)
+        self._identifiers = emr.identifiers
 
     def identifiers(self, sent: Mapping[str, Any], exchange: Exchange, now: datetime) -> Mapping[str, Any]:
-        patient_id = self._patient(sent, now)
-        if exchange.fault.body == "foreign-subject":
-            others = (str(resource_of(record.settled)["id"]) for record in self._store.all_of("Patient"))
-            stranger = next(one for one in others if one != patient_id)
-            return identifiers_answer(self._identifiers.of(stranger, now=now))
-        contact = [("CSN", str(sent["PatientID"]))] if sent["PatientIDType"] == "CSN" else []
+        is_contact = sent.get("PatientIDType") == "CSN" and exchange.fault.body != "foreign-subject"
+        patient_id = self._patient(sent, exchange, now)
+        contact = [("CSN", str(sent["PatientID"]))] if is_contact else []
         return identifiers_answer([*self._identifiers.of(patient_id, now=now), *contact])
 
-    def demographics_of_2010(self, sent: Mapping[str, Any], _: Exchange, now: datetime) -> Mapping[str, Any]:
-        return demographics_of_2010(self._chart(sent, now))
+    def demographics_of_2010(self, sent: Mapping[str, Any], exchange: Exchange, now: datetime) -> Mapping[str, Any]:
+        return demographics_of_2010(self._chart(sent, exchange, now))
 
-    def demographics_of_2019(self, sent: Mapping[str, Any], _: Exchange, now: datetime) -> Mapping[str, Any]:
-        return demographics_of_2019(self._chart(sent, now))
+    def demographics_of_2019(self, sent: Mapping[str, Any], exchange: Exchange, now: datetime) -> Mapping[str, Any]:
+        return demographics_of_2019(self._chart(sent, exchange, now))
 
-    def results(self, sent: Mapping[str, Any], _: Exchange, now: datetime) -> Mapping[str, Any]:
+    def results(self, sent: Mapping[str, Any], exchange: Exchange, now: datetime) -> Mapping[str, Any]:
         _check_user(sent)
-        return result_components(self._store, self._patient(sent, now), sent, site=self._site, now=now)
+        return result_components(self._store, self._patient(sent, exchange, now), sent, site=self._site, now=now)
 
-    def flowsheet(self, sent: Mapping[str, Any], _: Exchange, now: datetime) -> Mapping[str, Any]:
+    def flowsheet(self, sent: Mapping[str, Any], exchange: Exchange, now: datetime) -> Mapping[str, Any]:
         _check_user(sent)
-        patient_id = self._patient(sent, now)
+        patient_id = self._patient(sent, exchange, now)
         if text_in(sent, "ContactIDType") != "CSN":
             raise refused("INVALID-ID-TYPE details: ContactIDType: expected CSN")
         encounter = self._store.encounter_with_csn(text_in(sent, "ContactID"), now=now)
@@ -101,15 +97,20 @@ class _Reads:
     def census(self, sent: Mapping[str, Any], _: Exchange, now: datetime) -> Mapping[str, Any]:
         return census(self._store, self._identifiers, text_in(sent, "UnitID"), now=now)
 
-    def location(self, sent: Mapping[str, Any], _: Exchange, now: datetime) -> Mapping[str, Any]:
+    def location(self, sent: Mapping[str, Any], exchange: Exchange, now: datetime) -> Mapping[str, Any]:
         _check_user(sent)
-        return location_answer(self._store, self._patient(sent, now), now=now)
+        return location_answer(self._store, self._patient(sent, exchange, now), now=now)
 
-    def _patient(self, sent: Mapping[str, Any], now: datetime) -> str:
-        return self._identifiers.patient(text_in(sent, "PatientIDType"), text_in(sent, "PatientID"), now=now)
+    def _patient(self, sent: Mapping[str, Any], exchange: Exchange, now: datetime) -> str:
+        """Give the patient who is asked about; somebody else, where that is the fault to be played."""
+        asked = self._identifiers.patient(text_in(sent, "PatientIDType"), text_in(sent, "PatientID"), now=now)
+        if exchange.fault.body != "foreign-subject":
+            return asked
+        others = (record.settled.patient_id for record in self._store.all_of("Patient"))
+        return next((one for one in others if one is not None and one != asked), asked)
 
-    def _chart(self, sent: Mapping[str, Any], now: datetime) -> Mapping[str, Any]:
-        form = self._store.read("Patient", self._patient(sent, now), now=now)
+    def _chart(self, sent: Mapping[str, Any], exchange: Exchange, now: datetime) -> Mapping[str, Any]:
+        form = self._store.read("Patient", self._patient(sent, exchange, now), now=now)
         if form is None:
             raise refused("EPT_DAT_RETRIEVAL_ERROR")
         return resource_of(form)

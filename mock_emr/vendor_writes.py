@@ -31,7 +31,7 @@ MESSAGE_PATH = "/api/epic/2014/Common/Utility/SENDMESSAGE/Message"
 
 def vendor_write_routes(emr: Emr) -> list[Route]:
     """Give the routes; each speaks with the EMR's clock, behind its gate."""
-    writes = _Writes(PatientIdentifiers(emr.store))
+    writes = _Writes(emr.identifiers)
 
     def route(path: str, name: str, handler: Handler, method: str) -> Route:
         made = Route(path, gate(emr, handler, route=path, face="vendor", fault_route=name), methods=[method])

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from mock_emr.dates import BEGINNING, DateError, interval_of
-from mock_emr.elements import child, reference_text, references
+from mock_emr.elements import child, each, reference_text, references
 
 Resource = Mapping[str, Any]
 
@@ -46,12 +46,14 @@ class Links:
 class Showing:
     """A resource shows from ``shown_from``; before ``settled_from`` it shows as ``early``, afterwards as stored.
 
-    ``early`` is None where the resource never shows as anything but what is stored.
+    ``early`` is None where the resource never shows as anything but what is stored. ``moves`` are what it shows as in
+    between, each from its instant on, in order of time.
     """
 
     shown_from: datetime
     settled_from: datetime
     early: Resource | None
+    moves: tuple[tuple[datetime, Resource], ...] = ()
 
 
 def shown_from(resource: Resource) -> datetime:
@@ -91,11 +93,13 @@ def showing_of(resource: Resource, *, links: Links) -> Showing:
     """Decide when the resource shows, and as what until it is settled.
 
     An order is `active` until its last result shows. An encounter is `in-progress` and open until its period
-    ends, and can be seen from its first order, which some sources put before the period's start. A procedure is
+    ends, and can be seen from its first order, which some sources put before the period's start; a location that has a
+    period shows from when the patient got there, without an end until they left. A procedure is
     `in-progress` until its period ends. A death and the end of a condition stay unseen until they happen. A
     MedicationRequest always shows as stored.
     """
     own = shown_from(resource)
+    moves: tuple[tuple[datetime, Resource], ...] = ()
     key = f"{resource['resourceType']}/{resource['id']}"
     match resource["resourceType"]:
         case "ServiceRequest":
@@ -104,7 +108,11 @@ def showing_of(resource: Resource, *, links: Links) -> Showing:
         case "Encounter":
             own = min(own, links.first_order.get(key, own))
             settled = _instant_at(resource, "period", "end", last=True)
-            early = _open_encounter(resource)
+            early = _open_encounter(resource, at=own)
+            times = _moves(resource, after=own, before=settled)
+            if times and settled is None:
+                *times, settled = times
+            moves = tuple((at, _open_encounter(resource, at=at)) for at in times)
         case "Procedure":
             settled = _instant_at(resource, "performedPeriod", "end", last=True)
             early = _underway(resource)
@@ -118,13 +126,34 @@ def showing_of(resource: Resource, *, links: Links) -> Showing:
             settled, early = None, None
     if settled is None or settled <= own:
         return Showing(shown_from=own, settled_from=BEGINNING, early=None)
-    return Showing(shown_from=own, settled_from=settled, early=early)
+    return Showing(shown_from=own, settled_from=settled, early=early, moves=moves)
 
 
-def _open_encounter(encounter: Resource) -> Resource:
+def _moves(encounter: Resource, *, after: datetime, before: datetime | None) -> list[datetime]:
+    """Give when the patient got to each location within this time, both ends excluded."""
+    starts = {_instant_at(held, "period", "start") for held in each(encounter.get("location"))}
+    return sorted(at for at in starts if at is not None and after < at and (before is None or at < before))
+
+
+def _located(location: Resource, *, at: datetime) -> Resource | None:
+    """Give a location as it shows at an instant; None before the patient got there."""
+    start, end = _instant_at(location, "period", "start"), _instant_at(location, "period", "end", last=True)
+    if start is not None and start > at:
+        return None
+    if end is None or end <= at:
+        return location
+    period = {name: value for name, value in child(location, "period").items() if name != "end"}
+    return {**location, "status": "active", "period": period}
+
+
+def _open_encounter(encounter: Resource, *, at: datetime) -> Resource:
     shown = {name: value for name, value in encounter.items() if name not in _ENDS_OF_ENCOUNTER}
     shown["status"] = "in-progress"
     shown["period"] = {name: value for name, value in child(encounter, "period").items() if name != "end"}
+    if "location" in shown:
+        places = [place for held in each(shown.pop("location")) if (place := _located(held, at=at)) is not None]
+        # A FHIR array is never empty.
+        shown |= {"location": places} if places else {}
     if "hospitalization" in encounter:
         stay = child(encounter, "hospitalization")
         shown["hospitalization"] = {name: stay[name] for name in stay if not name.startswith("discharge")}

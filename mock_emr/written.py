@@ -105,14 +105,27 @@ class Written:
         """Keep a resource under an id of the EMR's own."""
         held = self._forms.setdefault(str(resource["resourceType"]), {})
         resource_id = f"w{len(held) + 1}"
-        meta = {"versionId": "1", "lastUpdated": now.isoformat()}
-        kept = {**resource, "id": resource_id, "meta": meta}
-        held[resource_id] = form_of(kept, msgspec.json.encode(kept))
+        held[resource_id] = _form(resource, resource_id, version=1, now=now)
+        return held[resource_id]
+
+    def update(self, resource: Resource, resource_id: str, *, now: datetime) -> Form:
+        """Put a resource in place of the one with this id, as its next version.
+
+        Raises:
+            KeyError: there is none.
+        """
+        held = self._forms[str(resource["resourceType"])]
+        held[resource_id] = _form(resource, resource_id, version=version_of(held[resource_id]) + 1, now=now)
         return held[resource_id]
 
     def read(self, resource_type: str, resource_id: str) -> Form | None:
         """Give one resource that was created; None if there is no such."""
         return self._forms.get(resource_type, {}).get(resource_id)
+
+    def of_patient(self, resource_type: str, patient_id: str) -> tuple[Form, ...]:
+        """Give the resources of a type that were created about a patient."""
+        forms = self._forms.get(resource_type, {}).values()
+        return tuple(form for form in forms if form.patient_id == patient_id)
 
     def found(self, query: Query) -> tuple[Form, ...]:
         """Give the resources that meet a search."""
@@ -122,3 +135,14 @@ class Written:
     def resources(self) -> tuple[Resource, ...]:
         """Give every resource that was created."""
         return tuple(msgspec.json.decode(form.body) for held in self._forms.values() for form in held.values())
+
+
+def version_of(form: Form) -> int:
+    """Give which version of a resource that was created this is, from 1."""
+    return int(msgspec.json.decode(form.body)["meta"]["versionId"])
+
+
+def _form(resource: Resource, resource_id: str, *, version: int, now: datetime) -> Form:
+    meta = {"versionId": str(version), "lastUpdated": now.isoformat()}
+    kept = {**resource, "id": resource_id, "meta": meta}
+    return form_of(kept, msgspec.json.encode(kept))

@@ -67,6 +67,7 @@ class Stays(_Table):
         start: admission.
         end: discharge, or the end of the period for a stay that was still open.
         preceding_row: the same patient's stay before this one, or -1.
+        died: whether it ended in death.
     """
 
     visit_id: Integers
@@ -75,6 +76,26 @@ class Stays(_Table):
     start: Instants
     end: Instants
     preceding_row: Integers
+    died: Flags
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moves(_Table):
+    """Where patients lay, by stay and then by time; those of one stay abut and fill it.
+
+    Args:
+        move_id: 1, 2, 3 ...
+        stay_row: into `Stays`.
+        ward_row: into `wards.WARDS`.
+        start: when the patient came to the ward, included.
+        end: when the patient left it, excluded.
+    """
+
+    move_id: Integers
+    stay_row: Integers
+    ward_row: Integers
+    start: Instants
+    end: Instants
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -173,6 +194,7 @@ class Population:
     config: PopulationConfig
     persons: Persons
     stays: Stays
+    moves: Moves
     conditions: Conditions
     medications: Medications
     orders: LabOrders

@@ -48,6 +48,8 @@ UNIT_NAMES = {
     "mg/dL": "milligram per deciliter",
     "mmol/L": "millimole per liter",
     "10*3/uL": "thousand per microliter",
+    "g/L": "gram per liter",
+    "umol/L": "micromole per liter",
 }
 
 # Source: OMOP vocabularies, Type Concept and Visit.

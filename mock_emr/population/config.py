@@ -6,6 +6,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from mock_emr.population.marginals import DEMO_WARD, Marginals
+from mock_emr.population.shift import NO_SHIFT, InfrastructureShift
+
 SECONDS_PER_HOUR = 3600
 HOURS_PER_DAY = 24
 
@@ -25,6 +28,8 @@ class PopulationConfig:
         missing_component_share: share of a panel's components that never come back.
         corrected_share: share of results whose stored value replaced an earlier one.
         rangeless_share: share of results sent without a reference range.
+        marginals: what kind of hospital it is.
+        shift: how its two tellings differ, and what changes in it; by default nothing.
 
     Raises:
         ValueError: a value outside what is said above.
@@ -39,6 +44,8 @@ class PopulationConfig:
     missing_component_share: float = 0.02
     corrected_share: float = 0.004
     rangeless_share: float = 0.004
+    marginals: Marginals = DEMO_WARD
+    shift: InfrastructureShift = NO_SHIFT
 
     def __post_init__(self) -> None:
         """Refuse what no population could be made from."""
@@ -70,6 +77,10 @@ class PopulationConfig:
     def end_instant(self) -> np.datetime64:
         """First instant after the period, UTC."""
         return self.start_instant + np.timedelta64(self.weeks * 7, "D")
+
+    def week_start(self, week: int) -> np.datetime64:
+        """Give the first instant of a week of the period, 0 the first, -1 the last; never before the period's."""
+        return self.start_instant + np.timedelta64(7 * max(week if week >= 0 else self.weeks + week, 0), "D")
 
     @property
     def local_start_hour(self) -> float:

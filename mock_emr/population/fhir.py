@@ -25,6 +25,7 @@ from mock_emr.population.codes import (
     RXNORM,
     SEXES,
     UCUM,
+    WARD_SYSTEM,
     Category,
     condition_id,
     encounter_id,
@@ -45,7 +46,10 @@ from mock_emr.population.columns import (
 from mock_emr.population.config import PopulationConfig
 from mock_emr.population.diagnoses import DIAGNOSES
 from mock_emr.population.drugs import DRUGS
-from mock_emr.population.labs import ANALYTES, PANELS, Analyte
+from mock_emr.population.labs import ANALYTES, PANELS
+from mock_emr.population.places import dispositions
+from mock_emr.population.told import LOCAL_SYSTEM, local_code, telling, with_missing
+from mock_emr.population.wards import WARDS
 
 Resource = dict[str, Any]
 
@@ -70,12 +74,15 @@ def write_fhir(population: Population, folder: Path) -> None:
             (folder / f"{name}.ndjson.gz").open("wb") as raw,
             gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as file,
         ):
-            file.writelines(encoder.encode(resource) + b"\n" for resource in resources(population))
+            told = with_missing(resources, population, name)
+            file.writelines(encoder.encode(resource) + b"\n" for resource in told)
 
 
 def patients(population: Population) -> Iterator[Resource]:
     """Give every Patient; an unknown race or ethnicity is left out, as an EMR leaves it out."""
-    persons = population.persons
+    persons, stays = population.persons, population.stays
+    dead = persons.person_id[stays.person_row[stays.died]].tolist()
+    died = dict(zip(dead, _texts(stays.end[stays.died], population.config), strict=True))
     rows = zip(
         persons.person_id.tolist(),
         persons.birth_date.astype(str).tolist(),
@@ -99,22 +106,27 @@ def patients(population: Population) -> Iterator[Resource]:
         ]
         if extensions:
             resource["extension"] = extensions
+        if number in died:
+            resource["deceasedDateTime"] = died[number]
         yield resource
 
 
 def encounters(population: Population) -> Iterator[Resource]:
-    """Give every Encounter, all finished: a stay open at the period's end ends there."""
+    """Give every Encounter, all finished: a stay open at the period's end ends there, and goes nowhere."""
     stays, config = population.stays, population.config
+    places = _places(population)
     rows = zip(
         stays.visit_id.tolist(),
         stays.csn.tolist(),
         _subjects(population, stays.person_row),
         _texts(stays.start, config),
         _texts(stays.end, config),
+        dispositions(population),
+        places,
         strict=True,
     )
-    for number, csn, subject, start, end in rows:
-        yield {
+    for number, csn, subject, start, end, disposition, located in rows:
+        resource: Resource = {
             "resourceType": "Encounter",
             "id": encounter_id(number),
             "identifier": [{"type": {"text": "CSN"}, "system": CSN_SYSTEM, "value": str(csn)}],
@@ -122,13 +134,25 @@ def encounters(population: Population) -> Iterator[Resource]:
             "class": {"system": f"{TERMINOLOGY}v3-ActCode", "code": "IMP"},
             "subject": subject,
             "period": {"start": start, "end": end},
+            "location": located,
         }
+        if disposition:
+            resource["hospitalization"] = {
+                "dischargeDisposition": _concept(f"{TERMINOLOGY}discharge-disposition", disposition)
+            }
+        yield resource
 
 
 def conditions(population: Population) -> Iterator[Resource]:
     """Give every Condition; a problem-list item has no encounter."""
     table = population.conditions
     visits = population.stays.visit_id.tolist()
+    codes = [
+        _concept(ICD10CM, one.code, text=one.name)
+        if mapped
+        else _concept(LOCAL_SYSTEM, local_code("DX", row), text=one.name)
+        for row, (one, mapped) in enumerate(zip(DIAGNOSES, telling(population, "fhir").diagnosis_mapped, strict=True))
+    ]
     rows = zip(
         table.condition_id.tolist(),
         _subjects(population, table.person_row),
@@ -145,7 +169,7 @@ def conditions(population: Population) -> Iterator[Resource]:
             "clinicalStatus": _concept(f"{TERMINOLOGY}condition-clinical", "active"),
             "verificationStatus": _concept(f"{TERMINOLOGY}condition-ver-status", "confirmed"),
             "category": [_concept(f"{TERMINOLOGY}condition-category", category)],
-            "code": _concept(ICD10CM, DIAGNOSES[diagnosis].code, text=DIAGNOSES[diagnosis].name),
+            "code": codes[diagnosis],
             "subject": subject,
         }
         if stay >= 0:
@@ -158,6 +182,12 @@ def conditions(population: Population) -> Iterator[Resource]:
 def medication_requests(population: Population) -> Iterator[Resource]:
     """Give every MedicationRequest; the end of its course is the end of the validity period."""
     table, stays, config = population.medications, population.stays, population.config
+    codes = [
+        _concept(RXNORM, one.code, text=one.name)
+        if mapped
+        else _concept(LOCAL_SYSTEM, local_code("RX", row), text=one.name)
+        for row, (one, mapped) in enumerate(zip(DRUGS, telling(population, "fhir").drug_mapped, strict=True))
+    ]
     rows = zip(
         table.medication_id.tolist(),
         _subjects(population, stays.person_row[table.stay_row]),
@@ -174,7 +204,7 @@ def medication_requests(population: Population) -> Iterator[Resource]:
             "id": medication_request_id(number),
             "status": "stopped" if stopped else "completed",
             "intent": "order",
-            "medicationCodeableConcept": _concept(RXNORM, DRUGS[drug].code, text=DRUGS[drug].name),
+            "medicationCodeableConcept": codes[drug],
             "subject": subject,
             "encounter": _encounter(visit),
             "authoredOn": ordered,
@@ -211,7 +241,14 @@ def service_requests(population: Population) -> Iterator[Resource]:
 def observations(population: Population) -> Iterator[Resource]:
     """Give every laboratory Observation; one without a range has no interpretation either."""
     table, orders, stays, config = population.results, population.orders, population.stays, population.config
-    stay_row = orders.stay_row[table.order_row]
+    stay_row, told = orders.stay_row[table.order_row], telling(population, "fhir")
+    codes = [
+        _concept(LOINC, one.loinc, display=one.name, text=one.name)
+        if mapped
+        else _concept(LOCAL_SYSTEM, local_code("LAB", row), text=one.name)
+        for row, (one, mapped) in enumerate(zip(ANALYTES, told.analyte_mapped, strict=True))
+    ]
+    units = tuple(zip(told.units, told.decimals, strict=True))
     rows = zip(
         table.result_id.tolist(),
         orders.order_id[table.order_row].tolist(),
@@ -219,32 +256,31 @@ def observations(population: Population) -> Iterator[Resource]:
         stays.visit_id[stay_row].tolist(),
         table.analyte_row.tolist(),
         table.status.tolist(),
-        table.value.tolist(),
-        np.stack([table.low, table.high], axis=1).tolist(),
+        told.value.tolist(),
+        np.stack([told.low, told.high], axis=1).tolist(),
         _texts(orders.collected[table.order_row], config),
-        _texts(orders.resulted[table.order_row], config),
+        _texts(told.resulted, config),
         strict=True,
     )
     for number, order, subject, visit, row, status, value, limits, drawn, issued in rows:
-        analyte = ANALYTES[row]
         resource: Resource = {
             "resourceType": "Observation",
             "id": observation_id(number),
             "basedOn": [{"reference": f"ServiceRequest/{service_request_id(order)}"}],
             "status": _STATUSES[status],
             "category": _LABORATORY,
-            "code": _concept(LOINC, analyte.loinc, display=analyte.name, text=analyte.name),
+            "code": codes[row],
             "subject": subject,
             "encounter": _encounter(visit),
             "effectiveDateTime": drawn,
             "issued": issued,
-            "valueQuantity": _quantity(value, analyte),
+            "valueQuantity": _quantity(value, *units[row]),
         }
         low, high = limits
         if not math.isnan(low):
             flag = "L" if value < low else "H" if value > high else "N"
             resource["interpretation"] = [_concept(f"{TERMINOLOGY}v3-ObservationInterpretation", flag)]
-            resource["referenceRange"] = [{"low": _quantity(low, analyte), "high": _quantity(high, analyte)}]
+            resource["referenceRange"] = [{"low": _quantity(low, *units[row]), "high": _quantity(high, *units[row])}]
         yield resource
 
 
@@ -267,10 +303,27 @@ def _concept(system: str, code: str, *, display: str = "", text: str = "") -> Re
     return {"coding": [coding], "text": text} if text else {"coding": [coding]}
 
 
-def _quantity(value: float, analyte: Analyte) -> Resource:
+def _quantity(value: float, unit: str, decimals: int) -> Resource:
     """Give a Quantity; an analyte reported without decimals is a whole number on the wire too."""
-    number = value if analyte.decimals else int(value)
-    return {"value": number, "unit": analyte.unit, "system": UCUM, "code": analyte.unit}
+    return {"value": value if decimals else int(value), "unit": unit, "system": UCUM, "code": unit}
+
+
+def _places(population: Population) -> list[list[Resource]]:
+    """Give each stay's wards, in order."""
+    moves, config = population.moves, population.config
+    held: list[list[Resource]] = [[] for _ in range(len(population.stays))]
+    rows = zip(
+        moves.stay_row.tolist(),
+        moves.ward_row.tolist(),
+        _texts(moves.start, config),
+        _texts(moves.end, config),
+        strict=True,
+    )
+    for stay, row, start, end in rows:
+        ward = WARDS[row]
+        named = {"identifier": {"system": WARD_SYSTEM, "value": ward.code}, "display": ward.name}
+        held[stay].append({"location": named, "status": "completed", "period": {"start": start, "end": end}})
+    return held
 
 
 def _us_core(name: str, category: Category) -> Resource:

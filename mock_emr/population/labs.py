@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Final
 
-from mock_emr.population.codes import UNIT_CONCEPTS
-
 
 @dataclass(frozen=True, kw_only=True)
 class Analyte:
@@ -19,6 +17,7 @@ class Analyte:
         low: lower end of the normal range, included: for women, for men.
         high: upper end of the normal range, included: for women, for men.
         floor: smallest value the analyser reports.
+        ceiling: largest.
         between_cv: spread of people's habitual levels that illness does not explain, as a fraction.
         within_cv: spread of repeated draws from an unchanged person, as a fraction.
     """
@@ -31,13 +30,9 @@ class Analyte:
     low: tuple[float, float]
     high: tuple[float, float]
     floor: float
+    ceiling: float
     between_cv: float
     within_cv: float
-
-    @property
-    def unit_concept_id(self) -> int:
-        """OMOP concept of the unit."""
-        return UNIT_CONCEPTS[self.unit]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +45,6 @@ class Panel:
         concept_id: OMOP concept of that code.
         display: LOINC long name.
         analyte_rows: its components, into `ANALYTES`, in reporting order.
-        turnaround_minutes: fastest and slowest time from draw to result.
     """
 
     name: str
@@ -58,7 +52,6 @@ class Panel:
     concept_id: int
     display: str
     analyte_rows: tuple[int, ...]
-    turnaround_minutes: tuple[float, float]
 
 
 # Codes, concepts, units and ranges are those of the paired example extract; ranges are typical US adult.
@@ -75,6 +68,7 @@ ANALYTES: Final = (
         low=(35.0, 40.0),
         high=(47.0, 52.0),
         floor=10.0,
+        ceiling=70.0,
         between_cv=0.02,
         within_cv=0.027,
     ),
@@ -87,6 +81,7 @@ ANALYTES: Final = (
         low=(11.7, 13.5),
         high=(15.7, 17.7),
         floor=3.0,
+        ceiling=24.0,
         between_cv=0.05,
         within_cv=0.028,
     ),
@@ -99,6 +94,7 @@ ANALYTES: Final = (
         low=(4.0, 4.0),
         high=(11.0, 11.0),
         floor=0.1,
+        ceiling=400.0,
         between_cv=0.2,
         within_cv=0.11,
     ),
@@ -111,6 +107,7 @@ ANALYTES: Final = (
         low=(150.0, 150.0),
         high=(400.0, 400.0),
         floor=5.0,
+        ceiling=1500.0,
         between_cv=0.33,
         within_cv=0.09,
     ),
@@ -123,6 +120,7 @@ ANALYTES: Final = (
         low=(135.0, 135.0),
         high=(145.0, 145.0),
         floor=100.0,
+        ceiling=190.0,
         between_cv=0.015,
         within_cv=0.007,
     ),
@@ -135,6 +133,7 @@ ANALYTES: Final = (
         low=(3.5, 3.5),
         high=(5.5, 5.5),
         floor=1.5,
+        ceiling=12.0,
         between_cv=0.05,
         within_cv=0.05,
     ),
@@ -147,6 +146,7 @@ ANALYTES: Final = (
         low=(98.0, 98.0),
         high=(107.0, 107.0),
         floor=65.0,
+        ceiling=150.0,
         between_cv=0.01,
         within_cv=0.012,
     ),
@@ -159,6 +159,7 @@ ANALYTES: Final = (
         low=(20.0, 20.0),
         high=(30.0, 30.0),
         floor=5.0,
+        ceiling=70.0,
         between_cv=0.05,
         within_cv=0.045,
     ),
@@ -171,6 +172,7 @@ ANALYTES: Final = (
         low=(7.0, 7.0),
         high=(25.0, 25.0),
         floor=2.0,
+        ceiling=250.0,
         between_cv=0.18,
         within_cv=0.12,
     ),
@@ -183,6 +185,7 @@ ANALYTES: Final = (
         low=(0.51, 0.67),
         high=(0.95, 1.17),
         floor=0.15,
+        ceiling=25.0,
         between_cv=0.15,
         within_cv=0.055,
     ),
@@ -195,6 +198,7 @@ ANALYTES: Final = (
         low=(70.0, 70.0),
         high=(140.0, 140.0),
         floor=20.0,
+        ceiling=1500.0,
         between_cv=0.12,
         within_cv=0.17,
     ),
@@ -207,6 +211,7 @@ ANALYTES: Final = (
         low=(8.4, 8.4),
         high=(10.5, 10.5),
         floor=4.0,
+        ceiling=18.0,
         between_cv=0.03,
         within_cv=0.02,
     ),
@@ -219,6 +224,7 @@ ANALYTES: Final = (
         low=(3.5, 3.5),
         high=(5.2, 5.2),
         floor=0.8,
+        ceiling=7.0,
         between_cv=0.08,
         within_cv=0.032,
     ),
@@ -231,6 +237,7 @@ ANALYTES: Final = (
         low=(1.6, 1.6),
         high=(2.4, 2.4),
         floor=0.5,
+        ceiling=10.0,
         between_cv=0.08,
         within_cv=0.05,
     ),
@@ -259,7 +266,6 @@ PANELS: Final = (
         concept_id=40761511,
         display="CBC panel - Blood by Automated count",
         analyte_rows=(HEMATOCRIT, HEMOGLOBIN, LEUKOCYTES, PLATELETS),
-        turnaround_minutes=(26.0, 49.0),
     ),
     Panel(
         name="METABOLIC",
@@ -277,7 +283,6 @@ PANELS: Final = (
             CALCIUM,
             ALBUMIN,
         ),
-        turnaround_minutes=(42.0, 80.0),
     ),
     Panel(
         name="MAGNESIUM",
@@ -285,7 +290,6 @@ PANELS: Final = (
         concept_id=3001420,
         display="Magnesium [Mass/volume] in Serum or Plasma",
         analyte_rows=(MAGNESIUM,),
-        turnaround_minutes=(42.0, 80.0),
     ),
 )
 CBC, METABOLIC, MAGNESIUM_ALONE = range(3)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from mock_emr.population.codes import (
     TYPE_LAB,
     TYPE_PRESCRIPTION,
     TYPE_PROBLEM_LIST,
+    UNIT_CONCEPTS,
     person_value,
 )
 from mock_emr.population.columns import Instants, Population
@@ -23,6 +24,11 @@ from mock_emr.population.diagnoses import DIAGNOSES, diagnosis_concept
 from mock_emr.population.drugs import DRUGS, drug_concept
 from mock_emr.population.labs import ANALYTES, PANELS
 from mock_emr.population.omop_schema import TABLES, arrow_type
+from mock_emr.population.places import dispositions
+from mock_emr.population.told import local_code, telling
+from mock_emr.population.wards import WARDS
+
+COMPRESSION: Final = "zstd"
 
 Column = Any
 """A NumPy array, a list, or one value that every row has. A column that is not given is all null."""
@@ -36,8 +42,13 @@ def write_omop(population: Population, folder: Path) -> None:
     import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, columns in omop_tables(population).items():
-        pq.write_table(_arrow_table(name, columns), folder / f"{name}.parquet", compression="zstd")
+    for name, table in arrow_tables(population).items():
+        pq.write_table(table, folder / f"{name}.parquet", compression=COMPRESSION)
+
+
+def arrow_tables(population: Population) -> Mapping[str, Any]:
+    """Give every table as Arrow, with every column of its schema, in order."""
+    return {name: _arrow_table(name, columns) for name, columns in omop_tables(population).items()}
 
 
 def omop_tables(population: Population) -> Mapping[str, Mapping[str, Column]]:
@@ -45,11 +56,19 @@ def omop_tables(population: Population) -> Mapping[str, Mapping[str, Column]]:
     return {
         "person": _person(population),
         "visit_occurrence": _visit_occurrence(population),
+        "visit_detail": _visit_detail(population),
+        "death": _death(population),
         "condition_occurrence": _condition_occurrence(population),
         "drug_exposure": _drug_exposure(population),
         "measurement": _measurement(population),
         "observation_period": _observation_period(population),
         "concept": _concept(),
+        "care_site": {
+            "care_site_id": [ward.care_site_id for ward in WARDS],
+            "care_site_name": [ward.name for ward in WARDS],
+            "place_of_service_concept_id": 0,
+            "care_site_source_value": [ward.code for ward in WARDS],
+        },
         "cdm_source": {
             "cdm_source_name": ["deployr synthetic population"],
             "cdm_source_abbreviation": ["deployr-synthetic"],
@@ -100,7 +119,37 @@ def _visit_occurrence(population: Population) -> dict[str, Column]:
         "visit_source_concept_id": 0,
         "admitted_from_concept_id": 0,
         "discharged_to_concept_id": 0,
+        "discharged_to_source_value": [said or None for said in dispositions(population)],
         "preceding_visit_occurrence_id": preceding,
+    }
+
+
+def _visit_detail(population: Population) -> dict[str, Column]:
+    moves, stays, config = population.moves, population.stays, population.config
+    start, end = config.local(moves.start), config.local(moves.end)
+    return {
+        "visit_detail_id": moves.move_id,
+        "person_id": population.persons.person_id[stays.person_row[moves.stay_row]],
+        "visit_detail_concept_id": INPATIENT_VISIT,
+        "visit_detail_start_date": _dates(start),
+        "visit_detail_start_datetime": start,
+        "visit_detail_end_date": _dates(end),
+        "visit_detail_end_datetime": end,
+        "visit_detail_type_concept_id": TYPE_EHR,
+        "care_site_id": np.array([ward.care_site_id for ward in WARDS])[moves.ward_row],
+        "visit_detail_source_value": np.array([ward.code for ward in WARDS])[moves.ward_row],
+        "visit_occurrence_id": stays.visit_id[moves.stay_row],
+    }
+
+
+def _death(population: Population) -> dict[str, Column]:
+    stays = population.stays
+    died = population.config.local(stays.end[stays.died])
+    return {
+        "person_id": population.persons.person_id[stays.person_row[stays.died]],
+        "death_date": _dates(died),
+        "death_datetime": died,
+        "death_type_concept_id": TYPE_EHR,
     }
 
 
@@ -109,8 +158,9 @@ def _condition_occurrence(population: Population) -> dict[str, Column]:
     start = population.config.local(conditions.recorded)
     listed = conditions.stay_row < 0
     visit_id = population.stays.visit_id
-    codes = np.array([diagnosis.code for diagnosis in DIAGNOSES])
-    source_concepts = np.array([diagnosis_concept(row) for row in range(len(DIAGNOSES))])
+    mapped = telling(population, "omop").diagnosis_mapped
+    codes = np.array([one.code if mapped[row] else local_code("DX", row) for row, one in enumerate(DIAGNOSES)])
+    source_concepts = np.array([diagnosis_concept(row) * mapped[row] for row in range(len(DIAGNOSES))])
     return {
         "condition_occurrence_id": conditions.condition_id,
         "person_id": population.persons.person_id[conditions.person_row],
@@ -130,7 +180,9 @@ def _condition_occurrence(population: Population) -> dict[str, Column]:
 def _drug_exposure(population: Population) -> dict[str, Column]:
     medications, stays = population.medications, population.stays
     start, end = population.config.local(medications.ordered), population.config.local(medications.ended)
-    drug_concepts = np.array([drug_concept(row) for row in range(len(DRUGS))])[medications.drug_row]
+    mapped = telling(population, "omop").drug_mapped
+    codes = np.array([one.code if mapped[row] else local_code("RX", row) for row, one in enumerate(DRUGS)])
+    drug_concepts = np.array([drug_concept(row) * mapped[row] for row in range(len(DRUGS))])[medications.drug_row]
     return {
         "drug_exposure_id": medications.medication_id,
         "person_id": population.persons.person_id[stays.person_row[medications.stay_row]],
@@ -143,7 +195,7 @@ def _drug_exposure(population: Population) -> dict[str, Column]:
         "stop_reason": [("discharge" if stopped else None) for stopped in medications.stopped.tolist()],
         "route_concept_id": 0,
         "visit_occurrence_id": stays.visit_id[medications.stay_row],
-        "drug_source_value": np.array([drug.code for drug in DRUGS])[medications.drug_row],
+        "drug_source_value": codes[medications.drug_row],
         "drug_source_concept_id": drug_concepts,
     }
 
@@ -152,8 +204,11 @@ def _measurement(population: Population) -> dict[str, Column]:
     results, orders, stays = population.results, population.orders, population.stays
     stay_row = orders.stay_row[results.order_row]
     drawn = population.config.local(orders.collected[results.order_row])
-    concept_ids = np.array([analyte.concept_id for analyte in ANALYTES])[results.analyte_row]
-    decimals = np.array([analyte.decimals for analyte in ANALYTES])[results.analyte_row]
+    told = telling(population, "omop")
+    mapped = told.analyte_mapped
+    concept_ids = np.array([one.concept_id * mapped[row] for row, one in enumerate(ANALYTES)])[results.analyte_row]
+    codes = np.array([one.loinc if mapped[row] else local_code("LAB", row) for row, one in enumerate(ANALYTES)])
+    decimals = np.array(told.decimals)[results.analyte_row]
     return {
         "measurement_id": results.result_id,
         "person_id": population.persons.person_id[stays.person_row[stay_row]],
@@ -162,16 +217,16 @@ def _measurement(population: Population) -> dict[str, Column]:
         "measurement_datetime": drawn,
         "measurement_type_concept_id": TYPE_LAB,
         "operator_concept_id": 0,
-        "value_as_number": results.value,
-        "unit_concept_id": np.array([analyte.unit_concept_id for analyte in ANALYTES])[results.analyte_row],
-        "range_low": results.low,
-        "range_high": results.high,
+        "value_as_number": told.value,
+        "unit_concept_id": np.array([UNIT_CONCEPTS[unit] for unit in told.units])[results.analyte_row],
+        "range_low": told.low,
+        "range_high": told.high,
         "visit_occurrence_id": stays.visit_id[stay_row],
-        "measurement_source_value": np.array([analyte.loinc for analyte in ANALYTES])[results.analyte_row],
+        "measurement_source_value": codes[results.analyte_row],
         "measurement_source_concept_id": concept_ids,
-        "unit_source_value": np.array([analyte.unit for analyte in ANALYTES])[results.analyte_row],
+        "unit_source_value": np.array(told.units)[results.analyte_row],
         "value_source_value": [
-            f"{value:.{digits}f}" for value, digits in zip(results.value.tolist(), decimals.tolist(), strict=True)
+            f"{value:.{digits}f}" for value, digits in zip(told.value.tolist(), decimals.tolist(), strict=True)
         ],
         "measurement_event_id": orders.order_id[results.order_row],
     }

@@ -39,6 +39,16 @@ TABLES: Final[Mapping[str, tuple[str, ...]]] = {
             observation_period_end_date period_type_concept_id""",
         "concept": """concept_id concept_name domain_id vocabulary_id concept_class_id standard_concept
             concept_code valid_start_date valid_end_date invalid_reason""",
+        "visit_detail": """visit_detail_id person_id visit_detail_concept_id visit_detail_start_date
+            visit_detail_start_datetime visit_detail_end_date visit_detail_end_datetime
+            visit_detail_type_concept_id provider_id care_site_id visit_detail_source_value
+            visit_detail_source_concept_id admitted_from_concept_id admitted_from_source_value
+            discharged_to_concept_id discharged_to_source_value preceding_visit_detail_id
+            parent_visit_detail_id visit_occurrence_id""",
+        "death": """person_id death_date death_datetime death_type_concept_id cause_concept_id
+            cause_source_value cause_source_concept_id""",
+        "care_site": """care_site_id care_site_name place_of_service_concept_id location_id
+            care_site_source_value place_of_service_source_value""",
         "cdm_source": "cdm_source_name cdm_source_abbreviation cdm_version source_description",
         "ext_lab_order": """order_id person_id visit_occurrence_id panel panel_loinc order_datetime
             collect_datetime result_datetime""",

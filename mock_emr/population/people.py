@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.random import Generator
 
-from mock_emr.population.codes import ETHNICITIES, RACES, SEXES, Category
 from mock_emr.population.columns import Floats, Integers, Persons
 from mock_emr.population.config import HOURS_PER_DAY, PopulationConfig
 from mock_emr.population.illness import persistent_illness
@@ -12,17 +11,18 @@ DAYS_PER_YEAR = 365.25
 
 
 def draw_persons(config: PopulationConfig, *, rng: Generator) -> Persons:
-    """Draw adult inpatients, 18 to 98 years old at the period's start, mean near 64."""
-    age_years = 18 + 80 * rng.beta(3.0, 2.2, config.patients)
+    """Draw adult inpatients, 18 to 98 years old at the period's start."""
+    marginals = config.marginals
+    age_years = 18 + 80 * rng.beta(*marginals.age_shape, config.patients)
     first_day = config.local(np.array([config.start_instant])).astype("datetime64[D]")
     # Rounding away from the birthday keeps the youngest at 18 or above.
     born = first_day - np.ceil(age_years * DAYS_PER_YEAR).astype("timedelta64[D]")
     return Persons(
         person_id=np.arange(1, config.patients + 1),
         birth_date=born,
-        sex_row=_categories(SEXES, config.patients, rng=rng),
-        race_row=_categories(RACES, config.patients, rng=rng),
-        ethnicity_row=_categories(ETHNICITIES, config.patients, rng=rng),
+        sex_row=_categories(marginals.sex_shares, config.patients, rng=rng),
+        race_row=_categories(marginals.race_shares, config.patients, rng=rng),
+        ethnicity_row=_categories(marginals.ethnicity_shares, config.patients, rng=rng),
         illness=persistent_illness(age_years, rng=rng),
     )
 
@@ -33,7 +33,7 @@ def age_years(persons: Persons, config: PopulationConfig) -> Floats:
     return hours / HOURS_PER_DAY / DAYS_PER_YEAR
 
 
-def _categories(categories: tuple[Category, ...], size: int, *, rng: Generator) -> Integers:
-    """Draw rows of ``categories`` by their shares."""
-    shares = np.array([category.share for category in categories])
-    return rng.choice(len(categories), size=size, p=shares / shares.sum())
+def _categories(shares: tuple[float, ...], size: int, *, rng: Generator) -> Integers:
+    """Draw rows of a catalogue by their shares."""
+    weights = np.array(shares)
+    return rng.choice(len(weights), size=size, p=weights / weights.sum())

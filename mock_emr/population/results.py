@@ -39,6 +39,7 @@ from mock_emr.population.labs import (
     SODIUM,
     UREA_NITROGEN,
 )
+from mock_emr.population.marginals import Marginals
 
 FIRST_RESULT_ID = 1_000_001
 HEMATOCRIT_PER_HEMOGLOBIN: Final = 3.03
@@ -60,7 +61,9 @@ def draw_results(
     person_row = stays.person_row[stay_row]
     female = persons.sex_row[person_row] == FEMALE_ROW
     since_admission = config.hours(orders.collected[resulted]) - config.hours(stays.start[stay_row])
-    measured = measure(paths.at(stay_row, since_admission), female, habits[person_row], rng=rng)
+    measured = measure(
+        paths.at(stay_row, since_admission), female, habits[person_row], rng=rng, marginals=config.marginals
+    )
 
     reported = _reported(orders.panel_row[resulted], config, rng=rng)
     among, analyte_row = _in_reporting_order(orders.panel_row[resulted], reported)
@@ -83,7 +86,7 @@ def draw_results(
     )
 
 
-def measure(states: Floats, female: Flags, habits: Floats, *, rng: Generator) -> Floats:
+def measure(states: Floats, female: Flags, habits: Floats, *, rng: Generator, marginals: Marginals) -> Floats:
     """Give one draw's reported value of every analyte.
 
     Args:
@@ -92,6 +95,7 @@ def measure(states: Floats, female: Flags, habits: Floats, *, rng: Generator) ->
         habits: the person's standing deviation in units of each analyte's between-person spread,
             shape (n_draws, n_analytes).
         rng: where this draw's noise comes from.
+        marginals: whose levels and spreads are meant.
 
     Returns:
         Shape (n_draws, n_analytes), rounded, in `ANALYTES` order.
@@ -99,19 +103,25 @@ def measure(states: Floats, female: Flags, habits: Floats, *, rng: Generator) ->
     between = np.array([analyte.between_cv for analyte in ANALYTES])
     within = np.array([analyte.within_cv for analyte in ANALYTES])
     factor = np.exp(between * habits + within * rng.standard_normal(habits.shape))
-    levels = _levels(states, female)
-    values = levels * factor
+    level = np.array(marginals.level)
+    values = _levels(states, female, marginals) * factor
+    for row, (stretch, centre) in enumerate(zip(marginals.stretch, marginals.centre, strict=True)):
+        if stretch != 1:
+            values[:, row] = centre * (values[:, row] / centre) ** stretch
+    values *= level
     # What is bound in the blood moves together: hematocrit follows the hemoglobin that was measured, and
     # chloride is what sodium, bicarbonate and the anion gap leave over.
     values[:, HEMATOCRIT] = HEMATOCRIT_PER_HEMOGLOBIN * values[:, HEMOGLOBIN] * factor[:, HEMATOCRIT]
+    values[:, HEMATOCRIT] *= level[HEMATOCRIT]
     gap = 9.5 + 1.2 * np.maximum(states[:, RENAL], 0)
-    values[:, CHLORIDE] = (values[:, SODIUM] - values[:, CARBON_DIOXIDE] - gap) * factor[:, CHLORIDE]
+    values[:, CHLORIDE] = (values[:, SODIUM] - values[:, CARBON_DIOXIDE] - gap) * factor[:, CHLORIDE] * level[CHLORIDE]
     floors = np.array([analyte.floor for analyte in ANALYTES])
-    values = np.maximum(values, floors)
+    ceilings = np.array([analyte.ceiling for analyte in ANALYTES])
+    values = np.clip(values, floors, ceilings)
     return np.stack([np.round(values[:, row], analyte.decimals) for row, analyte in enumerate(ANALYTES)], axis=1)
 
 
-def _levels(states: Floats, female: Flags) -> Floats:
+def _levels(states: Floats, female: Flags, marginals: Marginals) -> Floats:
     """Give the level of each analyte that illness and sex imply, shape (n_draws, n_analytes).
 
     Slopes are chosen so that an average inpatient lies a little below the ranges for red cells and near the
@@ -133,7 +143,7 @@ def _levels(states: Floats, female: Flags) -> Floats:
     levels[:, CREATININE] = np.where(female, 0.78, 0.98) * np.exp(clearance_loss)
     levels[:, GLUCOSE] = np.exp(np.log(120.0) + 0.22 * glycemic + 0.04 * inflammation)
     levels[:, ALBUMIN] = 3.4 - 0.30 * inflammation - 0.12 * anemia
-    levels[:, CALCIUM] = 8.75 + 0.55 * (levels[:, ALBUMIN] - 3.4)
+    levels[:, CALCIUM] = 8.75 + marginals.calcium_per_albumin * (levels[:, ALBUMIN] - 3.4)
     levels[:, MAGNESIUM] = 1.93 + 0.10 * renal - 0.05 * cardiac
     return levels
 

@@ -8,36 +8,30 @@ from mock_emr.population.config import HOURS_PER_DAY, PopulationConfig
 
 FIRST_VISIT_ID = 500_001
 FIRST_CSN = 300_000_000
-MOST_STAYS = 3
 # A stay with less than this left in the period is not begun: it would hold no laboratory day.
 SHORTEST_STAY_H = 18.0
 LONGEST_STAY_H = 45.0 * HOURS_PER_DAY
-MEDIAN_STAY_H = 4.4 * HOURS_PER_DAY
-STAY_LOG_SD = 0.70
-MEDIAN_GAP_H = 13.0 * HOURS_PER_DAY
-GAP_LOG_SD = 0.8
-READMISSION = 0.42
-# First admissions thin out as readmissions take over, which keeps the census level after the first weeks.
-FRONT_LOAD = 1.2
 DISCHARGE_HOUR, DISCHARGE_HOUR_SD = 14.0, 2.5
 
 
 def draw_stays(persons: Persons, config: PopulationConfig, *, rng: Generator) -> Stays:
-    """Draw one to three stays a patient, log-normal in length, longer and likelier for the more ill.
+    """Draw each patient's stays, at least one, log-normal in length, longer and likelier for the more ill.
 
     First admissions lean to the front of the period, later ones follow a log-normal gap; one that would
     begin too near the period's end is not drawn. A stay still open at the period's end ends there.
     """
-    period = config.period_hours
+    period, marginals = config.period_hours, config.marginals
+    (median_stay, stay_log_sd), (median_gap, gap_log_sd) = marginals.stay_hours, marginals.gap_hours
+    again = marginals.return_chance
     severity = persons.illness.mean(axis=1)
-    admitted = (period - SHORTEST_STAY_H) * rng.random(len(persons)) ** FRONT_LOAD
+    admitted = (period - SHORTEST_STAY_H) * rng.random(len(persons)) ** marginals.front_load
     present = np.arange(len(persons))
     person_rows: list[Integers] = []
     starts: list[Floats] = []
     ends: list[Floats] = []
-    for number in range(MOST_STAYS):
+    for number in range(marginals.most_stays):
         length = np.exp(
-            np.log(MEDIAN_STAY_H) + 0.15 * severity[present] + STAY_LOG_SD * rng.standard_normal(len(present))
+            np.log(median_stay) + 0.15 * severity[present] + stay_log_sd * rng.standard_normal(len(present))
         )
         discharged = _by_daylight(
             admitted + np.clip(length, SHORTEST_STAY_H, LONGEST_STAY_H), admitted, config, rng=rng
@@ -45,10 +39,10 @@ def draw_stays(persons: Persons, config: PopulationConfig, *, rng: Generator) ->
         person_rows.append(present)
         starts.append(admitted)
         ends.append(np.minimum(discharged, period))
-        if number + 1 == MOST_STAYS:
+        if number + 1 == marginals.most_stays:
             break
-        gap = np.exp(np.log(MEDIAN_GAP_H) + GAP_LOG_SD * rng.standard_normal(len(present)))
-        chance = READMISSION / (READMISSION + (1 - READMISSION) * np.exp(-0.5 * severity[present]))
+        gap = np.exp(np.log(median_gap) + gap_log_sd * rng.standard_normal(len(present)))
+        chance = again / (again + (1 - again) * np.exp(-0.5 * severity[present]))
         returns = (rng.random(len(present)) < chance) & (discharged + gap < period - SHORTEST_STAY_H)
         present, admitted = present[returns], (discharged + gap)[returns]
     return _in_order(np.concatenate(person_rows), np.concatenate(starts), np.concatenate(ends), config, rng=rng)
@@ -76,4 +70,5 @@ def _in_order(person_row: Integers, start: Floats, end: Floats, config: Populati
         start=config.instants(start),
         end=config.instants(end),
         preceding_row=preceding,
+        died=np.zeros(len(order), dtype=bool),
     )

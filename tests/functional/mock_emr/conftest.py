@@ -164,6 +164,7 @@ def running() -> Running:
             return create_app(
                 store,
                 clock=clock,
+                users={"bridge": "a:secret"},
                 clients={"bridge": keys_in(json.dumps({"keys": [public]}).encode())},
                 open_access=open_access,
                 delay_s=delay_s,

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
 
 ROOT = "/api/FHIR/R4"
 SCORE = "/api/epic/2017/Reporting/Predictive/HANDLEEXTERNALMODELSCORES"
+IDENTIFIERS = "/api/epic/2010/Common/Patient/GETPATIENTIDENTIFIERS/Patient/Identifiers?PatientID=p1&PatientIDType=FHIR"
 
 
 async def test_a_signed_assertion_buys_a_token_that_opens_reads_and_writes(closed_emr: Any) -> None:
@@ -118,3 +120,16 @@ async def test_scopes_are_not_enforced_until_somebody_asks_for_it(closed_emr: An
     assert (await closed_emr.call("DELETE", "/admin/scopes")).json() == {"enforced": False, "allowed": {}}
     assert (await closed_emr.get(f"{ROOT}/Patient/p1", headers=bearer)).status == 200
     assert (await closed_emr.call("PUT", "/admin/scopes", json={"x": 1})).status == 400
+
+
+async def test_a_user_of_the_emr_calls_by_basic_with_the_clients_id(closed_emr: Any) -> None:
+    def headers(pair: str = "EMP$bridge:a:secret", **more: str) -> dict[str, str]:
+        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}", "Epic-Client-ID": "c-1", **more}
+
+    for path in (f"{ROOT}/Patient/p1", IDENTIFIERS):
+        assert (await closed_emr.get(path, headers=headers())).status == 200
+        assert (await closed_emr.get(path, headers=headers("emp$bridge:a:secret"))).status == 200
+        for wrong in ("EMP$bridge:guess", "EMP$bridge:", "EMP$nobody:a:secret", "bridge:a:secret", ""):
+            assert (await closed_emr.get(path, headers=headers(wrong))).status == 401
+        assert (await closed_emr.get(path, headers=headers(**{"Epic-Client-ID": ""}))).status == 401
+        assert (await closed_emr.get(path, headers=headers(Authorization="Basic ??=="))).status == 401

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -9,8 +10,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import jwt
 import pytest
@@ -106,6 +108,57 @@ def test_a_key_file_that_cannot_be_used_is_named_in_one_line(folder: Path) -> No
 @pytest.mark.parametrize("option", [("--now", "2015-01-06"), ("--now", "noon"), ("--delay-ms", "-1")])
 def test_an_option_that_cannot_be_read_is_named(folder: Path, option: tuple[str, str]) -> None:
     assert option[0] in refused("--data", str(folder), *option)
+
+
+def test_the_clock_file_and_the_faults_hold_from_the_start(folder: Path) -> None:
+    (folder / "faults.yaml").write_text("- {name: down, route: Patient, status: 503}")
+    options = ["--data", str(folder), "--open", "--now", "2015-01-06T12:00:00Z", "--clock-file", str(folder / "now")]
+    with process(*options, "--faults", str(folder / "faults.yaml")) as emr:
+        assert emr.stdout is not None
+        url = emr.stdout.readline().strip().partition(" ")[2]
+        assert (folder / "now").read_text() == "2015-01-06T12:00:00+00:00"
+        assert [rule["name"] for rule in get(f"{url}/admin/faults")] == ["down"]
+        emr.send_signal(signal.SIGTERM)
+        assert emr.communicate(timeout=10) == ("", "")
+
+
+def test_a_running_clock_takes_its_file_along_though_nobody_asks_it(folder: Path) -> None:
+    file = folder / "now"
+    options = ["--data", str(folder), "--open", "--now", "2015-01-06T12:00:00Z", "--clock-file", str(file)]
+    with process(*options) as emr:
+        assert emr.stdout is not None
+        url = emr.stdout.readline().strip().partition(" ")[2]
+        run = Request(f"{url}/admin/clock/run", b'{"rate": 100000, "until": "2015-01-06T13:00:00Z"}', method="POST")
+        with urlopen(run, timeout=10) as answer:
+            assert answer.status == 200
+        deadline = monotonic() + 10
+        while file.read_text() != "2015-01-06T13:00:00+00:00" and monotonic() < deadline:
+            emr.poll()
+        assert file.read_text() == "2015-01-06T13:00:00+00:00"
+
+
+def test_a_faults_or_clock_file_that_cannot_be_used_is_named_in_one_line(folder: Path) -> None:
+    data = ("--data", str(folder))
+    (folder / "faults.yaml").write_text("- {route: Patient}")
+    assert "faults.yaml: fault rule [0]: expected at least one of" in refused(
+        *data, "--faults", f"{folder}/faults.yaml"
+    )
+    assert "none.yaml" in refused(*data, "--faults", f"{folder}/none.yaml")
+    assert "expected --now too" in refused(*data, "--clock-file", f"{folder}/now")
+    assert "nowhere" in refused(*data, "--now", "2015-01-06T12:00:00Z", "--clock-file", f"{folder}/nowhere/now")
+
+
+def test_a_users_password_comes_from_a_file(folder: Path) -> None:
+    (folder / "password").write_text("secret\n")
+    with process("--data", str(folder), "--user", f"bridge={folder}/password") as emr:
+        assert emr.stdout is not None
+        url = emr.stdout.readline().strip().partition(" ")[2]
+        pair = base64.b64encode(b"EMP$bridge:secret").decode()
+        headers = {"Authorization": f"Basic {pair}", "Epic-Client-ID": "c-1"}
+        with urlopen(Request(f"{url}/api/FHIR/R4/Patient/p1", headers=headers), timeout=10) as answer:
+            assert answer.status == 200
+    for option in ("bridge", f"bridge={folder}/none"):
+        assert refused("--data", str(folder), "--user", option).count("\n") == 1
 
 
 def test_a_port_that_is_taken_is_named(folder: Path) -> None:

@@ -62,16 +62,16 @@ def test_the_most_calls_at_once_are_remembered_also_when_one_breaks_off() -> Non
 def test_the_first_rule_that_fits_is_played_as_often_as_it_says() -> None:
     faults = Faults()
     faults.put([Rule(route="Observation", status=503, times=2), Rule(route="*", delay_ms=5)])
-    assert [faults.take("Observation").status for _ in range(3)] == [503, 503, None]
-    assert faults.take("Condition") == Rule(route="*", delay_ms=5)
+    assert [faults.take("Observation", now=NOW).status for _ in range(3)] == [503, 503, None]
+    assert faults.take("Condition", now=NOW) == Rule(route="*", delay_ms=5)
     faults.put([])
-    assert faults.take("Observation") is NO_FAULT
+    assert faults.take("Observation", now=NOW) is NO_FAULT
 
 
 def test_a_rule_for_another_route_is_left_alone() -> None:
     faults = Faults()
     faults.put([Rule(route="score", status=503, times=1)])
-    assert faults.take("Observation") is NO_FAULT
+    assert faults.take("Observation", now=NOW) is NO_FAULT
     assert faults.rules() == (Rule(route="score", status=503, times=1),)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mock_emr.scores import Row, Score, ScoreColumn, ScoreError, score_in
+from mock_emr.scores import Feature, Row, Score, ScoreColumn, ScoreError, score_in
 
 NOW = datetime(2015, 1, 6, 12, tzinfo=UTC)
 FLAT: dict[str, Any] = {
@@ -28,7 +28,8 @@ ENVELOPE = {"exit_code": "0", "stdout": [""], "stderr": [""], "messages": ["done
 
 
 def test_both_bodies_ask_for_the_same() -> None:
-    expected = Score(csn="42", name="TestScore", value="95")
+    made_of = (Feature(name="f", contribution="0.5", values=("1.0",)),)
+    expected = Score(csn="42", name="TestScore", value="95", features=made_of)
     assert score_in(msgspec.json.encode(FLAT)) == expected
     assert score_in(msgspec.json.encode({"result": {**ENVELOPE, "results": FLAT}})) == expected
 
@@ -109,3 +110,14 @@ def test_a_job_is_filed_once_for_each_encounter_and_model() -> None:
         Row(job_id="j2", score="96", written_at=NOW),
     )
     assert len(column.cells()) == 3
+
+
+def test_a_cell_holds_what_its_latest_score_is_made_of_and_the_oldest_cells_forget_it() -> None:
+    column = ScoreColumn(features_kept=2)
+    for csn, contribution in (("41", "1"), ("42", "2"), ("41", "3"), ("43", "4")):
+        made_of = (Feature(name="f", contribution=contribution, values=("0",)),)
+        score = Score(csn=csn, name="s", value="5", features=made_of)
+        assert column.file(score, model_id="m", job_id=contribution, now=NOW)
+    held = {cell.csn: [feature.contribution for feature in cell.features] for cell in column.cells()}
+    # 42 was written longest ago.
+    assert held == {"41": ["3"], "42": [], "43": ["4"]}
