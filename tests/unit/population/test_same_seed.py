@@ -27,7 +27,7 @@ def test_same_configuration_gives_same_bytes(tmp_path: Path) -> None:
     second = _bytes_written(SMALL, tmp_path / "elsewhere")
 
     assert first == second
-    assert len(first) == 9 + 6
+    assert len(first) == 12 + 6
 
 
 def test_another_seed_gives_other_patients(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def test_laboratory_keeps_its_turnaround(hospital: Population, row: int) -> None
     orders = hospital.orders
     asked = ~orders.cancelled & (orders.panel_row == row)
     minutes = (orders.resulted[asked] - orders.collected[asked]) / np.timedelta64(1, "m")
-    fastest, slowest = PANELS[row].turnaround_minutes
+    fastest, slowest = hospital.config.marginals.rounds.turnaround_minutes[row]
 
     assert fastest <= minutes.min()
     assert minutes.max() <= slowest
@@ -105,7 +106,7 @@ def test_morning_round_draws_about_half_of_the_blood_counts(hospital: Population
         {"cancelled_share": 1.0},
     ],
 )
-def test_configuration_refuses_what_no_population_could_have(wrong: dict[str, object]) -> None:
+def test_configuration_refuses_what_no_population_could_have(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         PopulationConfig(**wrong)
 
