@@ -32,4 +32,16 @@ if application.batches is not None:
     from deployr_serve.blueprint_batch import batch_blueprint
 
     app.register_functions(batch_blueprint(application.batches))
-app.register_functions(label_blueprint(application.services, application.outcomes, schedule=settings.label_schedule))
+if application.vault is not None:
+    from deployr_serve.blueprint_facts import facts_blueprint
+
+    app.register_functions(facts_blueprint(application.vault, clock=application.services.clock))
+if application.audit is not None:
+    from deployr_serve.blueprint_audit import audit_blueprint
+
+    app.register_functions(audit_blueprint(application.services, application.audit))
+if settings.audit.retention_days:
+    from deployr_serve.blueprint_audit import retention_blueprint
+
+    app.register_functions(retention_blueprint(application.services, settings.audit, application.audit))
+app.register_functions(label_blueprint(application.services, application.outcomes, settings.labels))

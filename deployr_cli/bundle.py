@@ -50,7 +50,7 @@ def verify(
     With --key the bundle must be signed by that key. Nothing is loaded before all that is right.
     """
     from deployr_core.bundle import BundleInvalid
-    from deployr_serve.adapters.models import read_bundle
+    from deployr_serve.adapters.bundle_files import read_bundle
 
     keys = _trusted_keys(key)
     try:
@@ -62,6 +62,36 @@ def verify(
         f"ok: {bundle.manifest.model_id} {bundle.manifest.version}, {bundle.manifest.n_features} features, "
         f"every digest and golden score as promised{signed}"
     )
+
+
+@bundle_app.command()
+def prove(
+    folder: Annotated[Path, typer.Argument(help="The folder of bundles, as DEPLOYR_BUNDLES names it.")],
+    key: _Key = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load models that run code; as serving will.")
+    ] = False,
+) -> None:
+    """Try every model of a folder in a child process, as a start does, and note beside them which passed.
+
+    For an app whose folder cannot be written where it runs: with the same libraries, its start then tries none again.
+    """
+    from deployr_core.bundle import MANIFEST_FILE, BundleInvalid
+    from deployr_serve.adapters.bundle_files import read_manifest
+    from deployr_serve.adapters.proving import PROOFS_FILE, Prover
+
+    keys = _trusted_keys(key)
+    digests = {}
+    for path in sorted(path.parent for path in folder.glob(f"*/{MANIFEST_FILE}")):
+        try:
+            digests[read_manifest(path, trusted_keys=keys)[1]] = path
+        except BundleInvalid as error:
+            raise _refused(path, error) from error
+    pems = tuple(path.read_bytes() for path in key or ())
+    prover = Prover(folder / PROOFS_FILE, allow_pickle=allow_pickle, trusted_keys=pems)
+    for digest, reason in prover.refused(digests).items():
+        raise CommandFailed(f"{digests[digest]}: {reason}")
+    typer.echo(f"ok: {len(digests)} models loaded and scored their golden vectors; noted in {folder / PROOFS_FILE}")
 
 
 @bundle_app.command()

@@ -10,7 +10,11 @@ import typer
 
 from deployr_cli.batches import batches_app
 from deployr_cli.bundle import bundle_app
+from deployr_cli.deliveries import deliveries_app
+from deployr_cli.duplicates import duplicates
 from deployr_cli.failures import EXPECTED, explain
+from deployr_cli.labels import labels_app
+from deployr_cli.store import store_app
 from deployr_cli.switch import switch_app
 
 app = typer.Typer(
@@ -23,6 +27,8 @@ app = typer.Typer(
 
 New here? Run [bold]deployr demo[/bold]: it trains a model, serves it to a mock EMR, and shows how it did.""",
 )
+
+trial_app = typer.Typer(name="trial", no_args_is_help=True, help="Trials on a synthetic hospital.")
 
 _App = Annotated[Path, typer.Option("--app", help="A function_app.py, or its folder.")]
 
@@ -47,6 +53,50 @@ def demo(
     from deployr_cli.demo.run import run_demo
 
     raise typer.Exit(0 if run_demo(data=data, json_file=json_file, workspace=workspace, seed=seed) else 1)
+
+
+@app.command(rich_help_panel="Try it")
+def up(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A folder that holds omop/ (an OMOP 5.4 extract) and fhir/ (NDJSON) of the same patients."),
+    ] = None,
+    port: Annotated[int, typer.Option(help="The function host's port; 0 takes a free one.")] = 7071,
+    emr_port: Annotated[int, typer.Option("--emr-port", help="The mock EMR's port; 0 takes a free one.")] = 8090,
+    workspace: Annotated[Path, typer.Option(help="Where data, models and requests are kept for the next time.")] = Path(
+        ".deployr/up"
+    ),
+) -> None:
+    """Start a mock EMR and the function host with trained models, show how to call it, and run until Ctrl-C.
+
+    The first time it makes a synthetic hospital and trains; half a minute. docs/first-calls.md shows what to try.
+    """
+    from deployr_cli.up import run_up
+
+    run_up(data=data, host_port=port, emr_port=emr_port, workspace=workspace)
+
+
+@trial_app.command()
+def silent(
+    orders: Annotated[int, typer.Option(min=20, help="How many orders are asked about; the paper had some 40,000.")] = (
+        40_000
+    ),
+    weeks: Annotated[int, typer.Option(min=1, help="How long the trial is.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same tables.")] = 0,
+    workspace: Annotated[Path, typer.Option(help="Where to work; what an earlier trial left there is removed.")] = Path(
+        ".deployr/trial"
+    ),
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+) -> None:
+    """Repeat the paper's silent trial: twelve models, five weeks of orders over HTTP, labels, its tables beside ours.
+
+    On a synthetic hospital. Nothing leaves this machine. Try it first with [bold]--orders 200[/bold]. Exits with 1 if
+    a packet is lost, unfinished or without a score.
+    """
+    from deployr_cli.trial.run import run_silent_trial
+
+    found = run_silent_trial(orders=orders, weeks=weeks, seed=seed, workspace=workspace, json_file=json_file)
+    raise typer.Exit(1 if found.figures.complaints else 0)
 
 
 @app.command(rich_help_panel="Train")
@@ -206,6 +256,40 @@ def send_test(
     raise typer.Exit(0 if went_well else 1)
 
 
+@app.command(rich_help_panel="Serve")
+def replay(
+    packet: Annotated[str | None, typer.Argument(help="The packet's id: answers carry it as X-Packet-Id.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="In place of one packet: all asked for from here on, 2015-01-06T00:00:00Z.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Where the period ends; this instant is no part of it.")] = None,
+    model: Annotated[str | None, typer.Option(help="Of the period, only this model; default: all.")] = None,
+    from_facts: Annotated[
+        bool, typer.Option("--from-facts", help="Compute the features again, too, where facts are kept.")
+    ] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write what was found to this file.")] = None,
+    settings: Annotated[Path | None, typer.Option(help="A local.settings.json; the environment wins over it.")] = None,
+) -> None:
+    """Score stored packets again and show that they are the same to the bit, or name what has changed.
+
+    A packet is scored with the very bundle that its digest names: keep earlier ones in DEPLOYR_BUNDLE_ARCHIVE. The
+    store stays as it is, and nothing of a patient is shown. Exits with 0 if all is the same, 1 if anything differs, 2
+    if nothing can be told.
+
+    Start with: [bold]deployr replay p0123…[/bold]
+    """
+    from deployr_cli.replay import Period, run_replay
+    from deployr_core.instants import parse_instant
+
+    period = None
+    if since is not None:
+        end = parse_instant(until) if until else None
+        period = Period(since=parse_instant(since), until=end, model=model)
+    elif until is not None or model is not None:
+        raise typer.BadParameter("expected --since with --until and --model")
+    raise typer.Exit(run_replay(settings, packet_id=packet, period=period, from_facts=from_facts, json_file=json_file))
+
+
 @app.command(rich_help_panel="Try it")
 def emr(
     data: Annotated[Path, typer.Option(help="A folder of FHIR R4 NDJSON files, plain or gzipped.")],
@@ -219,9 +303,14 @@ def emr(
     raise typer.Exit(emr_main(arguments))
 
 
+app.add_typer(trial_app, name="trial", rich_help_panel="Try it")
 app.add_typer(bundle_app, name="bundle", rich_help_panel="Train")
 app.add_typer(batches_app, name="batches", rich_help_panel="Serve")
+deliveries_app.command("duplicates")(duplicates)
+app.add_typer(deliveries_app, name="deliveries", rich_help_panel="Serve")
+app.add_typer(labels_app, name="labels", rich_help_panel="Serve")
 app.add_typer(switch_app, name="switch", rich_help_panel="Serve")
+app.add_typer(store_app, name="store", rich_help_panel="Serve")
 
 
 def run() -> None:

@@ -20,7 +20,7 @@ from deployr_cli.progress import Tell, bar
 from deployr_core.facts import PatientFacts
 from deployr_dev.parity import PairedOrder, ParityReport, parity_report
 from deployr_dev.sources.mapping import SourceMapping
-from deployr_serve.adapters.models import read_bundle
+from deployr_serve.adapters.bundle_files import read_bundle
 from deployr_serve.core.errors import ServeError
 
 

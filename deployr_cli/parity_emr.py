@@ -26,9 +26,11 @@ from deployr_core.packet import Subject
 from deployr_serve.adapters import fhir_wire as wire
 from deployr_serve.adapters.auth import NoCredentials
 from deployr_serve.adapters.clock import SystemClock
+from deployr_serve.adapters.fhir_outcomes import FhirOutcomes
 from deployr_serve.adapters.fhir_search import FhirClient, Search
 from deployr_serve.adapters.fhir_source import FhirSource
 from deployr_serve.adapters.http import AiohttpTransport
+from deployr_serve.core.outcome_source import OutcomeNeeds, OutcomeSource
 
 _AT_ONCE = 4
 """How many orders are read from a server at the same time: it has other work to do."""
@@ -61,6 +63,7 @@ class _Emr:
 
     client: FhirClient
     source: FhirSource
+    outcomes: FhirOutcomes
     zone: tzinfo
     put_clock: Callable[[datetime], None]
     at_once: int
@@ -158,8 +161,9 @@ async def _connected(
     transport = AiohttpTransport(timeout_s=_TIMEOUT_S, clock=SystemClock())
     client = FhirClient(base=base, transport=transport, credentials=NoCredentials(), clock=SystemClock())
     source = FhirSource(client, clock=SystemClock(), zone=zone)
+    outcomes = FhirOutcomes(client, clock=SystemClock(), zone=zone)
     try:
-        yield _Emr(client=client, source=source, zone=zone, put_clock=put_clock, at_once=at_once)
+        yield _Emr(client=client, source=source, outcomes=outcomes, zone=zone, put_clock=put_clock, at_once=at_once)
     finally:
         await transport.aclose()
 
@@ -209,7 +213,7 @@ async def _read(emr: _Emr, orders: _Sampled, bundle: Bundle, tell: Tell) -> list
 
     async def labels_of(events: Sequence[OrderSigned]) -> dict[str, float | None]:
         async with gate:
-            return await _labels(emr.source, events, rule)
+            return await _labels(emr.outcomes, events, rule)
 
     labels: dict[str, float | None] = {}
     for found in await _all(labels_of(events) for events in by_patient.values()):
@@ -226,17 +230,16 @@ async def _read(emr: _Emr, orders: _Sampled, bundle: Bundle, tell: Tell) -> list
     ]
 
 
-async def _labels(source: FhirSource, events: Sequence[OrderSigned], rule: LabelRule) -> dict[str, float | None]:
+async def _labels(source: OutcomeSource, events: Sequence[OrderSigned], rule: LabelRule) -> dict[str, float | None]:
     """Give what each of one patient's orders came to, as the labels in service are decided; a label of 0 or 1 only."""
     if not isinstance(rule, LabComponent) or rule.answer is not Answer.ABNORMAL:
         return dict.fromkeys(event.order_id for event in events)
-    outcomes = await source.outcomes(
-        events[0].patient_id,
-        order_ids=(),
+    needs = OutcomeNeeds(
         codes=tuple(Code(LOINC, component) for component in rule.components),
         # A specimen may be older than the order that it answers: an added test.
         since=min(event.signed_at for event in events) - timedelta(hours=rule.window_hours),
     )
+    outcomes = await source.outcomes(events[0].patient_id, needs)
     labels: dict[str, float | None] = {}
     for event in events:
         found = label_of_results(rule, outcomes.labs, as_of=event.signed_at, order_id=event.order_id)

@@ -16,17 +16,23 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from rich.console import Console
 from rich.text import Text
 
+from deployr_cli.audited import who, write_down
 from deployr_cli.doctor.decide.writes import is_production
 from deployr_cli.failures import CommandFailed
 from deployr_cli.site_settings import settings_values
-from deployr_core.packet import InferencePacket, Mode, Scored, derive_delivery_id
+from deployr_cli.stores import with_store
+from deployr_core.packet import InferencePacket, Mode, Scored
+from deployr_core.packet_ids import derive_delivery_id
 from deployr_serve.adapters.http import Request, Response, Transport
-from deployr_serve.adapters.sqlite_store import SqliteStore
-from deployr_serve.bootstrap import build
+from deployr_serve.bootstrap import Application, build
+from deployr_serve.core.audit import Act, Ending
 from deployr_serve.core.errors import ServeError
+from deployr_serve.core.ports import Output
 from deployr_serve.outputs.file_drop import render_csv
+from deployr_serve.outputs_bootstrap import chosen_of
 from deployr_serve.outputs_settings import KNOWN
 from deployr_serve.settings import Profile, Settings, read_settings
+from deployr_serve.store_settings import InMemory
 
 _NAMING_A_PERSON = frozenset({"PatientID", "EntityID", "ContactID"})
 """Members and parameters of a vendor's writes whose value names a patient or a contact, by an id of any type."""
@@ -75,8 +81,10 @@ def run_send_test(
         raise CommandFailed(f"--output: expected one of {', '.join(sorted(KNOWN))}")
     console = console or Console()
     settings = read_settings(settings_values(settings_file, os.environ if environ is None else environ))
-    settings = replace(settings, outputs=replace(settings.outputs, chosen=((output,),)))
-    packet = asyncio.run(_packet(settings, packet_id))
+    # Beside the configured ones, which deployment files may name.
+    others = [each for each in chosen_of(settings.outputs, vendor_base=settings.vendor_base) if each[0] != output]
+    settings = replace(settings, outputs=replace(settings.outputs, chosen=(*others, (output,))))
+    packet = _packet(settings, packet_id)
     rehearsed, refusal = asyncio.run(_rehearsal(settings, packet, output))
     for one in rehearsed:
         _show(one if show_identifiers else _masked(one, packet), console)
@@ -88,6 +96,17 @@ def run_send_test(
         return True
     _insist_on_leave(settings, packet, environment)
     refusal = asyncio.run(_sent(settings, packet, output))
+    write_down(
+        settings,
+        Act.SEND_TEST,
+        by=who(None),
+        said="sent" if refusal is None else "refused",
+        ending=Ending.SUCCESS if refusal is None else Ending.MINOR,
+        patient_hash=packet.patient_hash,
+        packet_id=packet.packet_id,
+        model_id=packet.model.model_id,
+        details={"output": output},
+    )
     if refusal is not None:
         console.print(Text(f"Not taken: {refusal}", style="bold red"))
         return False
@@ -95,14 +114,8 @@ def run_send_test(
     return True
 
 
-async def _packet(settings: Settings, packet_id: str) -> InferencePacket:
-    if settings.store_file is None:
-        raise CommandFailed("DEPLOYR_STORE: expected a store that is kept, such as sqlite:FILE, to find packets in")
-    store = SqliteStore(settings.store_file)
-    try:
-        stored = await store.read(packet_id)
-    finally:
-        await store.aclose()
+def _packet(settings: Settings, packet_id: str) -> InferencePacket:
+    stored = with_store(settings, lambda store: store.read(packet_id))
     if stored is None:
         raise CommandFailed("--packet: expected the id of a packet in DEPLOYR_STORE; answers carry it as X-Packet-Id")
     if not isinstance(stored.packet.outcome, Scored):
@@ -138,16 +151,16 @@ async def _rehearsal(
         return made[0]
 
     # Not in the real store, where it would stand as sent; and an old packet is good enough to look at.
-    harmless = replace(settings, store_file=None, outputs=replace(settings.outputs, expires_after=_OF_AGES))
+    harmless = replace(settings, store=InMemory(), outputs=replace(settings.outputs, expires_after=_OF_AGES))
     application = build(harmless, over=over)
     try:
         bundle = application.services.models.bundle(packet.model.model_id)
         delivery_id = derive_delivery_id(packet.packet_id, output)
         if output == "file-drop":
-            text = render_csv(packet, bundle.manifest, delivery_id=delivery_id).decode()
+            policy = application.services.policies.of(packet.model.model_id)
+            text = render_csv(packet, bundle.manifest, policy=policy, delivery_id=delivery_id).decode()
             return (Rehearsed(method="FILE", url=f"{delivery_id}.csv", headers={}, body=text),), None
-        [way_out] = application.services.outputs
-        await way_out.send(packet, bundle, delivery_id=delivery_id)
+        await _way_out(application, output).send(packet, bundle, delivery_id=delivery_id)
     except ServeError as error:
         return tuple(made[0].kept), f"{error.reason}: {error}"
     finally:
@@ -162,7 +175,7 @@ async def _sent(settings: Settings, packet: InferencePacket, output: str) -> str
         model_id = packet.model.model_id
         if (reason := await application.services.switches.why_nothing_is_sent(model_id)) is not None:
             return reason
-        [way_out] = application.services.outputs
+        way_out = _way_out(application, output)
         delivery_id = derive_delivery_id(packet.packet_id, output)
         await way_out.send(packet, application.services.models.bundle(model_id), delivery_id=delivery_id)
     except ServeError as error:
@@ -170,6 +183,10 @@ async def _sent(settings: Settings, packet: InferencePacket, output: str) -> str
     finally:
         await application.aclose()
     return None
+
+
+def _way_out(application: Application, name: str) -> Output:
+    return next(output for output in application.services.outputs if output.name == name)
 
 
 def _insist_on_leave(settings: Settings, packet: InferencePacket, environment: str | None) -> None:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import getpass
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
+from deployr_cli.audited import who, write_down
 from deployr_cli.failures import CommandFailed
 from deployr_cli.site_settings import settings_values
+from deployr_cli.stores import with_store
 from deployr_serve.adapters.clock import SystemClock
-from deployr_serve.adapters.sqlite_store import SqliteStore
-from deployr_serve.core.errors import StoreUnavailable
+from deployr_serve.core.audit import Act
 from deployr_serve.core.ports import Clock
 from deployr_serve.core.switches import EVERYTHING, Change, Switch, list_switches, model_switch, site_switch, turn
 from deployr_serve.settings import Settings, read_settings
-
-_T = TypeVar("_T")
 
 switch_app = typer.Typer(no_args_is_help=True, help="Switch a model, this site or everything off and on again.")
 
@@ -64,7 +61,7 @@ def on(
 def list_all(settings: _SettingsFile = None) -> None:
     """Show every switch that was ever turned: how it stands, who turned it, when and why."""
     site = read_settings(settings_values(settings, os.environ))
-    switches = _with_store(site, lambda store: list_switches(store, now=SystemClock().now()))
+    switches = with_store(site, lambda store: list_switches(store, now=SystemClock().now()))
     for line in told(switches):
         print(line)
 
@@ -110,35 +107,9 @@ def _turn(
     in_force = read_settings(settings_values(settings, os.environ))
     name = name_of(in_force, model=model, site=site, everything=everything)
     clock: Clock = SystemClock()
-    change = Change(is_off=is_off, by=by or _logged_in(), why=why, at=clock.now())
-    switch = _with_store(in_force, lambda store: turn(store, name, change))
+    change = Change(is_off=is_off, by=who(by), why=why, at=clock.now())
+    switch = with_store(in_force, lambda store: turn(store, name, change))
+    details = {"switch": name, "why": why}
+    write_down(in_force, Act.SWITCH, by=change.by, said="off" if is_off else "on", details=details)
     for line in told({name: switch})[:2]:
         print(line)
-
-
-def _logged_in() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # A container may run under a number that has no name.
-        raise CommandFailed("--by: expected who decided it; nobody's name is known here") from None
-
-
-def _with_store(settings: Settings, work: Callable[[SqliteStore], Awaitable[_T]]) -> _T:
-    file = settings.store_file
-    if file is None:
-        raise CommandFailed("DEPLOYR_STORE: expected a store that several processes share; memory is one process's own")
-    if not file.is_file():
-        # SQLite would make an empty one, and the switch would stop nothing.
-        raise CommandFailed(f"DEPLOYR_STORE: {file}: no such file; is this where the app runs?")
-
-    async def run() -> _T:
-        store = SqliteStore(file)
-        try:
-            return await work(store)
-        except StoreUnavailable as error:
-            raise CommandFailed(f"DEPLOYR_STORE: {error}") from error
-        finally:
-            await store.aclose()
-
-    return asyncio.run(run())

@@ -72,11 +72,13 @@ Source = CategoryLayout | CodeColumn | AnalyteColumns
 class Concepts:
     """The concepts of a declaration: ``of_feature[i]`` is the name of feature ``i``'s.
 
-    ``sources``: by name, where the declaration computes it from; in the declared order.
+    ``sources``: by name, where the declaration computes it from; in the declared order. ``rank``: by name, its place
+    among all names in the order of the alphabet.
     """
 
     of_feature: tuple[str, ...]
     sources: dict[str, tuple[Source, ...]]
+    rank: dict[str, int]
 
 
 @lru_cache(maxsize=64)
@@ -98,7 +100,11 @@ def concepts_of(spec: FeatureSpec) -> Concepts:
         sources[name].append(source)
         for column in columns:
             of_feature[column] = name
-    return Concepts(of_feature=tuple(of_feature), sources={name: tuple(each) for name, each in sources.items()})
+    return Concepts(
+        of_feature=tuple(of_feature),
+        sources={name: tuple(each) for name, each in sources.items()},
+        rank={name: place for place, name in enumerate(sorted((*sources, ROUNDING)))},
+    )
 
 
 def contributions_of(explanation: Explanation, spec: FeatureSpec) -> tuple[Contribution, ...]:
@@ -110,15 +116,26 @@ def contributions_of(explanation: Explanation, spec: FeatureSpec) -> tuple[Contr
     Raises:
         ExplanationInvalid: they do not add up.
     """
-    of_feature = concepts_of(spec).of_feature
-    parts: defaultdict[str, list[float]] = defaultdict(list)
-    for place in np.flatnonzero(explanation.by_feature).tolist():
-        parts[of_feature[place]].append(float(explanation.by_feature[place]))
-    sums = {name: total for name, each in parts.items() if (total := math.fsum(each))}
+    concepts = concepts_of(spec)
+    places = np.flatnonzero(explanation.by_feature)
+    sums: dict[str, float] = {}
+    several: defaultdict[str, list[float]] = defaultdict(list)
+    for place, value in zip(places.tolist(), explanation.by_feature[places].tolist(), strict=True):
+        name = concepts.of_feature[place]
+        if name in sums:
+            several[name].append(value)
+        else:
+            sums[name] = value
+    for name, more in several.items():
+        sums[name] = math.fsum((sums[name], *more))
     closed, rest = explanation.closed(list(sums.values()))
-    told = dict(zip(sums, closed, strict=True)) | ({ROUNDING: rest} if rest else {})
-    ordered = sorted(told.items(), key=lambda item: (-abs(item[1]), item[0]))
-    return tuple(Contribution(concept=name, value=value) for name, value in ordered if value)
+    names, values = list(sums), closed
+    if rest:
+        names, values = [*names, ROUNDING], [*values, rest]
+    # As tuples to be compared, a forest's hundreds would take longer to be put in order than to be computed.
+    ranks = np.array([concepts.rank[name] for name in names], dtype=np.int64)
+    order = np.lexsort((ranks, -np.abs(values)))
+    return tuple(Contribution(concept=names[each], value=values[each]) for each in order.tolist() if values[each])
 
 
 def _found(layout: FeatureLayout) -> list[tuple[str, Code | None, range, Source]]:

@@ -49,12 +49,12 @@ class Explanation:
         Raises:
             ExplanationInvalid: more is left over than rounding can leave.
         """
-        left = math.fsum([self.explained, -self.base, *(-part for part in parts)])
+        left = -math.fsum([-self.explained, self.base, *parts])
         if not abs(left) <= self.rounding:
             raise ExplanationInvalid("expected parts that add up to the model's number")
         if math.fsum([self.base, *parts]) == self.explained:
             return parts, 0.0
-        for place in sorted(range(len(parts)), key=lambda each: (-abs(parts[each]), each)):
+        for place in np.argsort(-np.abs(parts), kind="stable").tolist():
             tried = [*parts[:place], parts[place] + left, *parts[place + 1 :]]
             if math.fsum([self.base, *tried]) == self.explained:
                 return tried, 0.0

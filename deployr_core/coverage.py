@@ -107,8 +107,8 @@ def shortfall(
 
 def features_present(vector: FeatureVector, spec: FeatureSpec) -> Mapping[str, int]:
     """Count, per group but demographics, the features that something known has set; ``missing`` indicators are none."""
-    telling = _telling(spec)
-    counts = dict.fromkeys(telling.values(), 0)
+    telling, groups = _telling(spec)
+    counts = dict.fromkeys(groups, 0)
     for column in vector.indices.tolist():
         if column in telling:
             counts[telling[column]] += 1
@@ -116,8 +116,8 @@ def features_present(vector: FeatureVector, spec: FeatureSpec) -> Mapping[str, i
 
 
 @lru_cache(maxsize=64)
-def _telling(spec: FeatureSpec) -> Mapping[int, str]:
-    """Give the group of each column that is set by a fact."""
+def _telling(spec: FeatureSpec) -> tuple[Mapping[int, str], tuple[str, ...]]:
+    """Give the group of each column that is set by a fact, and these groups."""
     layout = layout_of(spec)
     silent = {
         analyte.columns[Statistic.MISSING]
@@ -127,7 +127,9 @@ def _telling(spec: FeatureSpec) -> Mapping[int, str]:
         if Statistic.MISSING in analyte.columns
     }
     windowed = {group.name for group in spec.groups if not isinstance(group, CategoryGroup)}
-    return {column: name for column, name in enumerate(layout.groups_of) if name in windowed and column not in silent}
+    named = enumerate(layout.groups_of)
+    telling = {column: name for column, name in named if name in windowed and column not in silent}
+    return telling, tuple(dict.fromkeys(telling.values()))
 
 
 def _in_cohort(

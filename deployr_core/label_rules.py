@@ -9,10 +9,16 @@ from enum import StrEnum
 
 import msgspec
 
+from deployr_core.codes import Code
+from deployr_core.facts import DiagnosisList
 from deployr_core.outputs import BINARY, Outputs, Target
 
 _LOINC_CODE = re.compile(r"\d{1,7}-\d\Z", re.ASCII)
 _LABEL_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
+_CODE = re.compile(r"[^\s*]+\*?\Z")
+_RESOURCE_TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
+_PARAMETER = re.compile(r"[a-z][A-Za-z0-9:._-]{0,63}\Z")
+_OURS = frozenset({"patient", "subject"})
 LONGEST_HOURS = 24 * 366
 LEVELS = ("low", "normal", "high")
 """What a result is by its reference range, in the order of the classes."""
@@ -115,11 +121,13 @@ class IcuTransfer(Declared, frozen=True, kw_only=True, tag_field="kind", tag="ic
     """1.0 if an intensive-care stay begins within ``hours`` of the index time, before the visit ends.
 
     ``icu_classes``: the class codes under which the source lists intensive-care stays among the visits. A patient who
-    is in intensive care at the index time is no row: that is known then.
+    is in intensive care at the index time is no row: that is known then. ``or_death``: death within the hours counts
+    as well, which makes the rule one of deterioration.
     """
 
     hours: int
     icu_classes: tuple[str, ...] = ("ICU",)
+    or_death: bool = False
 
     def __post_init__(self) -> None:
         _expect_hours(self.hours, "hours")
@@ -127,10 +135,128 @@ class IcuTransfer(Declared, frozen=True, kw_only=True, tag_field="kind", tag="ic
             raise ValueError("expected at least one of icu_classes")
 
 
+class Mortality(Declared, frozen=True, kw_only=True, tag_field="kind", tag="mortality"):
+    """1.0 if the patient dies within ``days`` times 24 hours of the index time, in hospital or outside.
+
+    A death of which only the day is known counts if the whole day lies in the time; a day that the end of the time cuts
+    gives no label.
+    """
+
+    days: int
+
+    def __post_init__(self) -> None:
+        _expect_hours(self.days * 24, "days")
+
+
+class DiagnosisInWindow(Declared, frozen=True, kw_only=True, tag_field="kind", tag="diagnosis"):
+    """1.0 if one of ``codes`` is recorded as a diagnosis within ``days`` times 24 hours of the index time.
+
+    ``codes``: by the URI of its system, the codes; one that ends in ``*`` stands for all that begin so, such as
+    ``I50.*``. ``recorded_in``: the lists that count. What was recorded before the index time counts for nothing, and
+    who dies within the time without the diagnosis has no label.
+    """
+
+    codes: Mapping[str, tuple[str, ...]]
+    days: int
+    recorded_in: tuple[DiagnosisList, ...] = tuple(DiagnosisList)
+
+    def __post_init__(self) -> None:
+        _expect_hours(self.days * 24, "days")
+        every = [(system, code) for system, codes in self.codes.items() for code in codes]
+        if (
+            not every
+            or not all(self.codes.values())
+            or len(set(every)) != len(every)
+            or not all(system.strip() and _CODE.match(code) for system, code in every)
+        ):
+            raise ValueError(
+                "expected codes by the URI of their system, each once, such as I50.9; a * only at the end, as in I50.*"
+            )
+        if not self.recorded_in:
+            raise ValueError("expected at least one of recorded_in")
+
+    def names(self, code: Code) -> bool:
+        """True if the code is one of those."""
+        return any(
+            code.value.startswith(wanted[:-1]) if wanted.endswith("*") else code.value == wanted
+            for wanted in self.codes.get(code.system, ())
+        )
+
+
+class FhirPathSearch(Declared, frozen=True, kw_only=True):
+    """What a FHIRPath rule looks at: the patient's resources of a type that have these search ``parameters``."""
+
+    resource_type: str
+    parameters: Mapping[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if not _RESOURCE_TYPE.match(self.resource_type) or self.resource_type in {"Patient", "Bundle"}:
+            raise ValueError("expected a resource_type that names its patient, such as Observation")
+        if not all(_PARAMETER.match(name) and name not in _OURS for name in self.parameters):
+            raise ValueError("expected search parameters by name, but for patient, subject and those that begin with _")
+
+    @property
+    def key(self) -> str:
+        """What tells it from other searches."""
+        return "&".join([self.resource_type, *(f"{name}={value}" for name, value in sorted(self.parameters.items()))])
+
+
+class FhirPathAnswer(StrEnum):
+    """What the expression gives: true or false, or a number."""
+
+    BOOLEAN = "boolean"
+    NUMBER = "number"
+
+
+class FhirPathRule(Declared, frozen=True, kw_only=True, tag_field="kind", tag="fhirpath"):
+    """What a FHIRPath expression says of the patient's resources, ``hours`` after the index time.
+
+    It is evaluated over one Bundle of what the ``searches`` find, whenever that was, with the instants ``%as_of`` (the
+    index time) and ``%until`` (the end of the hours); it must bound what it looks at by both, or the label would change
+    with the day that it is asked for. It is asked once the hours have passed, whatever it says. ``unit``: of a number.
+    No warehouse can evaluate it: such a label is read in service alone.
+
+    Raises:
+        ValueError: the expression cannot be read, uses what is not there, or does not use both instants.
+    """
+
+    expression: str
+    searches: tuple[FhirPathSearch, ...]
+    hours: int
+    answer: FhirPathAnswer = FhirPathAnswer.BOOLEAN
+    unit: str | None = None
+
+    def __post_init__(self) -> None:
+        _expect_hours(self.hours, "hours")
+        if (self.unit is not None and bool(self.unit.strip())) != (self.answer is FhirPathAnswer.NUMBER):
+            raise ValueError("expected a unit, such as d, with the answer number, and with no other")
+        # The engine takes a fifth of a second to load, and hardly any model has such a rule.
+        from deployr_core.fhirpath import compiled
+
+        if not {"as_of", "until"} <= compiled(self.expression).variables:
+            raise ValueError("expected an expression that bounds what it looks at by %as_of and %until")
+        if not self.searches or len({search.key for search in self.searches}) != len(self.searches):
+            raise ValueError("expected at least one of searches, each once")
+
+
 LabRule = LabComponent | LabPanel
 """Rules that later results of the patient decide."""
 
-LabelRule = LabComponent | LabPanel | InHospitalMortality | LongStay | LengthOfStay | Readmission | IcuTransfer
+VisitRule = InHospitalMortality | LongStay | LengthOfStay | Readmission | IcuTransfer | Mortality
+"""Rules that the patient's later visits and death decide."""
+
+LabelRule = (
+    LabComponent
+    | LabPanel
+    | InHospitalMortality
+    | LongStay
+    | LengthOfStay
+    | Readmission
+    | IcuTransfer
+    | Mortality
+    | DiagnosisInWindow
+    | FhirPathRule
+)
 
 
 def outputs_of(rule: LabelRule, *, headline: str | None = None) -> Outputs:
@@ -152,6 +278,8 @@ def outputs_of(rule: LabelRule, *, headline: str | None = None) -> Outputs:
             single = Outputs(target=Target.REGRESSION, names=("value",), headline="value", unit=unit)
         case LengthOfStay():
             single = Outputs(target=Target.REGRESSION, names=("stay",), headline="stay", unit="d")
+        case FhirPathRule(answer=FhirPathAnswer.NUMBER, unit=unit):
+            single = Outputs(target=Target.REGRESSION, names=("value",), headline="value", unit=unit)
         case _:
             single = BINARY
     if headline not in {None, single.headline}:
@@ -162,9 +290,11 @@ def outputs_of(rule: LabelRule, *, headline: str | None = None) -> Outputs:
 def horizon(rule: LabelRule) -> timedelta | None:
     """Give how long after the index time the label is decided at the latest; None where there is no such time."""
     match rule:
-        case LabComponent(window_hours=hours) | LabPanel(window_hours=hours) | IcuTransfer(hours=hours):
+        case LabComponent(window_hours=hours) | LabPanel(window_hours=hours):
             return timedelta(hours=hours)
-        case LongStay(days=days) | Readmission(days=days):
+        case IcuTransfer(hours=hours) | FhirPathRule(hours=hours):
+            return timedelta(hours=hours)
+        case LongStay(days=days) | Readmission(days=days) | Mortality(days=days) | DiagnosisInWindow(days=days):
             return timedelta(days=days)
         case InHospitalMortality() | LengthOfStay():
             return None

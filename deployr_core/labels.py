@@ -18,30 +18,46 @@ LabelValue = float | str | Mapping[str, float]
 """A label as people read it: 0.0 or 1.0, or a number; the name of a class; or 0.0 or 1.0 for each label by name."""
 
 
+class RuleFailed(ValueError):
+    """The rule could not be evaluated over what was found. The message holds nothing of it."""
+
+
 class Unanswered(StrEnum):
-    """Why results do not say what was asked; the codes are those of the glossary."""
+    """Why nothing is said of what was asked; the codes are those of the glossary.
+
+    Of the first three, and of those alone, time may still bring the answer.
+    """
 
     NO_RESULT = "no-result"
+    NOT_ENDED = "not-ended"
+    NOT_FOLLOWED = "not-followed"
     NO_RANGE = "no-reference-range"
     NO_NUMBER = "no-usable-number"
+    NO_VISIT = "no-visit"
+    TRANSFERRED = "transferred-out"
+    DEAD_BEFORE = "dead-before"
+    DIED = "died"
+    COARSE_DATE = "coarse-date"
+    NO_ANSWER = "no-usable-answer"
+
+    @property
+    def may_come(self) -> bool:
+        """True if the answer may still come."""
+        return self in {Unanswered.NO_RESULT, Unanswered.NOT_ENDED, Unanswered.NOT_FOLLOWED}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answered:
-    """What the results say. ``results``: those that it was read from, one for each component."""
+    """What is said.
+
+    ``at``: when it happened, of several the last. ``known_at``: from when on all of it could be known. ``sources``: ids
+    of the facts that it was read from; empty where it was read from nothing having happened until then.
+    """
 
     value: LabelValue
-    results: tuple[Lab, ...]
-
-    @property
-    def at(self) -> datetime:
-        """When the last specimen was taken."""
-        return max(lab.at for lab in self.results)
-
-    @property
-    def known_at(self) -> datetime:
-        """From when on all of it could be known."""
-        return max(lab.known_at for lab in self.results)
+    at: datetime
+    known_at: datetime
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +144,7 @@ class LabComponentRule:
         value = self.reading(result)
         if value is None:
             return Unanswered.NO_NUMBER if self.answer is Answer.VALUE else Unanswered.NO_RANGE
-        return Answered(value=value, results=(result,))
+        return Answered(value=value, at=result.at, known_at=result.known_at, sources=(result.fact_id,))
 
     def _number(self, lab: Lab) -> float | None:
         if lab.value is None or not math.isfinite(lab.value) or self.unit is None:
@@ -164,7 +180,9 @@ def label_of_results(
     read = {name: each for name, each in found.items() if isinstance(each, Answered)}
     return Answered(
         value={name: each.value for name, each in read.items() if isinstance(each.value, float)},
-        results=tuple(result for each in read.values() for result in each.results),
+        at=max(each.at for each in read.values()),
+        known_at=max(each.known_at for each in read.values()),
+        sources=tuple(source for each in read.values() for source in each.sources),
     )
 
 

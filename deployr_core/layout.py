@@ -93,7 +93,10 @@ class AnalyteLayout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResultLayout:
-    """A group of results: its tests in the declared order, where a code finds its test, and its window."""
+    """A group of results: its tests in the declared order, where a code finds its test, and its window.
+
+    ``remembered``: what `remember` found, by codes and unit; looked up by whoever reads results, a thousand at a time.
+    """
 
     group: ResultGroup
     analytes: tuple[AnalyteLayout, ...]
@@ -101,17 +104,15 @@ class ResultLayout:
     lookback: timedelta
     remembered: dict[tuple[tuple[Code, ...], str], tuple[tuple[int, float | None], ...]]
 
-    def conversions(self, codes: tuple[Code, ...], unit: str) -> tuple[tuple[int, float | None], ...]:
-        """Give the place of each test that these codes name, with the factor to its unit or None; remembered.
+    def remember(self, codes: tuple[Code, ...], unit: str) -> tuple[tuple[int, float | None], ...]:
+        """Find the place of each test that these codes name, with the factor to its unit or None, and remember it.
 
         Of several codes of one test the first that the declaration names decides.
         """
-        found = self.remembered.get((codes, unit))
-        if found is None:
-            if len(self.remembered) > 4096:
-                self.remembered.clear()
-            found = tuple(self._converted(codes, unit))
-            self.remembered[codes, unit] = found
+        if len(self.remembered) > 4096:
+            self.remembered.clear()
+        found = tuple(self._converted(codes, unit))
+        self.remembered[codes, unit] = found
         return found
 
     def _converted(self, codes: tuple[Code, ...], unit: str) -> Iterator[tuple[int, float | None]]:

@@ -1,14 +1,12 @@
 """The records of evidence: the inference packet, its deliveries and its labels.
 
 A packet is written once it is received, and again when it is terminal; what it says is enough to score it again to
-the same bits. Deliveries and labels are records of their own that name their packet. All ids are derived from
-what the record is about, with a secret key, so that the same request has the same id on any machine and an id
-tells nothing about a patient.
+the same bits. Deliveries and labels are records of their own that name their packet. How their ids come about is in
+`deployr_core.packet_ids`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,15 +15,17 @@ from typing import Any
 
 import msgspec
 
-from deployr_core.keyed_hash import keyed_hash
 from deployr_core.labels import LabelValue
 from deployr_core.trial import Assignment, Showing
 from deployr_core.vectorize import FeatureVector
 
 SCHEMA_VERSION = 1
+"""Of deliveries, labels and events."""
+PACKET_SCHEMA_VERSION = 2
+"""Of packets. 1: without ``patient_hash``; still read, and `deployr store migrate` fills it in."""
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True):
+class _Part(msgspec.Struct, frozen=True, kw_only=True):
     """Unknown fields are kept out but tolerated: an older reader must survive a newer writer.
 
     Nothing is shown in a ``repr`` or by rich: both end up in logs and tracebacks.
@@ -36,6 +36,10 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return []
+
+
+class _Record(_Part, frozen=True, kw_only=True):
+    """Something that holds instants."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -61,13 +65,17 @@ class ModelRef(_Record, frozen=True, kw_only=True):
 
 
 class Trigger(_Record, frozen=True, kw_only=True):
-    """How the request came. ``request_sha256`` is over what was asked, so that a key used twice is noticed."""
+    """How the request came. ``request_sha256`` is over what was asked, so that a key used twice is noticed.
+
+    ``caller``: who asked, by the name that it proved; empty where callers are not asked who they are.
+    """
 
     channel: str
     correlation_id: str
     request_sha256: str
     received_at: datetime
     event_time: datetime
+    caller: str = ""
 
 
 class StoredVector(_Record, frozen=True, kw_only=True):
@@ -146,7 +154,7 @@ class Decision(_Record, frozen=True, kw_only=True):
     showing: Showing | None = None
 
 
-class Contribution(_Record, frozen=True, kw_only=True):
+class Contribution(_Part, frozen=True, kw_only=True, gc=False):
     """What one clinical concept added to the score or took from it; see `deployr_core.contributions`."""
 
     concept: str
@@ -214,20 +222,27 @@ class Attempt(_Record, frozen=True, kw_only=True):
 
 
 class InferencePacket(_Record, frozen=True, kw_only=True):
-    """One inference, from asked to answered. Instants are aware UTC."""
+    """One inference, from asked to answered. Instants are aware UTC.
 
-    schema_version: int = SCHEMA_VERSION
+    ``patient_hash``: what all packets about one patient are found by, see `deployr_core.forgetting`; empty in packets
+    of schema version 1 that were not migrated, and in forgotten ones. ``facts_sha256``: the digest under which the
+    facts are kept, sealed, where the deployment keeps them; None where not, or not yet.
+    """
+
+    schema_version: int = PACKET_SCHEMA_VERSION
     packet_id: str
     site: str
     environment: str
     model: ModelRef
     trigger: Trigger
     subject: Subject
+    patient_hash: str = ""
     as_of: datetime
     outcome: Outcome
     started_at: datetime
     updated_at: datetime
     fetches: tuple[FetchRecord, ...] = ()
+    facts_sha256: str | None = None
     earlier_attempts: tuple[Attempt, ...] = ()
 
     @property
@@ -256,8 +271,23 @@ class DeliveryState(StrEnum):
     EXPIRED = "expired"
 
 
+class Sending(_Record, frozen=True, kw_only=True):
+    """How a delivery had ended before somebody had it sent again."""
+
+    state: DeliveryState
+    ended_at: datetime
+    attempts: int
+    last_error: str | None
+
+
 class Delivery(_Record, frozen=True, kw_only=True):
-    """One score on its way to one place in the EMR. ``delivery_id`` doubles as the write's idempotency key."""
+    """One score on its way to one place in the EMR. ``delivery_id`` doubles as the write's idempotency key.
+
+    ``due_at``: while it is pending, nobody takes it up before; whoever sends it puts that off first, so that no two do.
+    None, as in deliveries of before there was one: at once. ``earlier``: how it had ended, each time that it was sent
+    again by hand; ``attempts`` counts those since. ``location``: where the EMR says that what it made stands, as text;
+    it is never fetched.
+    """
 
     schema_version: int = SCHEMA_VERSION
     delivery_id: str
@@ -268,6 +298,9 @@ class Delivery(_Record, frozen=True, kw_only=True):
     updated_at: datetime
     attempts: int = 0
     last_error: str | None = None
+    due_at: datetime | None = None
+    earlier: tuple[Sending, ...] = ()
+    location: str | None = None
 
 
 class EventKind(StrEnum):
@@ -298,13 +331,16 @@ class Event(_Record, frozen=True, kw_only=True):
 class Observed(_Record, frozen=True, kw_only=True, tag_field="kind", tag="observed"):
     """The outcome is known. ``source_id``: the fact that it was read from; of several, their ids with spaces between.
 
-    ``value``: 1.0 or 0.0, or a number; the name of a class; or 1.0 or 0.0 for each of several labels by name.
+    It is empty where the outcome is that nothing happened. ``value``: 1.0 or 0.0, or a number; the name of a class; or
+    1.0 or 0.0 for each of several labels by name. ``why``: the code of a clinician's reason, where the outcome is what
+    a clinician did.
     """
 
     value: LabelValue
     at: datetime
     known_at: datetime
     source_id: str
+    why: str | None = None
 
 
 class NotYet(_Record, frozen=True, kw_only=True, tag_field="kind", tag="not-yet"):
@@ -332,36 +368,3 @@ class Label(_Record, frozen=True, kw_only=True):
     outcome: Observed | Censored
     attached_at: datetime
     history: tuple[Observed | Censored, ...] = ()
-
-
-def derive_packet_id(id_key: bytes, *, environment: str, model_id: str, request_key: str) -> str:
-    """Give the id of the packet for a request: ``p`` and 32 hex digits of an HMAC-SHA256.
-
-    Args:
-        id_key: the site's secret, at least 16 bytes; without it a short order number could be found by trying all.
-        environment: the EMR environment; the same order in test and in production is two requests.
-        model_id: which model is asked.
-        request_key: the caller's idempotency key, or what stands for it.
-
-    Raises:
-        ValueError: a key of under 16 bytes.
-
-    Source: RFC 2104.
-    """
-    return "p" + keyed_hash(id_key, environment, model_id, request_key)[:32]
-
-
-def derive_delivery_id(packet_id: str, output: str) -> str:
-    """Give the id of a packet's delivery to one output."""
-    return f"{packet_id}.{output}"
-
-
-def derive_event_id(packet_id: str, kind: EventKind, at: datetime, detail: str = "") -> str:
-    """Give the id of an event: what is said twice of a packet, of the same kind and instant, is the same event."""
-    text = f"{kind}:{at.astimezone(UTC).isoformat()}:{detail}"
-    return f"{packet_id}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def derive_label_id(packet_id: str, rule: str) -> str:
-    """Give the id of a packet's label by one rule."""
-    return f"{packet_id}.{rule}"

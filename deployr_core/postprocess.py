@@ -49,8 +49,10 @@ def percent(score: object) -> float:
     return checked_probability(score) * 100
 
 
-def written(number: object, *, decimals: int = 2) -> str:
+def written(number: object, *, decimals: int = 2, padded: bool = False) -> str:
     """Write a number to so many decimals, without an exponent, trailing zeros or a lone sign: 12.50 is ``12.5``.
+
+    ``padded`` leaves the zeros at its end, as in ``12.50``.
 
     Halfway between two it goes to the nearer of the float's true value, which is rarely a true half; a true one goes
     to the even digit.
@@ -59,8 +61,9 @@ def written(number: object, *, decimals: int = 2) -> str:
         ScoreUnusable: see `checked_number`.
     """
     text = f"{checked_number(number):.{decimals}f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text == "-0" else text
+    # What rounds to nothing has no sign.
+    text = text.removeprefix("-") if not text.strip("-0.") else text
+    return text.rstrip("0").rstrip(".") if "." in text and not padded else text
 
 
 def packed_alert(score: object, *, alert: bool) -> str:

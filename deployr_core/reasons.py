@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from deployr_core.concepts import AnalyteColumns, CodeColumn, Source, concepts_of
 from deployr_core.declared import CountKind, Statistic
@@ -70,14 +70,14 @@ def reasons(scored: Scored, spec: FeatureSpec, *, most: int = 3) -> tuple[Reason
         raise ValueError("expected the declaration that the vector was computed by")
     row = dict(zip(scored.vector.indices, scored.vector.values, strict=True))
     sources = concepts_of(spec).sources
-    told = [each for each in scored.contributions if each.concept in sources]
+    told = islice((each for each in scored.contributions if each.concept in sources), most)
     return tuple(
         Reason(
             concept=each.concept,
             value=each.value,
             text=_with_direction(_in_words(each.concept, sources[each.concept], row), raises=each.value > 0.0),
         )
-        for each in told[:most]
+        for each in told
     )
 
 

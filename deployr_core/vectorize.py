@@ -204,11 +204,14 @@ def _result_statistics(
     start, name = as_of - layout.lookback, layout.group.name
     results: list[list[_Dated]] = [[] for _ in layout.analytes]
     seen = no_number = no_unit = not_mapped = implausible = 0
+    remembered = layout.remembered
     for fact in result_facts(layout.group, facts):
         if not (start <= fact.at < as_of and fact.known_at < as_of):
             continue
         seen += 1
-        reported, conversions = fact.value, layout.conversions(fact.codes, fact.unit)
+        reported, conversions = fact.value, remembered.get((fact.codes, fact.unit))
+        if conversions is None:
+            conversions = layout.remember(fact.codes, fact.unit)
         not_mapped += not conversions
         for place, factor in conversions:
             if reported is None or reported != reported:

@@ -63,11 +63,9 @@ def access(
     at[auth.fhir].add(origin(fhir_base))
     if vendor_base is not None:
         at[auth.vendor].add(origin(vendor_base))
-    needs = {
-        name: needed_scopes(models.bundle(name).spec, elsewhere=elsewhere)
-        for name, reason in models.deployed().items()
-        if not reason
-    }
+    bundles = {name: models.bundle(name) for name, reason in models.deployed().items() if not reason}
+    needs = {name: needed_scopes(bundle.spec, elsewhere=frozenset(elsewhere)) for name, bundle in bundles.items()}
+    of_labels = label_scopes(bundle.manifest.task.rule for bundle in bundles.values())
     held: dict[AuthKind, Credentials] = {AuthKind.NONE: NoCredentials()}
     if auth.basic is not None:
         held[AuthKind.BASIC] = _basic(auth.basic, frozenset(at[AuthKind.BASIC]))
@@ -81,7 +79,7 @@ def access(
             origins=frozenset(at[AuthKind.SMART]),
             token_origins=frozenset(origin(each) for each in auth.smart.token_origins),
             scope=auth.smart.scope,
-            needed=label_scopes().union(writes, *needs.values()),
+            needed=of_labels.union(writes, *needs.values()),
         ),
         keys=keys,
         cache=TokenCache(clock=SystemClock()),

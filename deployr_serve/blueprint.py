@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import azure.functions as func
 import msgspec
 
 from deployr_serve.bootstrap import Application
+from deployr_serve.core.audit import noting_refusals
 from deployr_serve.core.caller import CallerRefused
 from deployr_serve.core.deliver import relay
 from deployr_serve.core.errors import InsufficientScope, ServeError, StoreUnavailable, TooManyRequests, UnknownModel
 from deployr_serve.core.infer import Services, infer, infer_group
 from deployr_serve.core.json_caller import JsonCaller
+from deployr_serve.core.ports import Clock
+from deployr_serve.core.spool import SpoolUnavailable, drain
+from deployr_serve.core.without_store import Spooling
 from deployr_serve.triggers.correlation import correlation_id
 from deployr_serve.triggers.json_request import (
+    CHANNEL,
     HttpAnswer,
     parse_group_request,
     parse_json_request,
@@ -60,17 +66,21 @@ def serving_blueprint(application: Application, *, relay_schedule: str) -> func.
         try:
             await services.store.check()
             store = "ok"
-        except StoreUnavailable:
-            store = "unavailable"
+        except StoreUnavailable as error:
+            store = error.why
         for model, missing in application.missing_scopes().items():
             models = {**models, model: f"{InsufficientScope.reason}: {', '.join(missing)}"}
+        spool = await _spool_standing(services.spooling, services.clock)
         usable = [model for model, reason in models.items() if reason is None]
-        is_ready = store == "ok" and len(usable) == len(models) and bool(models)
+        keeps = store == "ok" and spool.get("status", "ok") == "ok"
+        is_ready = keeps and len(usable) == len(models) and bool(models)
         content = {
             "status": "ready" if is_ready else "not-ready",
             "store": store,
+            **({"spool": spool} if spool else {}),
             # Said, and no reason to take this instance out: another one would not reach the EMR either.
             "emr": "not-answering" if application.open_circuits() else "ok",
+            **_audit(application),
             "models": {model: reason or "ok" for model, reason in models.items()},
         }
         return _json(content, status=200 if is_ready else 503)
@@ -83,14 +93,18 @@ def serving_blueprint(application: Application, *, relay_schedule: str) -> func.
         return func.HttpResponse(body=application.jwks(), mimetype="application/json", headers=headers)
 
     @blueprint.function_name("relay_deliveries")
-    @blueprint.timer_trigger("timer", schedule=relay_schedule)
+    @blueprint.timer_trigger("timer", schedule=relay_schedule, run_on_startup=True)
     async def relay_deliveries(timer: func.TimerRequest) -> None:  # noqa: ARG001 the host passes it
+        # What comes out of the spool is sent in the same run.
+        if services.spooling is not None and not await _drained(services):
+            return
         states = await relay(
             store=services.store,
             models=services.models,
             outputs=services.outputs,
             clock=services.clock,
             switches=services.switches,
+            expires_after=services.site.expires_after,
         )
         _log.info("relay: %s", " ".join(f"{state}={count}" for state, count in sorted(states.items())) or "nothing")
 
@@ -110,7 +124,7 @@ async def _infer_one(
         content_type=req.headers.get("Content-Type"),
         correlation_id=correlation_id,
     )
-    return render_answer(await infer(request, services))
+    return render_answer(await infer(replace(request, caller=_name(caller)), services))
 
 
 async def _infer_group(
@@ -122,6 +136,7 @@ async def _infer_group(
     requests = parse_group_request(
         req.get_body(), models=models, content_type=req.headers.get("Content-Type"), correlation_id=correlation_id
     )
+    requests = tuple(replace(request, caller=_name(caller)) for request in requests)
     answers = dict(zip(models, await infer_group(requests, services), strict=True))
     for model, answer in answers.items():
         if isinstance(answer, Exception) and not isinstance(answer, ServeError):
@@ -148,13 +163,15 @@ async def _answered(
     req: func.HttpRequest,
     application: Application,
 ) -> func.HttpResponse:
-    clock = application.services.clock
+    clock, audit = application.services.clock, application.services.audit
     correlated = correlation_id(req.headers.get("X-Correlation-Id"), fresh=application.new_correlation_id)
     started = clock.monotonic()
     try:
-        callers = application.json_callers
-        caller = None if callers is None else await callers.let_in(req.headers, correlation_id=correlated)
-        answer = await work(req, application.services, correlated, caller)
+        with noting_refusals(audit, clock=clock, channel=CHANNEL, correlation_id=correlated) as call:
+            callers = application.json_callers
+            caller = None if callers is None else await callers.let_in(req.headers, correlation_id=correlated)
+            call.by = _name(caller)
+            answer = await work(req, application.services, correlated, caller)
     except CallerRefused:
         answer = HttpAnswer(status=401, body=b"", content_type="text/plain", headers={"WWW-Authenticate": "Bearer"})
     except ServeError as error:
@@ -167,6 +184,60 @@ async def _answered(
     duration_ms = (clock.monotonic() - started) * 1000
     _log.info("infer: correlation_id=%s status=%d ms=%.1f", correlated, answer.status, duration_ms)
     return _response(answer, correlated)
+
+
+async def _drained(services: Services) -> bool:
+    """Bring what waits in the spool into the store; False where the store is down."""
+    spooling = services.spooling
+    if spooling is None:
+        return True
+    try:
+        fates = await drain(
+            spooling.spool,
+            store=services.store,
+            clock=services.clock,
+            expires_after=services.site.expires_after,
+        )
+    except SpoolUnavailable as error:
+        _log.error("alert=%s", error.reason)
+        return True
+    except StoreUnavailable:
+        _log.warning("spool: the store is still down")
+        return False
+    if fates:
+        _log.info("spool: %s", " ".join(f"{fate}={count}" for fate, count in sorted(fates.items())))
+    return True
+
+
+async def _spool_standing(spooling: Spooling | None, clock: Clock) -> dict[str, object]:
+    """Give how the spool stands, as health shows it; empty where there is none.
+
+    ``losing``: the last packet that was to wait there could not be kept; ``notKept`` counts them in this worker.
+    """
+    if spooling is None:
+        return {}
+    try:
+        standing = await spooling.spool.standing()
+    except SpoolUnavailable as error:
+        return {"status": error.reason, "notKept": spooling.refused}
+    oldest_s = 0.0 if standing.oldest_at is None else (clock.now() - standing.oldest_at).total_seconds()
+    status = "losing" if spooling.is_losing else "ok"
+    return {
+        "status": status,
+        "waiting": standing.waiting,
+        "oldestSeconds": max(round(oldest_s), 0),
+        "notKept": spooling.refused,
+    }
+
+
+def _audit(application: Application) -> dict[str, str]:
+    """Say whether audit records are written; where not, they wait, and requests are answered all the same."""
+    audit = application.audit
+    return {} if audit is None else {"audit": "not-written" if audit.folder.waiting else "ok"}
+
+
+def _name(caller: JsonCaller | None) -> str:
+    return "" if caller is None else caller.name
 
 
 def _response(answer: HttpAnswer, correlation_id: str) -> func.HttpResponse:

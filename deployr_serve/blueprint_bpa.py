@@ -16,6 +16,7 @@ from deployr_core.packet import InferencePacket
 from deployr_serve.bootstrap import Application
 from deployr_serve.bpa_settings import BpaSettings
 from deployr_serve.core.allowance import Allowance
+from deployr_serve.core.audit import Act, noting_refusals, of_feedback
 from deployr_serve.core.basic import CHALLENGE, basic_caller
 from deployr_serve.core.caller import CallerRefused
 from deployr_serve.core.errors import (
@@ -32,7 +33,7 @@ from deployr_serve.core.in_time import InTime
 from deployr_serve.core.infer import Answer, infer_group
 from deployr_serve.core.ports import Budget
 from deployr_serve.core.request import InferenceRequest
-from deployr_serve.triggers.bpa_acknowledgement import check_was_advised, parse_acknowledgement
+from deployr_serve.triggers.bpa_acknowledgement import check_was_shown, parse_acknowledgement
 from deployr_serve.triggers.bpa_answer import chosen, outcome_in_header, outcome_of_error
 from deployr_serve.triggers.bpa_envelope import Wrapping, announced, fault, wrap
 from deployr_serve.triggers.bpa_request import CHANNEL, media_type_of, open_document, read_document
@@ -71,6 +72,7 @@ class _Call:
     correlation_id: str
     deadline: float
     wrapping: Wrapping
+    caller: str = ""
 
 
 class _Routes:
@@ -97,8 +99,11 @@ class _Routes:
             ),
         )
         try:
-            self._let_in(req)
-            answer = await self._in_time.wait(self._advised(call), within_s=deadline_s)
+            with noting_refusals(
+                self._services.audit, clock=clock, channel=CHANNEL, correlation_id=call.correlation_id
+            ) as noted:
+                call.caller = noted.by = self._let_in(req)
+                answer = await self._in_time.wait(self._advised(call), within_s=deadline_s)
         except CallerRefused as refusal:
             answer = _refused(refusal, call.correlation_id)
         except ServeError as error:
@@ -118,14 +123,20 @@ class _Routes:
     async def acknowledge(self, req: func.HttpRequest) -> func.HttpResponse:
         """Store how an advisory was answered; a repeat changes nothing."""
         correlated = correlation_id(req.headers.get("X-Correlation-Id"), fresh=self._application.new_correlation_id)
+        clock, audit = self._services.clock, self._services.audit
         try:
-            self._let_in(req)
-            event = parse_acknowledgement(
-                req.get_body(), content_type=req.headers.get("Content-Type"), now=self._services.clock.now()
-            )
-            stored = await self._services.store.read(event.packet_id)
-            check_was_advised(None if stored is None else stored.packet)
-            await self._services.store.append_event(event)
+            with noting_refusals(
+                audit, clock=clock, channel=CHANNEL, correlation_id=correlated, act=Act.FEEDBACK
+            ) as noted:
+                noted.by = self._let_in(req)
+                event = parse_acknowledgement(
+                    req.get_body(), content_type=req.headers.get("Content-Type"), now=clock.now()
+                )
+                stored = await self._services.store.read(event.packet_id)
+                events = await self._services.store.events(event.packet_id)
+                packet = check_was_shown(None if stored is None else stored.packet, events)
+                await self._services.store.append_event(event)
+                audit.record(of_feedback(packet, event.kind, at=clock.now(), call=noted, channel=CHANNEL))
             answer = HttpAnswer(status=204, body=b"", content_type="application/json", headers={})
         except CallerRefused as refusal:
             answer = _refused(refusal, correlated)
@@ -136,8 +147,8 @@ class _Routes:
             answer = render_unexpected()
         return _response(answer, correlated)
 
-    def _let_in(self, req: func.HttpRequest) -> None:
-        """Return if the caller is known and has not used up its allowance; where no callers are set, anybody is."""
+    def _let_in(self, req: func.HttpRequest) -> str:
+        """Give the caller's name, if it has not used up its allowance; where no callers are set, anybody is let in."""
         caller = ""
         if self._bpa.callers:
             caller = basic_caller(req.headers.get("Authorization"), self._bpa.callers)
@@ -146,6 +157,7 @@ class _Routes:
             error = TooManyRequests("expected fewer requests a second from this caller")
             error.retry_after_s = float(wait_s)
             raise error
+        return caller
 
     async def _advised(self, call: _Call) -> HttpAnswer:
         req, services = call.req, self._services
@@ -166,6 +178,7 @@ class _Routes:
                 event_time=document.event_time,
                 idempotency_key=None,
                 correlation_id=call.correlation_id,
+                caller=call.caller,
                 context=document.context,
             )
             for model in models
@@ -210,7 +223,9 @@ class _Routes:
                 await self._services.store.append_event(event)
             except StoreUnavailable:
                 # The packet says that it was to be shown; the advice itself is not held back for this.
-                _log.error("bpa advice not noted as shown: correlation_id=%s", correlated)
+                spooling = self._services.spooling
+                if spooling is None or not await spooling.keep(packet, deliveries=(), events=(event,)):
+                    _log.error("bpa advice not noted as shown: correlation_id=%s", correlated)
 
     def _none(self, call: _Call, outcome: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
         return HttpAnswer(

@@ -15,6 +15,7 @@ import azure.functions as func
 
 from deployr_serve.bootstrap import Application
 from deployr_serve.cds_bootstrap import CdsAccess
+from deployr_serve.core.audit import Call, noting_refusals, of_feedback
 from deployr_serve.core.caller import CallerRefused
 from deployr_serve.core.errors import UNEXPECTED, AskDifferently, ServeError, StoreUnavailable, UnknownModel
 from deployr_serve.core.events import shown
@@ -24,7 +25,7 @@ from deployr_serve.core.in_time import InTime
 from deployr_serve.core.infer import Answer, infer_group
 from deployr_serve.triggers.cds_cards import advised, render_cards, render_hook_error, render_wrong_method
 from deployr_serve.triggers.cds_feedback import event_of, is_card_of, parse_feedback
-from deployr_serve.triggers.cds_request import parse_hook_call, requests_of
+from deployr_serve.triggers.cds_request import CHANNEL, parse_hook_call, requests_of
 from deployr_serve.triggers.cds_services import CdsService, render_discovery
 from deployr_serve.triggers.correlation import correlation_id
 from deployr_serve.triggers.json_request import HttpAnswer, render_unexpected
@@ -70,15 +71,18 @@ class _Routes:
         self,
         req: func.HttpRequest,
         method: str,
-        use_case: Callable[[func.HttpRequest, str], Coroutine[Any, Any, HttpAnswer]],
+        use_case: Callable[[func.HttpRequest, Call], Coroutine[Any, Any, HttpAnswer]],
     ) -> func.HttpResponse:
         """Answer, whatever happens, and at the deadline at the latest."""
         correlated = correlation_id(req.headers.get("X-Correlation-Id"), fresh=self._application.new_correlation_id)
         started = self._services.clock.monotonic()
         try:
             if req.method == method:
-                within_s = self._services.site.deadline_s
-                answer = await self._in_time.wait(use_case(req, correlated), within_s=within_s)
+                within_s, clock = self._services.site.deadline_s, self._services.clock
+                with noting_refusals(
+                    self._services.audit, clock=clock, channel=CHANNEL, correlation_id=correlated
+                ) as call:
+                    answer = await self._in_time.wait(use_case(req, call), within_s=within_s)
             else:
                 answer = render_wrong_method(method)
         except CallerRefused as refusal:
@@ -99,16 +103,16 @@ class _Routes:
             headers={**answer.headers, "X-Correlation-Id": correlated},
         )
 
-    async def discover(self, req: func.HttpRequest, _: str) -> HttpAnswer:
+    async def discover(self, req: func.HttpRequest, noted: Call) -> HttpAnswer:
         """Say which services there are."""
-        await self._let_in(req, paths=(_DISCOVERY,))
+        await self._let_in(req, noted, paths=(_DISCOVERY,))
         return _ok(render_discovery(self._cds.services.values()))
 
-    async def call(self, req: func.HttpRequest, correlated: str) -> HttpAnswer:
+    async def call(self, req: func.HttpRequest, noted: Call) -> HttpAnswer:
         """Answer a service with cards."""
         started = self._services.clock.monotonic()
         service_id = req.route_params.get("id", "")
-        await self._let_in(req, paths=(f"{_DISCOVERY}/{service_id}",))
+        await self._let_in(req, noted, paths=(f"{_DISCOVERY}/{service_id}",))
         call = parse_hook_call(
             req.get_body(),
             content_type=req.headers.get("Content-Type"),
@@ -121,50 +125,58 @@ class _Routes:
             hook_instance=call.hook_instance,
             patient_id=call.subject.patient_id,
             key=services.site.id_key,
-            now=services.clock.now(),
+            now=call.event_time(now=services.clock.now(), clock_skew=services.site.clock_skew),
             machine_now=self._cds.machine.now(),
         )
         # Proving who calls has taken a part of the time.
         left_s = max(started + services.site.deadline_s - services.clock.monotonic(), 0.001)
         came = await infer_group(
-            requests_of(call, event_time=event_time, correlation_id=correlated),
+            requests_of(call, event_time=event_time, correlation_id=noted.correlation_id, caller=noted.by),
             replace(services, site=replace(services.site, deadline_s=left_s)),
         )
-        answers = _answers_in(came, correlated)
+        answers = _answers_in(came, noted.correlation_id)
         cards = advised(answers, services.policies)
         because = {packet.packet_id: reasons_of(packet, services.models) for packet in cards}
         answer = render_cards(call, answers, services.policies, because=because)
         if answer.status == 200:
-            for event in shown(cards):
+            # What is answered for the first time was noted with its packet.
+            again = [each for each in answers if each.replayed]
+            for event in shown(advised(again, services.policies)):
                 try:
                     await services.store.append_event(event)
                 except StoreUnavailable:
                     # The packet says that it was to be shown; the advice itself is not held back for this.
-                    _log.error("cds card not noted as shown: correlation_id=%s", correlated)
+                    _log.error("cds card not noted as shown: correlation_id=%s", noted.correlation_id)
         return answer
 
-    async def feed_back(self, req: func.HttpRequest, _: str) -> HttpAnswer:
+    async def feed_back(self, req: func.HttpRequest, noted: Call) -> HttpAnswer:
         """Store what became of cards, all or nothing; a repeat changes nothing."""
         service_id = req.route_params.get("id", "")
         path = f"{_DISCOVERY}/{service_id}"
         # Clients differ in which of the two they take for the endpoint that is called.
-        await self._let_in(req, paths=(path, f"{path}/feedback"))
+        await self._let_in(req, noted, paths=(path, f"{path}/feedback"))
         service = self._service(service_id)
         outcomes = parse_feedback(
             req.get_body(), content_type=req.headers.get("Content-Type"), now=self._cds.machine.now()
         )
+        packets = []
         for outcome in outcomes:
             stored = await self._services.store.read(outcome.packet_id)
             if stored is None or not is_card_of(stored.packet, service):
                 raise UnknownModel("expected the uuid of a card that this service gave")
-        for outcome in outcomes:
-            await self._services.store.append_event(event_of(outcome))
+            packets.append(stored.packet)
+        for packet, outcome in zip(packets, outcomes, strict=True):
+            event = event_of(outcome)
+            await self._services.store.append_event(event)
+            now = self._services.clock.now()
+            self._services.audit.record(of_feedback(packet, event.kind, at=now, call=noted, channel=CHANNEL))
         return HttpAnswer(status=200, body=b"", content_type=_JSON, headers={})
 
-    async def _let_in(self, req: func.HttpRequest, *, paths: Collection[str]) -> None:
+    async def _let_in(self, req: func.HttpRequest, noted: Call, *, paths: Collection[str]) -> None:
         if self._cds.callers is not None:
             audiences = [f"{self._cds.public_base}/{path}" for path in paths]
-            await self._cds.callers.verify(req.headers.get("Authorization"), audiences=audiences)
+            caller = await self._cds.callers.verify(req.headers.get("Authorization"), audiences=audiences)
+            noted.by = caller.client.issuer
 
     def _service(self, service_id: str) -> CdsService:
         service = self._cds.services.get(service_id)

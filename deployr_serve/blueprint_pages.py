@@ -9,12 +9,14 @@ import azure.functions as func
 from deployr_core.packet import Abstained, Outcome, Scored
 from deployr_core.reasons import reasons
 from deployr_serve.bootstrap import Application
+from deployr_serve.core.audit import Act, noting_refusals, of_form
 from deployr_serve.core.caller import CallerRefused
 from deployr_serve.core.errors import ServeError, UnknownModel
 from deployr_serve.core.explain import explained
 from deployr_serve.core.form import NoForm, form_of, typed
-from deployr_serve.core.infer import Services, scored_or_abstained
+from deployr_serve.core.infer import Services
 from deployr_serve.core.json_caller import JsonCaller
+from deployr_serve.core.outcome import scored_in_time
 from deployr_serve.core.policy import Policy
 from deployr_serve.core.ports import FetchedFacts
 from deployr_serve.triggers.correlation import correlation_id
@@ -32,7 +34,7 @@ def pages_blueprint(application: Application) -> func.Blueprint:
     A form takes the same key as the JSON routes, as ``code`` in its address, and the same callers: a browser asks a
     person for a name and password. It stores nothing, and logs that it was asked, and no more.
     """
-    blueprint = func.Blueprint()
+    blueprint, services = func.Blueprint(), application.services
     document = render_openapi()
 
     @blueprint.function_name("openapi")
@@ -45,9 +47,16 @@ def pages_blueprint(application: Application) -> func.Blueprint:
     async def form(req: func.HttpRequest) -> func.HttpResponse:
         correlated = correlation_id(req.headers.get("X-Correlation-Id"), fresh=application.new_correlation_id)
         try:
-            callers = application.json_callers
-            caller = None if callers is None else await callers.let_in(req.headers, correlation_id=correlated)
-            answer = await _form(req, application.services, caller)
+            with noting_refusals(
+                services.audit, clock=services.clock, channel="form", correlation_id=correlated, act=Act.FORM
+            ) as noted:
+                callers = application.json_callers
+                caller = None if callers is None else await callers.let_in(req.headers, correlation_id=correlated)
+                noted.by = "" if caller is None else caller.name
+                answer = await _form(req, services, caller)
+            if req.method == "POST":
+                model = req.route_params.get("model", "")
+                services.audit.record(of_form(model, at=services.clock.now(), call=noted, status=answer.status))
         except CallerRefused:
             answer = render_refusal("Say who you are.", status=401)
             answer.headers["WWW-Authenticate"] = 'Basic realm="deployr"'
@@ -90,7 +99,9 @@ async def _form(req: func.HttpRequest, services: Services, caller: JsonCaller | 
     if read.facts is None:
         return render_form(asked, model_id=model_id, status=422, given=given, problems=read.problems)
     as_if_fetched = FetchedFacts(facts=read.facts, encounter=None, fetches=(), dropped={})
-    outcome = explained(scored_or_abstained(bundle, as_if_fetched, as_of=now), bundle)
+    within_s = services.site.deadline_s
+    outcome = await scored_in_time(bundle, as_if_fetched, services.threads, as_of=now, within_s=within_s)
+    outcome = explained(outcome, bundle)
     said = [each.text for each in reasons(outcome, bundle.spec)] if isinstance(outcome, Scored) else []
     told = Told(score=_score(outcome, policy), reasons=said, why_none=_why_none(outcome))
     return render_form(asked, model_id=model_id, given=given, told=told)

@@ -5,38 +5,51 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from deployr_core.features import FeatureSpec
 from deployr_core.packet import Subject
 from deployr_serve.adapters.clock import ReplayClock, SystemClock
 from deployr_serve.adapters.fetch_once import FetchOnce
+from deployr_serve.adapters.fhir_outcomes import FhirOutcomes
 from deployr_serve.adapters.fhir_plan import plan, unfetchable
 from deployr_serve.adapters.fhir_search import FhirClient
 from deployr_serve.adapters.fhir_source import FhirSource
 from deployr_serve.adapters.http import AiohttpTransport, Transport
 from deployr_serve.adapters.ids import new_correlation_id
 from deployr_serve.adapters.json_callers import JsonCallers
-from deployr_serve.adapters.memory_store import MemoryStore
 from deployr_serve.adapters.models import BundleFolder
 from deployr_serve.adapters.policies import read_policies
+from deployr_serve.adapters.proving import Prover
 from deployr_serve.adapters.resilience import ResilientTransport
-from deployr_serve.adapters.sqlite_store import SqliteStore
+from deployr_serve.adapters.store_circuit import in_circuit
+from deployr_serve.adapters.threads import DaemonThreads
+from deployr_serve.audit_bootstrap import Audit, audit_of
 from deployr_serve.auth_bootstrap import Access, access
 from deployr_serve.cds_bootstrap import CdsAccess, cds_access
+from deployr_serve.core.audit import NotAudited
 from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.core.infer import Services, Site
-from deployr_serve.core.ports import Clock, OutcomeSource
+from deployr_serve.core.outcome_source import OutcomeSource
+from deployr_serve.core.ports import Clock
 from deployr_serve.core.switches import Switches
 from deployr_serve.json_bootstrap import json_callers
 from deployr_serve.outputs.vendor_target import VendorUser
-from deployr_serve.outputs_bootstrap import Reach, outputs_of, write_scopes
+from deployr_serve.outputs_bootstrap import Reach, names_of, outputs_of, write_scopes
 from deployr_serve.settings import Profile, Settings
+from deployr_serve.spool_bootstrap import OpenSpool, open_spool, spooling_of
+from deployr_serve.store_bootstrap import Store, open_store
 from deployr_serve.vendor_bootstrap import VendorAccess, epic_site, vendor_access
 
 if TYPE_CHECKING:
     from deployr_serve.core.batch_start import Batches
+    from deployr_serve.facts_bootstrap import Vault
+
+_OF_DEADLINE, _LEAST_S = 0.2, 1.0
+"""Which share of a request's deadline it waits for one call of the store; under a second a cut would tell nothing."""
+
+_ANY_INSTANT = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,10 +60,12 @@ class Application:
     ``missing_scopes`` gives for each model what it needs and the EMR's last token did not grant. ``vendor`` resolves
     identifiers and reads by the vendor's services. ``access`` and ``fhir`` are what `deployr doctor` examines. ``cds``
     is None where CDS Hooks is not served: in the prod profile without clients that may call. ``json_callers``: None
-    lets anybody call the JSON routes, which only the dev profile does.
+    lets anybody call the JSON routes, which only the dev profile does. ``audit``: None keeps none.
     """
 
     services: Services
+    store: Store
+    spool: OpenSpool | None
     outcomes: OutcomeSource
     new_correlation_id: Callable[[], str]
     network: AiohttpTransport
@@ -62,13 +77,20 @@ class Application:
     fhir: FhirClient
     cds: CdsAccess | None
     json_callers: JsonCallers | None
+    audit: Audit | None
     batches: Batches | None
+    vault: Vault | None
 
     async def aclose(self) -> None:
         """Close connections and files; the real worker never calls this, tests and command lines do."""
         await self.network.aclose()
-        if isinstance(self.services.store, SqliteStore):
-            await self.services.store.aclose()
+        await self.store.aclose()
+        if self.spool is not None:
+            await self.spool.aclose()
+        if self.audit is not None:
+            self.audit.folder.close()
+        if self.vault is not None:
+            await self.vault.aclose()
 
 
 def build(settings: Settings, *, over: Callable[[Transport], Transport] | None = None) -> Application:
@@ -89,11 +111,16 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
     )
     transport: Transport = resilient if over is None else over(network)
     site = epic_site(settings.vendor, zone=settings.zone)
+    trusted_keys = tuple(file.read_bytes() for file in settings.trusted_keys)
+    prover = Prover(settings.model_proofs, allow_pickle=settings.allow_pickle, trusted_keys=trusted_keys)
     models = BundleFolder(
         settings.bundles,
         allow_pickle=settings.allow_pickle,
-        trusted_keys=tuple(file.read_bytes() for file in settings.trusted_keys),
+        trusted_keys=trusted_keys,
         unfetchable=lambda spec: (*unfetchable(spec), *site.unreadable(spec)),
+        refused=prover.refused,
+        needs=lambda spec: _needs(spec, Subject(patient_id="any"), _ANY_INSTANT),
+        clock=clock,
     )
     let_in = access(
         settings.auth,
@@ -131,11 +158,25 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         credentials=let_in.fhir,
         group_reads=vendor.reads,
     )
-    store = MemoryStore() if settings.store_file is None else SqliteStore(settings.store_file)
+    store = in_circuit(
+        open_store(settings.store, clock=clock, deadline_s=settings.deadline_s),
+        clock=clock,
+        within_s=max(_OF_DEADLINE * settings.deadline_s, _LEAST_S),
+    )
+    spool = open_spool(settings.spool)
+    vault = _vault(settings)
+    policies = read_policies(
+        settings.deployments,
+        models=models,
+        has_vault=vault is not None,
+        outputs=names_of(settings.outputs, vendor_base=settings.vendor_base),
+        all_declared=settings.profile is Profile.PROD,
+    )
     outputs = outputs_of(
         settings.outputs,
         Reach(
             environment=settings.environment,
+            policies=policies,
             id_key=settings.id_key,
             score_namespace=settings.score_namespace,
             fhir_base=settings.fhir_base,
@@ -152,11 +193,8 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
             insist_on_https=settings.profile is Profile.PROD,
         ),
     )
-    policies = read_policies(
-        settings.deployments,
-        models=models,
-        outputs=(output.name for output in outputs),
-        all_declared=settings.profile is Profile.PROD,
+    audit = audit_of(
+        settings.audit, site=settings.site, environment=settings.environment, clock=clock, transport=transport
     )
     services = Services(
         site=Site(
@@ -164,15 +202,20 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
             environment=settings.environment,
             id_key=settings.id_key,
             deadline_s=settings.deadline_s,
+            expires_after=settings.outputs.expires_after,
         ),
         clock=clock,
         store=store,
         records=store,
         source=FetchOnce(source, clock=clock, needs=_needs),
         models=models,
+        threads=DaemonThreads(),
         outputs=outputs,
         policies=policies,
         switches=Switches(store, clock=clock, site=settings.site, policies=policies),
+        audit=NotAudited() if audit is None else audit.folder,
+        vault=vault,
+        spooling=spooling_of(spool, settings.spool, clock=clock),
     )
     cds = None
     if settings.profile is Profile.DEV or settings.cds.clients is not None:
@@ -187,7 +230,9 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         )
     return Application(
         services=services,
-        outcomes=source,
+        store=store,
+        spool=spool,
+        outcomes=FhirOutcomes(client, clock=clock, zone=settings.zone),
         new_correlation_id=new_correlation_id,
         network=network,
         open_circuits=resilient.open_circuits,
@@ -198,7 +243,9 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         fhir=client,
         cds=cds,
         json_callers=json_callers(settings.json, transport=transport),
+        audit=audit,
         batches=_batches(settings, services, fhir=client, vendor=vendor),
+        vault=vault,
     )
 
 
@@ -209,6 +256,15 @@ def _batches(settings: Settings, services: Services, *, fhir: FhirClient, vendor
     from deployr_serve.batch_bootstrap import batches_of
 
     return batches_of(settings.batch, services, fhir=fhir, vendor=vendor, site_zone=settings.zone)
+
+
+def _vault(settings: Settings) -> Vault | None:
+    if settings.facts is None:
+        return None
+    # Nor do most sites keep facts.
+    from deployr_serve.facts_bootstrap import open_vault
+
+    return open_vault(settings.facts, deadline_s=settings.deadline_s)
 
 
 def _needs(spec: FeatureSpec, subject: Subject, as_of: datetime) -> Hashable:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from deployr_core.packet import InferencePacket
 from deployr_core.strict_yaml import YamlInvalid, parse_yaml
 from deployr_serve.adapters.auth import Credentials
 from deployr_serve.adapters.epic import ScoreColumn
@@ -22,6 +23,7 @@ from deployr_serve.adapters.scopes import Scope, Scopes
 from deployr_serve.adapters.vendor_write import VendorWriter
 from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.core.guarded_output import GuardedOutput
+from deployr_serve.core.policy import Policies, Policy
 from deployr_serve.core.ports import Clock, Output, Records
 from deployr_serve.outputs.communication import render_communication
 from deployr_serve.outputs.declared import NO_OUTPUTS, CommunicationOutput, Outputs
@@ -37,9 +39,13 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reach:
-    """What the ways out reach the world through. ``environment``: of the EMR that is written to."""
+    """What the ways out reach the world through. ``environment``: of the EMR that is written to.
+
+    ``policies``: which words and how many decimals people see.
+    """
 
     environment: str
+    policies: Policies
     id_key: bytes = field(repr=False)
     score_namespace: str
     fhir_base: str
@@ -64,6 +70,18 @@ def write_scopes(settings: OutputSettings) -> Scopes:
     )
 
 
+def chosen_of(settings: OutputSettings, *, vendor_base: str | None) -> tuple[tuple[str, ...], ...]:
+    """Give each way out that is configured with its alternatives: the score column where nothing is said."""
+    if settings.chosen is not None:
+        return settings.chosen
+    return () if vendor_base is None else (("score-column",),)
+
+
+def names_of(settings: OutputSettings, *, vendor_base: str | None) -> tuple[str, ...]:
+    """Give what the ways out are called in deployment files: of alternatives, the first."""
+    return tuple(first for first, *_ in chosen_of(settings, vendor_base=vendor_base))
+
+
 def outputs_of(settings: OutputSettings, reach: Reach) -> tuple[Output, ...]:
     """Give the ways out in the configured order; nothing is sent.
 
@@ -71,12 +89,9 @@ def outputs_of(settings: OutputSettings, reach: Reach) -> tuple[Output, ...]:
         SettingsInvalid: the site's file is not what it must be, or lacks what an output needs.
     """
     declared = _declared(settings.file)
-    chosen = settings.chosen
-    if chosen is None:
-        chosen = () if reach.vendor_base is None else (("score-column",),)
     make = _makers(settings, declared, reach)
     outputs = []
-    for names in chosen:
+    for names in chosen_of(settings, vendor_base=reach.vendor_base):
         made = tuple(make[name]() for name in names)
         outputs.append(
             GuardedOutput(
@@ -105,12 +120,17 @@ def _makers(settings: OutputSettings, declared: Outputs, reach: Reach) -> dict[s
         base = _needed(reach.vendor_base, "DEPLOYR_EMR_VENDOR_BASE")
         return VendorClient(base=base, transport=reach.transport, credentials=reach.vendor, clock=reach.clock)
 
+    def policy(packet: InferencePacket) -> Policy:
+        return reach.policies.of(packet.model.model_id)
+
     def observation() -> Output:
         rows = _entry(declared.observation, "observation")
         return FhirOutput(
             "observation",
             fhir,
-            lambda packet, manifest, it: render_observation(packet, manifest, declared=rows, delivery_id=it),
+            lambda packet, manifest, it: render_observation(
+                packet, manifest, policy=policy(packet), declared=rows, delivery_id=it
+            ),
         )
 
     def communication() -> Output:
@@ -118,24 +138,32 @@ def _makers(settings: OutputSettings, declared: Outputs, reach: Reach) -> dict[s
         return FhirOutput(
             "communication",
             fhir,
-            lambda packet, manifest, it: render_communication(packet, manifest, declared=to, delivery_id=it),
+            lambda packet, manifest, it: render_communication(
+                packet, manifest, policy=policy(packet), declared=to, delivery_id=it
+            ),
         )
 
     return {
-        "score-column": lambda: ScoreColumn(writer(), namespace=reach.score_namespace),
+        "score-column": lambda: ScoreColumn(writer(), policies=reach.policies, namespace=reach.score_namespace),
         "flowsheet": lambda: Flowsheet(
             writer(),
             reader(),
             targets=targets,
+            policies=reach.policies,
             declared=_entry(declared.flowsheet, "flowsheet"),
             user=reach.user,
         ),
         "smart-data": lambda: SmartData(
-            writer(), targets=targets, declared=_entry(declared.smart_data, "smart-data"), user=reach.user
+            writer(),
+            targets=targets,
+            policies=reach.policies,
+            declared=_entry(declared.smart_data, "smart-data"),
+            user=reach.user,
         ),
         "in-basket": lambda: InBasket(
             writer(),
             targets=targets,
+            policies=reach.policies,
             declared=_entry(declared.in_basket, "in-basket"),
             records=reach.records,
             clock=reach.clock,
@@ -146,28 +174,34 @@ def _makers(settings: OutputSettings, declared: Outputs, reach: Reach) -> dict[s
         "risk-assessment": lambda: FhirOutput(
             "risk-assessment",
             fhir,
-            lambda packet, manifest, it: render_risk_assessment(packet, manifest, delivery_id=it),
+            lambda packet, manifest, it: render_risk_assessment(
+                packet, manifest, policy=policy(packet), delivery_id=it
+            ),
         ),
         "flag": lambda: FhirOutput(
-            "flag", fhir, lambda packet, manifest, it: render_flag(packet, manifest, delivery_id=it)
+            "flag",
+            fhir,
+            lambda packet, manifest, it: render_flag(packet, manifest, policy=policy(packet), delivery_id=it),
         ),
         "document-reference": lambda: FhirOutput(
             "document-reference",
             fhir,
-            lambda packet, manifest, it: render_document_reference(packet, manifest, delivery_id=it),
+            lambda packet, manifest, it: render_document_reference(
+                packet, manifest, policy=policy(packet), delivery_id=it
+            ),
         ),
-        "file-drop": lambda: _file_drop(declared),
+        "file-drop": lambda: _file_drop(declared, reach.policies),
         "webhook": lambda: _webhook(settings, declared, reach),
     }
 
 
-def _file_drop(declared: Outputs) -> Output:
+def _file_drop(declared: Outputs, policies: Policies) -> Output:
     entry = _entry(declared.file_drop, "file-drop")
     folder = Path(entry.folder)
     if not folder.is_dir():
         raise SettingsInvalid("settings: DEPLOYR_OUTPUTS_FILE: file-drop: expected folder to be one that exists")
     try:
-        return FileDrop(folder, file_format=entry.format)
+        return FileDrop(folder, policies=policies, file_format=entry.format)
     except ImportError:
         raise SettingsInvalid(
             "settings: DEPLOYR_OUTPUTS_FILE: file-drop: expected pyarrow to be installed for parquet, or format: csv"
@@ -184,7 +218,7 @@ def _webhook(settings: OutputSettings, declared: Outputs, reach: Reach) -> Outpu
             f"{' or '.join(sorted(schemes))}, without user name, query or fragment"
         )
     key = _needed(settings.webhook_key, "DEPLOYR_WEBHOOK_KEY")
-    return Webhook(url=url, key=key, transport=reach.transport, clock=reach.clock)
+    return Webhook(url=url, key=key, transport=reach.transport, policies=reach.policies, clock=reach.clock)
 
 
 def _declared(file: Path | None) -> Outputs:

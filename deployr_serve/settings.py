@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from deployr_core.instants import parse_zone
+from deployr_serve.audit_settings import AuditSettings, audit_too_weak_for_production, read_audit
 from deployr_serve.auth_settings import AuthSettings, auth_too_weak_for_production, read_auth
 from deployr_serve.batch_settings import BatchSettings, read_batch_settings
 from deployr_serve.bpa_settings import BpaSettings, bpa_too_weak_for_production, read_bpa
 from deployr_serve.cds_settings import CdsSettings, cds_too_weak_for_production, read_cds
 from deployr_serve.core.errors import SettingsInvalid
+from deployr_serve.facts_settings import FactsSettings, read_facts
 from deployr_serve.json_settings import JsonSettings, json_too_weak_for_production, read_json_callers
+from deployr_serve.label_settings import LabelSettings, read_labels
 from deployr_serve.outputs_settings import OutputSettings, read_outputs
 from deployr_serve.setting_values import existing_file, plain_url, yes_or_no
+from deployr_serve.spool_settings import SpoolSettings, read_spool
+from deployr_serve.store_settings import StoreSettings, read_store, store_too_weak_for_production
 from deployr_serve.vendor_settings import VendorSettings, read_vendor
 
 _T = TypeVar("_T")
@@ -40,18 +45,24 @@ class Settings:
     """See local.settings.example.json for what each is called and means.
 
     ``allow_pickle`` loads models that run code; with ``trusted_keys`` (public Ed25519 keys, PEM) only bundles signed by
-    one of them are loaded. ``store_file``: None keeps packets in memory. ``vendor_base``: None writes no scores back.
-    ``clock_file``: a replay's clock, else None.
+    one of them are loaded. ``bundle_archive``: where earlier versions lie, for replays; ``model_proofs``: where it is
+    noted which models were tried out, so that this is not done at every start. ``facts``: None keeps no facts.
+    ``vendor_base``: None writes no scores back. ``clock_file``: a replay's clock, else None.
     """
 
     profile: Profile
     site: str
     environment: str
     bundles: Path
+    bundle_archive: Path | None
+    model_proofs: Path
     deployments: Path | None
     allow_pickle: bool
     trusted_keys: tuple[Path, ...]
-    store_file: Path | None
+    store: StoreSettings
+    spool: SpoolSettings | None
+    facts: FactsSettings | None
+    audit: AuditSettings
     id_key: bytes = field(repr=False)
     fhir_base: str
     vendor_base: str | None
@@ -72,7 +83,7 @@ class Settings:
     score_namespace: str
     zone: tzinfo
     deadline_s: float
-    label_schedule: str
+    labels: LabelSettings
     relay_schedule: str
     clock_file: Path | None
 
@@ -91,10 +102,16 @@ def read_settings(source: Mapping[str, str]) -> Settings:
         site=reader.read("DEPLOYR_SITE", _word, default="local"),
         environment=reader.read("DEPLOYR_ENVIRONMENT", _word, default="DEV"),
         bundles=reader.read("DEPLOYR_BUNDLES", Path),
+        bundle_archive=reader.read("DEPLOYR_BUNDLE_ARCHIVE", Path, default=None),
+        model_proofs=reader.read("DEPLOYR_MODEL_PROOFS", Path, default=None)
+        or Path(source.get("DEPLOYR_BUNDLES", ""), ".proofs.json"),
         deployments=reader.read("DEPLOYR_DEPLOYMENTS", Path, default=None),
         allow_pickle=reader.read("DEPLOYR_ALLOW_PICKLE", yes_or_no, default=False),
         trusted_keys=reader.read("DEPLOYR_TRUSTED_KEYS", _existing_files, default=()),
-        store_file=reader.read("DEPLOYR_STORE", _store_file, default=None),
+        store=read_store(reader),
+        spool=read_spool(reader),
+        facts=read_facts(reader),
+        audit=read_audit(reader),
         id_key=reader.read("DEPLOYR_ID_KEY", _id_key, default=_DEV_ID_KEY.encode()),
         fhir_base=reader.read("DEPLOYR_EMR_FHIR_BASE", _base_url),
         vendor_base=reader.read("DEPLOYR_EMR_VENDOR_BASE", _base_url, default=None),
@@ -115,7 +132,7 @@ def read_settings(source: Mapping[str, str]) -> Settings:
         score_namespace=reader.read("DEPLOYR_SCORE_NAMESPACE", _word, default="DEPLOYR"),
         zone=reader.read("DEPLOYR_TIME_ZONE", parse_zone, default=_UTC),
         deadline_s=reader.read("DEPLOYR_DEADLINE_S", _deadline, default=8.0),
-        label_schedule=reader.read("DEPLOYR_LABEL_SCHEDULE", str, default="0 7 * * * *"),
+        labels=read_labels(reader),
         relay_schedule=reader.read("DEPLOYR_RELAY_SCHEDULE", str, default="*/30 * * * * *"),
         clock_file=reader.read("DEPLOYR_CLOCK_FILE", Path, default=None),
     )
@@ -173,8 +190,8 @@ def _too_weak_for_production(settings: Settings) -> dict[str, str]:
     problems |= cds_too_weak_for_production(settings.cds)
     problems |= bpa_too_weak_for_production(settings.bpa)
     problems |= json_too_weak_for_production(settings.json)
-    if settings.store_file is None:
-        problems["DEPLOYR_STORE"] = "expected a durable store in the prod profile"
+    problems |= store_too_weak_for_production(settings.store)
+    problems |= audit_too_weak_for_production(settings.audit)
     if settings.id_key == _DEV_ID_KEY.encode():
         problems["DEPLOYR_ID_KEY"] = "expected a secret of the site's own in the prod profile"
     if settings.clock_file is not None:
@@ -192,15 +209,6 @@ def _word(text: str) -> str:
     if not text.replace("-", "").replace("_", "").isalnum() or not text.isascii() or len(text) > 40:
         raise ValueError("expected up to 40 letters, digits, hyphens or underscores")
     return text
-
-
-def _store_file(text: str) -> Path | None:
-    if text == "memory":
-        return None
-    kind, _, path = text.partition(":")
-    if kind != "sqlite" or not path:
-        raise ValueError("expected memory, or sqlite: and the path of a file")
-    return Path(path)
 
 
 def _id_key(text: str) -> bytes:

@@ -36,12 +36,15 @@ from deployr_core.packet import (
     Trigger,
 )
 from deployr_serve.adapters.memory_store import MemoryStore
+from deployr_serve.adapters.threads import DaemonThreads
+from deployr_serve.core.audit import NotAudited
 from deployr_serve.core.errors import UnknownModel
 from deployr_serve.core.infer import Services, Site
 from deployr_serve.core.policy import Policies
 from deployr_serve.core.ports import FetchedFacts
 from deployr_serve.core.request import InferenceRequest
 from deployr_serve.core.switches import Switches
+from tests.emulators.fixtures import azurite, cosmos_address, cosmos_of, new_database  # noqa: F401 fixtures for all tests
 
 HEMATOCRIT = "4544-3"
 # Nepal's offset: no whole or half hour, so that a mistaken zone cannot cancel out.
@@ -308,7 +311,16 @@ def services_of(clock, bundle, fetched_of, lab_of):
     """Give a function that makes services; what is not named answers well: 3 / 4 for everybody, kept in memory."""
 
     def make(
-        *, store=None, source=None, models=None, outputs=None, deadline_s=8.0, clock=clock, policies=(), records=None
+        *,
+        store=None,
+        source=None,
+        models=None,
+        outputs=None,
+        deadline_s=8.0,
+        clock=clock,
+        policies=(),
+        records=None,
+        audit=None,
     ):
         store = MemoryStore() if store is None else store
         records = store if records is None else records
@@ -320,9 +332,11 @@ def services_of(clock, bundle, fetched_of, lab_of):
             records=records,
             source=FakeSource(fetched_of(lab_of())) if source is None else source,
             models=FakeModels(hematocrit=bundle) if models is None else models,
+            threads=DaemonThreads(),
             outputs=(RecordingOutput(),) if outputs is None else outputs,
             policies=in_force,
             switches=Switches(records, clock=clock, site="test", policies=in_force),
+            audit=NotAudited() if audit is None else audit,
         )
 
     return make
@@ -565,7 +579,7 @@ def bundles_folder(tmp_path, bundle_files):
 
 
 @pytest.fixture
-async def app_of(tmp_path, bundles_folder):
+async def app_of(tmp_path, tmp_path_factory, bundles_folder):  # noqa: C901 a branch for each channel
     """Give a function that builds the app against an EMR's address, with its functions by name, as a host gets them.
 
     Its clock stands at `now` until `set_clock` moves it.
@@ -573,6 +587,7 @@ async def app_of(tmp_path, bundles_folder):
     import azure.functions as func
 
     from deployr_serve.blueprint import serving_blueprint
+    from deployr_serve.blueprint_audit import audit_blueprint
     from deployr_serve.blueprint_batch import batch_blueprint
     from deployr_serve.blueprint_bpa import bpa_blueprint
     from deployr_serve.blueprint_cds import cds_blueprint
@@ -588,6 +603,8 @@ async def app_of(tmp_path, bundles_folder):
         read = read_settings(
             {
                 "DEPLOYR_BUNDLES": str(bundles_folder),
+                # For all tests of a session: the same few bundles are tried out once.
+                "DEPLOYR_MODEL_PROOFS": str(tmp_path_factory.getbasetemp() / "proofs.json"),
                 "DEPLOYR_STORE": f"sqlite:{tmp_path / 'store.sqlite'}",
                 "DEPLOYR_EMR_FHIR_BASE": f"{url}/api/FHIR/R4",
                 "DEPLOYR_EMR_VENDOR_BASE": url,
@@ -605,7 +622,9 @@ async def app_of(tmp_path, bundles_folder):
             app.register_functions(bpa_blueprint(application, read.bpa))
         if application.batches is not None:
             app.register_functions(batch_blueprint(application.batches))
-        app.register_functions(label_blueprint(application.services, application.outcomes, schedule="0 7 * * * *"))
+        if application.audit is not None:
+            app.register_functions(audit_blueprint(application.services, application.audit))
+        app.register_functions(label_blueprint(application.services, application.outcomes, read.labels))
         functions = {function.get_function_name(): function.get_user_function() for function in app.get_functions()}
 
         async def infer(body=None, *, model="hematocrit", headers=None, **fields):

@@ -87,7 +87,7 @@ SETTING_VALUES = ("deployr_serve.auth_settings", "deployr_serve.setting_values")
 
 AREAS = {
     "deployr_core": Area(
-        ours=("deployr_core.signing", "deployr_core.strict_yaml"),
+        ours=("deployr_core.signing", "deployr_core.strict_yaml", "deployr_core.fhirpath"),
         others=NUMBERS | {"treelite"},
         banned=TRAINING_ONLY,
         pure=True,
@@ -96,6 +96,10 @@ AREAS = {
     "deployr_core.signing": Area(others=NUMBERS | {"cryptography"}, banned=TRAINING_ONLY, pure=True),
     # Tasks and deployments are YAML of one strict reading: bytes in, declared shape out.
     "deployr_core.strict_yaml": Area(others=NUMBERS | {"yaml"}, banned=TRAINING_ONLY, pure=True),
+    # A label rule may be an expression: checked where tasks are read, evaluated in service. Resources in, answer out.
+    "deployr_core.fhirpath": Area(
+        ours=("deployr_core",), others=NUMBERS | {"fhirpathpy", "antlr4"}, banned=TRAINING_ONLY, pure=True
+    ),
     "deployr_dev": Area(ours=("deployr_core",)),
     "deployr_serve.core": Area(ours=("deployr_core",), others=NUMBERS, banned=TRAINING_ONLY, pure=True),
     "deployr_serve.triggers": Area(
@@ -135,6 +139,16 @@ AREAS = {
         ours=(*CORE, "deployr_serve.cds_settings", "deployr_serve.adapters", "deployr_serve.triggers"),
         banned=TRAINING_ONLY,
     ),
+    "deployr_serve.audit_settings": Area(ours=(*CORE, *SETTING_VALUES), banned=TRAINING_ONLY),
+    "deployr_serve.audit_bootstrap": Area(
+        ours=(*CORE, "deployr_serve.audit_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
+    ),
+    "deployr_serve.blueprint_audit": Area(
+        ours=(*CORE, "deployr_serve.audit_bootstrap", "deployr_serve.audit_settings"),
+        banned=TRAINING_ONLY,
+        azure_functions=True,
+    ),
+    "deployr_serve.label_settings": Area(ours=(*CORE, "deployr_serve.auth_settings"), banned=TRAINING_ONLY),
     "deployr_serve.json_settings": Area(ours=(*CORE, "deployr_serve.auth_settings"), banned=TRAINING_ONLY),
     "deployr_serve.json_bootstrap": Area(
         ours=(*CORE, "deployr_serve.json_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
@@ -149,16 +163,34 @@ AREAS = {
         ours=(*CORE, "deployr_serve.outputs_settings", "deployr_serve.adapters", "deployr_serve.outputs"),
         banned=TRAINING_ONLY,
     ),
+    "deployr_serve.store_settings": Area(ours=(*CORE, *SETTING_VALUES), banned=TRAINING_ONLY),
+    "deployr_serve.store_bootstrap": Area(
+        ours=(*CORE, "deployr_serve.store_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
+    ),
+    "deployr_serve.spool_settings": Area(ours=(*CORE, *SETTING_VALUES), banned=TRAINING_ONLY),
+    "deployr_serve.spool_bootstrap": Area(
+        ours=(*CORE, "deployr_serve.spool_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
+    ),
+    "deployr_serve.facts_settings": Area(ours=(*CORE, *SETTING_VALUES), banned=TRAINING_ONLY),
+    "deployr_serve.facts_bootstrap": Area(
+        ours=(*CORE, "deployr_serve.facts_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
+    ),
+    "deployr_serve.blueprint_facts": Area(ours=CORE, banned=TRAINING_ONLY, azure_functions=True),
     "deployr_serve.settings": Area(
         ours=(
             *CORE,
+            "deployr_serve.facts_settings",
+            "deployr_serve.store_settings",
+            "deployr_serve.spool_settings",
             "deployr_serve.outputs_settings",
+            "deployr_serve.audit_settings",
             "deployr_serve.auth_settings",
             "deployr_serve.batch_settings",
             "deployr_serve.bpa_settings",
             "deployr_serve.cds_settings",
             "deployr_serve.setting_values",
             "deployr_serve.json_settings",
+            "deployr_serve.label_settings",
             "deployr_serve.vendor_settings",
         ),
         banned=TRAINING_ONLY,
@@ -173,6 +205,10 @@ AREAS = {
         ours=(
             *CORE,
             "deployr_serve.settings",
+            "deployr_serve.store_bootstrap",
+            "deployr_serve.spool_bootstrap",
+            "deployr_serve.facts_bootstrap",
+            "deployr_serve.audit_bootstrap",
             "deployr_serve.auth_bootstrap",
             "deployr_serve.batch_bootstrap",
             "deployr_serve.vendor_bootstrap",
@@ -221,8 +257,12 @@ AREAS = {
     # The host's queues are a service of the platform: the app puts messages into them, as into Azure's.
     "deployr_serve.local_host.queue_file": Area(banned=TRAINING_ONLY),
     "deployr_serve.local_host.queue_storage": Area(ours=("deployr_serve.local_host.queue_file",), banned=TRAINING_ONLY),
-    "label_extractors": Area(ours=CORE, others=NUMBERS, banned=TRAINING_ONLY, pure=True),
-    "label_extractors.blueprint": Area(ours=(*CORE, "label_extractors"), banned=TRAINING_ONLY, azure_functions=True),
+    "label_extractors": Area(
+        ours=(*CORE, "deployr_serve.label_settings"), others=NUMBERS, banned=TRAINING_ONLY, pure=True
+    ),
+    "label_extractors.blueprint": Area(
+        ours=(*CORE, "deployr_serve.label_settings", "label_extractors"), banned=TRAINING_ONLY, azure_functions=True
+    ),
     "deployr_dash": Area(ours=CORE),
     "deployr_cli": Area(
         ours=(*(name for name in OURS if name != "deployr_cli"), "deployr_cli.doctor.decide"),
@@ -241,9 +281,11 @@ AREAS = {
             "deployr_serve.settings",
             "deployr_serve.bootstrap",
             "deployr_serve.blueprint",
+            "deployr_serve.blueprint_audit",
             "deployr_serve.blueprint_batch",
             "deployr_serve.blueprint_bpa",
             "deployr_serve.blueprint_cds",
+            "deployr_serve.blueprint_facts",
             "deployr_serve.blueprint_pages",
             "label_extractors.blueprint",
         ),

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,22 +28,29 @@ _STOP_S = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Running:
-    """Where the two processes answer, and the keys that the host takes."""
+    """Where the processes answer, and the keys that each host takes.
+
+    ``hosts``: every function host, ``host`` the first of them; ``host_pids`` in the same order.
+    """
 
     emr: str
     emr_pid: int
     host: str
     host_pid: int
+    hosts: tuple[str, ...]
+    host_pids: tuple[int, ...]
     host_started: float
     """On the line of `time.perf_counter`."""
     function_key: str = field(repr=False)
     master_key: str = field(repr=False)
+    ended: Callable[[], str | None]
+    """Names the one that has ended by itself; None while all run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Started:
     address: str
-    pid: int
+    process: subprocess.Popen[str]
     started: float
 
 
@@ -55,16 +62,22 @@ def running(
     bundles: Path,
     now: datetime,
     clock_file: Path,
+    emr_port: int = 0,
+    host_port: int = 0,
+    hosts: int = 1,
     emr_delay_ms: int = 0,
     emr_is_open: bool = False,
+    emr_keeps_clock: bool = False,
     app: Path | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
-    """Start both, wait until they listen, and stop them at the end whatever happens.
+    """Start them, wait until they listen, and stop them at the end whatever happens.
 
-    Their output goes to ``emr.log`` and ``host.log`` in the workspace. ``emr_delay_ms``: how long the EMR waits before
-    it answers; ``emr_is_open``: it asks for no token. ``app``: another function app than the one in the checkout.
-    ``settings``: the app's, over those of the demo.
+    Their output goes to ``emr.log`` and ``host.log`` in the workspace. A port of 0 takes a free one. ``hosts``: how
+    many function hosts share the store; those beyond the first take free ports and log to ``host-2.log`` and so on.
+    ``emr_delay_ms``: how long the EMR waits before it answers; ``emr_is_open``: it asks for no token;
+    ``emr_keeps_clock``: where its clock is moved to stands in the clock file. ``app``: another function app than the
+    one in the checkout. ``settings``: the app's, over those of the demo.
 
     Raises:
         CommandFailed: one of them did not start; the message holds its last words.
@@ -72,8 +85,9 @@ def running(
     key_file, jwks_file = _make_client_key(workspace)
     clock_file.write_text(now.isoformat(), encoding="ascii")
     function_key, master_key = token_urlsafe(32), token_urlsafe(32)
-    emr_command = ["-m", "mock_emr", "--data", str(fhir), "--port", "0", "--now", now.isoformat()]
+    emr_command = ["-m", "mock_emr", "--data", str(fhir), "--port", str(emr_port), "--now", now.isoformat()]
     emr_command += ["--delay-ms", str(emr_delay_ms)]
+    emr_command += ["--clock-file", str(clock_file)] if emr_keeps_clock else []
     emr_command += ["--open"] if emr_is_open else ["--client", f"{CLIENT_ID}={jwks_file}"]
     with _process(emr_command, log=workspace / "emr.log", environment={}) as emr:
         environment = {
@@ -95,18 +109,32 @@ def running(
             "DEPLOYR_HOST_MASTER_KEY": master_key,
             **(settings or {}),
         }
-        host_command = ["-m", "deployr_serve.local_host", "--app", str(app or function_app()), "--port", "0"]
-        with _process(
-            [*host_command, "--state", str(workspace / "timers")], log=workspace / "host.log", environment=environment
-        ) as host:
+        host_command = ["-m", "deployr_serve.local_host", "--app", str(app or function_app())]
+        with ExitStack() as stack:
+            named = {"emr": emr}
+            for number in range(hosts):
+                name = f"host-{number + 1}" if number else "host"
+                state = workspace / (f"timers-{number + 1}" if number else "timers")
+                port = 0 if number else host_port
+                named[name] = stack.enter_context(
+                    _process(
+                        [*host_command, "--port", str(port), "--state", str(state)],
+                        log=workspace / f"{name}.log",
+                        environment=environment,
+                    )
+                )
+            started = [each for name, each in named.items() if name != "emr"]
             yield Running(
                 emr=emr.address,
-                emr_pid=emr.pid,
-                host=host.address,
-                host_pid=host.pid,
-                host_started=host.started,
+                emr_pid=emr.process.pid,
+                host=started[0].address,
+                host_pid=started[0].process.pid,
+                hosts=tuple(each.address for each in started),
+                host_pids=tuple(each.process.pid for each in started),
+                host_started=started[0].started,
                 function_key=function_key,
                 master_key=master_key,
+                ended=lambda: next((name for name, it in named.items() if it.process.poll() is not None), None),
             )
 
 
@@ -138,9 +166,11 @@ def _process(arguments: Sequence[str], *, log: Path, environment: Mapping[str, s
             stdin=subprocess.DEVNULL,
             text=True,
             env={**os.environ, **environment},
+            # Ctrl-C is for us alone: we stop them in turn.
+            process_group=0,
         )
         try:
-            yield _Started(address=_wait_until_ready(process, arguments[1], log), pid=process.pid, started=started)
+            yield _Started(address=_wait_until_ready(process, arguments[1], log), process=process, started=started)
         finally:
             process.terminate()
             try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aiohttp
 
+from deployr_cli.asking import json_request
 from deployr_cli.demo.events import OrderSigned
 from deployr_cli.demo.processes import Running
 from deployr_cli.failures import CommandFailed
@@ -51,15 +52,8 @@ class Driver:
         headers = {"x-functions-key": self._running.function_key}
         for number, event in enumerate(events, start=1):
             await self.set_time(event.signed_at)
-            body = {
-                "patientId": event.patient_id,
-                **({"encounterId": event.encounter_id} if event.encounter_id else {}),
-                "orderId": event.order_id,
-                "eventTime": event.signed_at.isoformat(),
-                "idempotencyKey": f"order-sign:{event.order_id}",
-            }
             started = time.perf_counter()
-            async with self._session.post(url, json=body, headers=headers) as response:
+            async with self._session.post(url, json=json_request(event), headers=headers) as response:
                 await response.read()
                 latencies.append((time.perf_counter() - started) * 1000)
                 statuses[response.status] += 1

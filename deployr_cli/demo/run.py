@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
@@ -24,22 +23,21 @@ from deployr_cli.demo.figures import (
     prospective_auroc,
     unfinished,
 )
+from deployr_cli.demo.making import synthetic_hospital, trained_model
 from deployr_cli.demo.processes import Running, running, store_file
 from deployr_cli.demo.replay import Driver, Replayed
 from deployr_cli.demo.table import show
 from deployr_cli.failures import CommandFailed
 from deployr_cli.progress import bar
+from deployr_cli.workspaces import fresh_workspace
 from deployr_core.bundle import Bundle
 from deployr_core.label_rules import horizon, rule_name
-from deployr_core.packet import Delivery, InferencePacket, Label, Scored, derive_delivery_id
+from deployr_core.packet import Delivery, InferencePacket, Label, Scored
+from deployr_core.packet_ids import derive_delivery_id
 from deployr_core.vectorize import FeatureVector, vectorize
-from deployr_dev.bundles import write_bundle
-from deployr_dev.cohorts.tasks import Task, shipped_task
-from deployr_dev.declarations.shipped import shipped_declaration
+from deployr_dev.cohorts.tasks import shipped_task
 from deployr_dev.parity import ParityReport, compare_vectors
-from deployr_dev.set_engine import SetEngine
 from deployr_dev.sources.extract import Extract
-from deployr_dev.training import train_bundle
 from deployr_serve.adapters.epic import ScoreColumn
 from deployr_serve.adapters.sqlite_store import SqliteStore
 
@@ -65,9 +63,9 @@ def run_demo(
         CommandFailed, ExtractInvalid, TrainingImpossible and other ValueErrors: it could not be run to its end.
     """
     console = console or Console()
-    workspace = _fresh(workspace)
+    workspace = fresh_workspace(workspace, of="demo")
     if data is None:
-        data = _synthetic_hospital(workspace / "hospital", console=console)
+        data = synthetic_hospital(workspace / "hospital", console=console)
     omop, fhir = data / "omop", data / "fhir"
     for folder in (omop, fhir):
         if not folder.is_dir():
@@ -75,7 +73,7 @@ def run_demo(
     task = shipped_task(TASK)
     events = orders_signed(fhir, panels=task.panels)
     before = start_of_replay(events)
-    bundle = _train(omop, workspace / "bundles" / TASK, task=task, before=before, seed=seed, console=console)
+    bundle = trained_model(omop, workspace / "bundles" / TASK, task=task, before=before, seed=seed, console=console)
     replayed_events = tuple(event for event in events if event.signed_at >= before)
     clock_file = workspace / "now"
     with running(
@@ -121,42 +119,6 @@ def run_demo(
     return not figures.complaints
 
 
-def _fresh(workspace: Path) -> Path:
-    """Clear the workspace of an earlier demo, and of nothing else."""
-    marker = workspace / ".deployr-demo"
-    if workspace.exists() and any(workspace.iterdir()):
-        if not marker.exists():
-            raise CommandFailed(
-                f"{workspace}: expected an empty folder or an earlier demo's; choose another --workspace"
-            )
-        shutil.rmtree(workspace)
-    workspace.mkdir(parents=True, exist_ok=True)
-    marker.touch()
-    return workspace.resolve()
-
-
-def _synthetic_hospital(folder: Path, *, console: Console) -> Path:
-    from mock_emr.population.config import PopulationConfig
-    from mock_emr.population.fhir import write_fhir
-    from mock_emr.population.generate import generate
-    from mock_emr.population.omop import write_omop
-
-    with bar(console, "Making a synthetic hospital"):
-        population = generate(PopulationConfig())
-        write_omop(population, folder / "omop")
-        write_fhir(population, folder / "fhir")
-    return folder
-
-
-def _train(omop: Path, folder: Path, *, task: Task, before: datetime, seed: int, console: Console) -> Bundle:
-    declaration = shipped_declaration(task.declaration)
-    with Extract.open(omop) as extract, bar(console, f"Training {task.name} on the past") as tell:
-        trained = train_bundle(
-            extract, task, declaration, before=before, seed=seed, engine=SetEngine(extract), progress=tell
-        )
-    return write_bundle(trained, folder)
-
-
 async def _replay_twice(
     processes: Running,
     events: Sequence[OrderSigned],
@@ -198,7 +160,9 @@ async def _evidence(store: SqliteStore, driver: Driver, bundle: Bundle) -> _Evid
     return _Evidence(
         packets=packets,
         deliveries=tuple(deliveries),
-        labels=await store.labels(model_id=model_id, rule=rule_name(bundle.manifest.task.rule)),
+        labels=await store.labels(
+            model_id=model_id, rule=rule_name(bundle.manifest.task.rule), after=None, limit=_EVERYTHING
+        ),
         score_rows=await driver.score_rows(),
     )
 

@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from deployr_cli.demo.figures import DemoFigures
+from deployr_cli.workspaces import as_typed
 from deployr_core.bundle import Bundle, Estimate
 from deployr_dev.parity import ParityReport
 
@@ -66,7 +67,7 @@ def show(
         )
     for complaint in figures.complaints:
         console.print(f"[bold red]✗[/bold red] {complaint}")
-    place = _shown(workspace)
+    place = as_typed(workspace)
     console.print("Intervals are 95 %, from 1,000 resamples of patients. Where to look next:", highlight=False)
     for where, what in (
         (f"{place}/bundles/{manifest.model_id}", "the bundle: manifest, features, model"),
@@ -76,12 +77,6 @@ def show(
         ("deployr --help", "what else there is"),
     ):
         console.print(f"  {where}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
-
-
-def _shown(folder: Path) -> Path:
-    """Give the path as short as it can be typed from here."""
-    here = Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def _estimate(estimate: Estimate) -> tuple[str, str]:

@@ -35,6 +35,7 @@ from deployr_serve.bootstrap import build
 from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.core.ports import Clock
 from deployr_serve.settings import Profile, Settings, read_settings
+from deployr_serve.store_settings import InMemory
 
 _MARKS = {
     State.OK: ("✓", "green"),
@@ -145,7 +146,7 @@ def _visit(settings: Settings, asked: Asked, *, tell: Callable[[Finding], None],
         return made[0]
 
     # No store is opened, and nothing is repeated: what fails once at night is to be seen.
-    application = build(replace(settings, store_file=None), over=over)
+    application = build(replace(settings, store=InMemory()), over=over)
     return Visit(settings=settings, application=application, watched=made[0], clock=clock, asked=asked, tell=tell)
 
 

@@ -15,7 +15,7 @@ from deployr_core.bundle import MANIFEST_FILE
 from deployr_serve.adapters.auth import Credentials, send_authorized
 from deployr_serve.adapters.fhir_plan import Search, plan
 from deployr_serve.adapters.http import Request, Response, origin
-from deployr_serve.adapters.scopes import label_scopes, needed_scopes
+from deployr_serve.adapters.scopes import Scopes, label_scopes, needed_scopes
 from deployr_serve.auth_settings import AuthKind
 from deployr_serve.core.errors import ServeError
 from deployr_serve.settings import Profile, Settings
@@ -123,7 +123,7 @@ async def _check_clock_and_discovery(visit: Visit) -> judged.SmartConfiguration 
             found,
             algorithm=smart.algorithm,
             token_origins=frozenset(origin(each) for each in (settings.fhir_base, *smart.token_origins)),
-            needed=label_scopes().union(*(needed_scopes(each.spec) for each in visit.bundles().values())),
+            needed=_of_labels(visit).union(*(needed_scopes(each.spec) for each in visit.bundles().values())),
         )
     )
     return found
@@ -185,7 +185,11 @@ async def _check_token(visit: Visit, configuration: judged.SmartConfiguration | 
         return
     visit.note(judged.judge_token(_token_answer(visit.watched.token_answer)))
     needs = {name: needed_scopes(bundle.spec) for name, bundle in visit.bundles().items()}
-    visit.note(judged.judge_scopes(granted, needs, labels=label_scopes()))
+    visit.note(judged.judge_scopes(granted, needs, labels=_of_labels(visit)))
+
+
+def _of_labels(visit: Visit) -> Scopes:
+    return label_scopes(bundle.manifest.task.rule for bundle in visit.bundles().values())
 
 
 def _smart_credentials(visit: Visit) -> Credentials | None:

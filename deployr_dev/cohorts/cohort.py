@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from deployr_core.label_rules import DiagnosisInWindow, FhirPathRule
 from deployr_dev.cohorts.orders import order_rows, result_labels
 from deployr_dev.cohorts.rows import CohortInvalid, CohortRow, IndexRow
 from deployr_dev.cohorts.rules import OnePerPatient, Unit
-from deployr_dev.cohorts.sources import OrderSource, visit_source_of
+from deployr_dev.cohorts.sources import NotInExtract, OrderSource, diagnosis_source_of, visit_source_of
 from deployr_dev.cohorts.tasks import Task
-from deployr_dev.cohorts.visits import Stays, visit_labels, visit_rows
+from deployr_dev.cohorts.visits import Stays, diagnosis_labels, visit_labels, visit_rows
 
 
 def index_rows(extract: OrderSource, task: Task) -> tuple[IndexRow, ...]:
@@ -37,11 +38,20 @@ def labelled(extract: OrderSource, task: Task, rows: Sequence[IndexRow]) -> tupl
     """Give the rows with their labels, in the same order; a row without a label says why.
 
     Raises:
-        NotInExtract: the extract has nothing that could decide a label.
+        NotInExtract: the extract has nothing that could decide a label, or no warehouse has.
     """
+    if isinstance(task.label, FhirPathRule):
+        raise NotInExtract(
+            f"task {task.name}: label: a fhirpath rule is evaluated over an EMR's resources, which no warehouse holds: "
+            "nothing can be trained by it. Expected another kind of label; a model that was trained elsewhere may have "
+            "this rule in its manifest, and is labelled in service"
+        )
     if task.unit is Unit.ORDER:
         return result_labels(extract, task, rows)
-    return visit_labels(Stays.read(visit_source_of(extract)), task, rows)
+    stays = Stays.read(visit_source_of(extract))
+    if isinstance(task.label, DiagnosisInWindow):
+        return diagnosis_labels(stays, task, rows, diagnosis_source_of(extract).diagnoses())
+    return visit_labels(stays, task, rows)
 
 
 def cohort_rows(extract: OrderSource, task: Task) -> tuple[CohortRow, ...]:

@@ -8,6 +8,7 @@ cohort design.
 from __future__ import annotations
 
 from deployr_core.label_rules import (
+    FhirPathRule,
     IcuTransfer,
     InHospitalMortality,
     LabelRule,
@@ -26,6 +27,8 @@ class FaultyCohort(ValueError):
 def check_observable(unit: Unit, index_time: IndexTime, inclusion: Inclusion, label: LabelRule) -> None:
     """Check that unit, index time, inclusion and label fit, and that nothing is used before it can be known.
 
+    Where the label is a FHIRPath expression, it goes with either unit.
+
     Raises:
         FaultyCohort: they do not; the message names the key, what is wrong and what to do.
     """
@@ -41,7 +44,7 @@ def _check_fit(unit: Unit, index_time: IndexTime, inclusion: Inclusion, label: L
         raise FaultyCohort(
             "index_time: expected order-signed for the unit order, and after-admission or discharge for the unit visit"
         )
-    if isinstance(label, LabRule) != (unit is Unit.ORDER):
+    if not isinstance(label, FhirPathRule) and isinstance(label, LabRule) != (unit is Unit.ORDER):
         raise FaultyCohort(
             "label: expected lab-component or lab-panel for the unit order; the other labels are about the unit visit"
         )

@@ -6,9 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from deployr_core.facts import Lab
-from deployr_core.label_rules import LabRule
-from deployr_core.labels import Answered, Unanswered, is_abnormal, label_numbers, label_of_results
-from deployr_dev.cohorts.rows import CohortRow, IndexRow, Unlabelled, with_label, without_label
+from deployr_core.labels import is_abnormal, label_of_results
+from deployr_dev.cohorts.rows import CohortRow, IndexRow, labelled_row
 from deployr_dev.cohorts.sources import NotInExtract, Order, OrderSource, visit_source_of
 from deployr_dev.cohorts.tasks import Task
 
@@ -51,28 +50,19 @@ def result_labels(extract: OrderSource, task: Task, rows: Sequence[IndexRow]) ->
     if rows and not results:
         raise NotInExtract(f"expected results of {', '.join(task.components)} (LOINC), got none")
     rule = task.lab_rule
-    return tuple(_labelled(row, results.get(row.person_id, ()), rule) for row in rows)
+    return tuple(
+        labelled_row(
+            row,
+            label_of_results(rule, results.get(row.person_id, ()), as_of=row.index_time, order_id=row.unit_id),
+        )
+        for row in rows
+    )
 
 
 def _results(extract: OrderSource, task: Task) -> str:
     """Say what there is to label orders with."""
     held = [is_abnormal(lab) is not None for _, lab in extract.results_of(task.components)]
     return f"of {len(held):,} results of {', '.join(task.components)}, {sum(held):,} have a reference range or a flag"
-
-
-def _labelled(row: IndexRow, labs: Sequence[Lab], rule: LabRule) -> CohortRow:
-    match label_of_results(rule, labs, as_of=row.index_time, order_id=row.unit_id):
-        case Answered() as found:
-            return with_label(row, label_numbers(found.value), found.known_at)
-        case Unanswered() as why:
-            return without_label(row, _UNLABELLED[why])
-
-
-_UNLABELLED = {
-    Unanswered.NO_RESULT: Unlabelled.NO_RESULT,
-    Unanswered.NO_RANGE: Unlabelled.NO_RANGE,
-    Unanswered.NO_NUMBER: Unlabelled.NO_NUMBER,
-}
 
 
 def _of_visits(extract: OrderSource, task: Task, orders: Sequence[Order]) -> list[Order]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from deployr_core.labels import Answered, Unanswered, label_numbers
+
 LabelNumbers = float | tuple[float, ...]
 
 
@@ -14,13 +16,19 @@ class CohortInvalid(ValueError):
 
 
 class Unlabelled(StrEnum):
-    """Why a row has no label."""
+    """Why a row has no label, in words; by the names of `deployr_core.labels.Unanswered`."""
 
     NO_RESULT = "no result"
     NO_RANGE = "a result that cannot be told normal or abnormal"
     NO_NUMBER = "a result without a number in a known unit"
     NOT_ENDED = "a visit that has not ended"
     NOT_FOLLOWED = "data that end before the outcome is due"
+    NO_VISIT = "no visit that the row is about"
+    TRANSFERRED = "a patient who went on to another hospital"
+    DEAD_BEFORE = "a death before the index time"
+    DIED = "a death before the outcome could come"
+    COARSE_DATE = "a day that the end of the time cuts"
+    NO_ANSWER = "an answer that is none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,27 +58,15 @@ class CohortRow(IndexRow):
     unlabelled: Unlabelled | None
 
 
-def with_label(row: IndexRow, label: LabelNumbers, known_at: datetime) -> CohortRow:
-    """Give the row with its label."""
+def labelled_row(row: IndexRow, found: Answered | Unanswered) -> CohortRow:
+    """Give the row with its label, or with the reason why it has none."""
+    answered = found if isinstance(found, Answered) else None
     return CohortRow(
         person_id=row.person_id,
         unit_id=row.unit_id,
         visit_id=row.visit_id,
         index_time=row.index_time,
-        label=label,
-        label_known_at=known_at,
-        unlabelled=None,
-    )
-
-
-def without_label(row: IndexRow, why: Unlabelled) -> CohortRow:
-    """Give the row with the reason why it has no label."""
-    return CohortRow(
-        person_id=row.person_id,
-        unit_id=row.unit_id,
-        visit_id=row.visit_id,
-        index_time=row.index_time,
-        label=None,
-        label_known_at=None,
-        unlabelled=why,
+        label=None if answered is None else label_numbers(answered.value),
+        label_known_at=None if answered is None else answered.known_at,
+        unlabelled=Unlabelled[found.name] if isinstance(found, Unanswered) else None,
     )

@@ -1,4 +1,4 @@
-"""What a cohort needs of an extract: orders, results, visits, deaths and birth dates; the last three from its tables.
+"""What a cohort needs of an extract: orders and results; from its tables visits, deaths, birth dates and diagnoses.
 
 The tables are those of docs/fact-tables.md.
 """
@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
-from deployr_core.facts import BirthDate, Lab
+from deployr_core.codes import Code
+from deployr_core.facts import BirthDate, Diagnosis, DiagnosisList, Lab
+from deployr_core.visit_labels import Death, Stay
 
 _BATCH = 4096
 
@@ -21,28 +23,17 @@ class NotInExtract(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VisitRecord:
-    """One contact with the hospital, with how it ended, which nobody knows before ``ended_at``.
-
-    ``classes``: the codes of its class. ``ended_at``: None while it lasts. ``discharged_to``: as the source says it.
-    """
+class VisitRecord(Stay):
+    """A stay with whose it is."""
 
     person_id: int = field(repr=False)
-    visit_id: str = field(repr=False)
-    classes: frozenset[str]
-    began_at: datetime
-    ended_at: datetime | None
-    discharged_to: str | None
-    known_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DeathRecord:
-    """When a person died: between ``earliest`` and ``latest``, a day apart where only the day is known."""
+class DeathRecord(Death):
+    """A death with whose it is."""
 
     person_id: int = field(repr=False)
-    earliest: datetime
-    latest: datetime
 
 
 class Order(Protocol):
@@ -89,6 +80,14 @@ class VisitSource(Protocol):
         """Give the birth dates that are known, with their person ids."""
 
 
+@runtime_checkable
+class DiagnosisSource(Protocol):
+    """What labels by diagnoses need of an extract."""
+
+    def diagnoses(self) -> Iterable[tuple[int, Diagnosis]]:
+        """Give every diagnosis with its person id, by person id."""
+
+
 def visit_source_of(extract: object) -> VisitSource:
     """Give the extract's visits: its own, or read from the fact tables behind its ``connection``.
 
@@ -103,8 +102,22 @@ def visit_source_of(extract: object) -> VisitSource:
     return FactTables(connection)
 
 
+def diagnosis_source_of(extract: object) -> DiagnosisSource:
+    """Give the extract's diagnoses, as `visit_source_of` gives its visits.
+
+    Raises:
+        NotInExtract: it has none, and no fact tables.
+    """
+    if isinstance(extract, DiagnosisSource):
+        return extract
+    connection = getattr(extract, "connection", None)
+    if connection is None:
+        raise NotInExtract("expected a source with the fact table diagnoses; this one has none")
+    return FactTables(connection)
+
+
 class FactTables:
-    """Visits, deaths and birth dates, read from the fact tables on an open connection."""
+    """Visits, deaths, birth dates and diagnoses, read from the fact tables on an open connection."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -142,6 +155,26 @@ class FactTables:
             " ORDER BY person_id"
         ):
             yield person_id, BirthDate(year=year, month=month, day=None if month is None else day)
+
+    def diagnoses(self) -> Iterator[tuple[int, Diagnosis]]:
+        """See `DiagnosisSource.diagnoses`."""
+        rows = self._rows(
+            "SELECT person_id, fact_id, system, code, recorded_in, happened_at, known_at FROM diagnoses"
+            " ORDER BY person_id, fact_id, system, code"
+        )
+        for (person_id, fact_id), of_fact in groupby(rows, key=lambda row: (row[0], row[1])):
+            lines = list(of_fact)
+            *_, recorded_in, happened, known = lines[0]
+            yield (
+                person_id,
+                Diagnosis(
+                    fact_id=str(fact_id),
+                    codes=tuple(Code(line[2], line[3]) for line in lines if line[3] is not None),
+                    at=_utc(happened),
+                    known_at=_utc(known),
+                    recorded_in=DiagnosisList(recorded_in),
+                ),
+            )
 
     def _rows(self, query: str) -> Iterator[tuple[Any, ...]]:
         cursor = self._connection.cursor()

@@ -38,7 +38,7 @@ from deployr_dev.evaluation.svg import (
 from deployr_dev.evaluation.words import count, figure, number, percent
 
 
-def roc_plot(points: RocPoints, *, auroc: Figure, operating: Threshold) -> str:
+def roc_plot(points: RocPoints, *, auroc: Figure, operating: Threshold, identifier: str = "roc") -> str:
     """Draw the ROC curve, chance as a dashed line, the operating threshold as a diamond."""
     frame = Frame(x_name="False alerts among rows without the outcome", y_name="Sensitivity")
     curve = [(0.0, 0.0), *zip(points.false_positive_rates, points.sensitivities, strict=True)]
@@ -57,11 +57,18 @@ def roc_plot(points: RocPoints, *, auroc: Figure, operating: Threshold) -> str:
         false_alerts, found = 1 - operating.specificity.value, operating.sensitivity.value
         shapes.append(diamond(frame.at((false_alerts, found))))
         told += f" At the threshold, sensitivity {percent(found)} with {percent(false_alerts)} false alerts."
-    return picture("roc", title="ROC curve", description=told, width=frame.width, height=frame.height, content=shapes)
+    return picture(
+        identifier, title="ROC curve", description=told, width=frame.width, height=frame.height, content=shapes
+    )
 
 
 def precision_recall_plot(
-    points: PrecisionRecallPoints, *, average_precision: Figure, prevalence: Figure, operating: Threshold
+    points: PrecisionRecallPoints,
+    *,
+    average_precision: Figure,
+    prevalence: Figure,
+    operating: Threshold,
+    identifier: str = "precision-recall",
 ) -> str:
     """Draw the precision-recall curve in steps, the prevalence as a dashed line."""
     frame = Frame(x_name="Sensitivity (recall)", y_name="Positive predictive value (precision)")
@@ -87,7 +94,7 @@ def precision_recall_plot(
     ):
         shapes.append(diamond(frame.at((operating.sensitivity.value, operating.ppv.value))))
     return picture(
-        "precision-recall",
+        identifier,
         title="Precision-recall curve",
         description=told,
         width=frame.width,

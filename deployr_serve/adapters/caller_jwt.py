@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from deployr_serve.adapters.http import Request, Transport
 from deployr_serve.core.caller import (
     ALGORITHMS,
+    USED_TOKENS,
     Caller,
     CallerRefused,
     CdsClient,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-USED_TOKENS = "jti"
-"""The kind of the records that tell which tokens were used."""
 FRESH_S, LONGEST_S, AGAIN_S = 300.0, 86_400.0, 30.0
 """A key set that was read is taken as it is for the first, kept where it cannot be read again for the second, and not
 asked for more often than once in the third."""

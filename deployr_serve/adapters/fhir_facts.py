@@ -26,6 +26,7 @@ from deployr_core.facts import (
     Visit,
     Vital,
 )
+from deployr_core.visit_labels import Death, Stay
 from deployr_serve.adapters import fhir_wire as wire
 from deployr_serve.adapters.fhir_elements import (
     abnormal_flag,
@@ -55,7 +56,7 @@ _OLDEST_AGE = 130
 _ONE_DAY = timedelta(days=1)
 
 
-def subject_of(resource: wire.AboutPatient, *, fhir_base: str) -> str | None:
+def subject_of(resource: wire.AboutPatient | wire.Whole, *, fhir_base: str) -> str | None:
     """Give the id of the patient that a resource is about; None if it does not say.
 
     A reference that is no patient of this server's comes out with a slash, so that it equals nobody's id. A contained
@@ -275,6 +276,42 @@ def visit(
         return None
     codes = codes_of(wire.CodeableConcept(coding=(resource.class_,))) if resource.class_ else ()
     return Visit(fact_id=resource.id, codes=codes, at=at, known_at=known_at)
+
+
+def stay(
+    resource: wire.Encounter, *, zone: tzinfo, dropped: Counter[str], latest: datetime | None = None
+) -> Stay | None:
+    """Read an encounter as what label rules look at: of which class it was, when it began and ended, and how.
+
+    A mere date as its end holds all of that day. An end that is still to come is none yet.
+
+    Source: FHIR R4 datatypes.html#Period.
+    """
+    fact = visit(resource, zone=zone, dropped=dropped, latest=latest)
+    if fact is None:
+        return None
+    period, discharge = resource.period, resource.hospitalization
+    _, ended_at = instants_of(period.end, zone) if period and period.end else (None, None)
+    if ended_at is not None and latest is not None and ended_at > latest:
+        ended_at = None
+    said = discharge.discharge_disposition if discharge else None
+    codes = [coding.code for coding in said.coding if coding.code] if said else []
+    return Stay(
+        visit_id=fact.fact_id,
+        classes=frozenset({resource.class_.code} if resource.class_ and resource.class_.code else ()),
+        began_at=fact.at,
+        ended_at=ended_at,
+        discharged_to=codes[0] if codes else said.text if said else None,
+        known_at=fact.known_at,
+    )
+
+
+def death(patient: wire.Patient, *, zone: tzinfo) -> Death | None:
+    """Read when the patient died; None where nobody says when, or that it happened."""
+    if patient.deceased_date_time is None:
+        return None
+    earliest, latest = instants_of(patient.deceased_date_time, zone)
+    return Death(earliest=earliest, latest=latest)
 
 
 def diagnosis(

@@ -25,15 +25,19 @@ class Matches:
     tells that the last page is as long as a page may be although nothing says that there is no more.
     """
 
-    def __init__(self, resource_type: str, *, page_size: int | None = None, with_included: bool = False) -> None:
+    def __init__(
+        self, resource_type: str, *, page_size: int | None = None, with_included: bool = False, whole: bool = False
+    ) -> None:
         """Begin with nothing.
 
         Args:
             resource_type: what was asked for, by its R4 name.
             page_size: how many were asked for at a time; None if by somebody else.
             with_included: keep what the server includes beside the matches; it is passed over otherwise.
+            whole: the matches come as `fhir_wire.Whole`.
         """
-        self._type = getattr(wire, resource_type)
+        self._name = resource_type
+        self._type = wire.Whole if whole else getattr(wire, resource_type)
         self._page_size = page_size
         self._with_included = with_included
         self._newest: dict[str, wire.Resource] = {}
@@ -56,13 +60,13 @@ class Matches:
         for entry in page.entry:
             resource = entry.resource
             included = entry.search is not None and entry.search.mode == "include"
-            if type(resource) is not wanted:
+            if type(resource) is not wanted or (wanted is wire.Whole and resource.kind != self._name):
                 if isinstance(resource, wire.OperationOutcome):
                     if error := refusal(resource):
                         raise error
                     continue
                 if not included:
-                    raise EmrBadResponse(f"expected only {wanted.__name__} in the answer")
+                    raise EmrBadResponse(f"expected only {self._name} in the answer")
             resource_id = resource.id
             if resource_id is None or not is_id(resource_id):
                 raise EmrBadResponse("expected a FHIR id on every resource")

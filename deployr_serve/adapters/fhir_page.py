@@ -56,7 +56,7 @@ def _version(
     )
 
 
-R4 = _version("R4", wire.Resource)
+R4 = _version("R4", wire.Read)
 STU3 = _version("STU3", stu3.Resource, as_r4=stu3.as_r4, type_of=stu3.type_of, parameters_of=stu3.parameters_of)
 VERSIONS = {version.name: version for version in (R4, STU3)}
 
@@ -104,6 +104,53 @@ def decode_answer(body: bytes, *, content_type: str = "", version: Version = R4)
         upgraded = (wire.Entry(resource=version.as_r4(it.resource), search=it.search) for it in answer.entry)
         return msgspec.structs.replace(answer, entry=tuple(upgraded))
     return answer
+
+
+def decode_whole(body: bytes, *, content_type: str = "") -> wire.Page | wire.OperationOutcome:
+    """Read one page of a search whose matches are kept as they came, of whatever type.
+
+    Raises:
+        ValueError: not a searchset Bundle in JSON, or an entry without a type. The message carries nothing of it.
+        EmrTooLarge: more entries than anybody asks for.
+    """
+    if content_type.partition(";")[0].strip().lower() in {*_XML_TYPES, "text/html"}:
+        raise ValueError("expected FHIR in JSON")
+    try:
+        page = _raw_page.decode(body.removeprefix(_BYTE_ORDER_MARK))
+        if isinstance(page, wire.OperationOutcome):
+            return page
+        entries = tuple(
+            wire.Entry[wire.Resource](resource=_as_it_came(entry.resource), search=entry.search)
+            for entry in page.entry[: _MAX_ENTRIES + 1]
+        )
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ValueError("expected a FHIR searchset Bundle in JSON") from None
+    if page.type != "searchset":
+        raise ValueError("expected a Bundle of type searchset")
+    if len(entries) > _MAX_ENTRIES:
+        raise EmrTooLarge(f"expected at most {_MAX_ENTRIES} entries in a page")
+    return wire.Bundle(type=page.type, meta=page.meta, total=page.total, link=page.link, entry=entries)
+
+
+class _Head(msgspec.Struct, rename="camel"):
+    resource_type: str
+    id: str | None = None
+    meta: wire.Meta | None = None
+    subject: wire.Reference | None = None
+    patient: wire.Reference | None = None
+
+
+def _as_it_came(raw: msgspec.Raw) -> wire.Resource:
+    head = _head.decode(raw)
+    if head.resource_type == "OperationOutcome":
+        return _outcome.decode(raw)
+    return wire.Whole(
+        kind=head.resource_type, id=head.id, meta=head.meta, subject=head.subject or head.patient, body=bytes(raw)
+    )
+
+
+_head = msgspec.json.Decoder(_Head)
+_outcome = msgspec.json.Decoder(wire.OperationOutcome)
 
 
 class _Kind(msgspec.Struct, rename="camel"):

@@ -47,7 +47,7 @@ def plan(spec: FeatureSpec, *, patient_id: str, as_of: datetime) -> dict[str, Se
             parameters=(
                 ("patient", patient_id),
                 *narrowed,
-                (kind.dated_by, _since(as_of - longest)),
+                (kind.dated_by, at_or_after(as_of - longest)),
                 *(("_include", included) for included in kind.includes),
             ),
         )
@@ -68,7 +68,7 @@ def lab_search(patient_id: str, codes: tuple[Code, ...], since: datetime) -> Sea
     """Search for a patient's results of these codes whose specimen was taken at or after ``since``."""
     return Search(
         resource_type="Observation",
-        parameters=(("patient", patient_id), *_lab_parameters(codes), ("date", _since(since))),
+        parameters=(("patient", patient_id), *_lab_parameters(codes), ("date", at_or_after(since))),
     )
 
 
@@ -176,5 +176,6 @@ _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\,|$"})
 """Source: FHIR R4 search.html#escaping, http://hl7.org/fhir/R4/search.html#escaping [seen]."""
 
 
-def _since(instant: datetime) -> str:
+def at_or_after(instant: datetime) -> str:
+    """Give a date search's value, cut to the minute before and with its offset; see `plan`."""
     return "ge" + instant.astimezone(UTC).replace(second=0, microsecond=0).strftime("%Y-%m-%dT%H:%M:%SZ")

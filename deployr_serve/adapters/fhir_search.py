@@ -15,7 +15,7 @@ from deployr_serve.adapters import fhir_wire as wire
 from deployr_serve.adapters.auth import Credentials, may_receive, send_authorized
 from deployr_serve.adapters.fhir_matches import Matches, next_links
 from deployr_serve.adapters.fhir_outcome import is_expired_session, is_restricted, is_unknown_id, refusal
-from deployr_serve.adapters.fhir_page import VERSIONS, decode_answer, decode_page
+from deployr_serve.adapters.fhir_page import VERSIONS, decode_answer, decode_page, decode_whole
 from deployr_serve.adapters.fhir_plan import Search
 from deployr_serve.adapters.http import Request, Response, Transport, error_of_status, origin
 from deployr_serve.core.errors import EmrBadResponse, EmrTooLarge, Restricted, ServeError
@@ -59,10 +59,14 @@ class _UnknownId(Exception):
 
 @dataclass(kw_only=True, slots=True)
 class _Run:
-    """One search under way: whose credentials it goes out with, and what it has cost so far."""
+    """One search under way: whose credentials it goes out with, and what it has cost so far.
+
+    ``whole``: the matches are kept as they come.
+    """
 
     budget: Budget | None
     credentials: Credentials
+    whole: bool = False
     requests: int = 0
     pages: int = 0
     size: int = 0
@@ -103,7 +107,13 @@ class FhirClient:
         self.version = VERSIONS[fhir_version]
 
     async def search(
-        self, search: Search, *, name: str = "", budget: Budget | None = None, credentials: Credentials | None = None
+        self,
+        search: Search,
+        *,
+        name: str = "",
+        budget: Budget | None = None,
+        credentials: Credentials | None = None,
+        whole: bool = False,
     ) -> Found:
         """Give all matches.
 
@@ -112,6 +122,7 @@ class FhirClient:
             name: what it is for, such as ``labs``; stands in the record.
             budget: what may be used; None leaves it to the transport's own limits.
             credentials: those that a caller lends for this request; None uses the client's own.
+            whole: give the matches as `fhir_wire.Whole`, of whatever type they are.
 
         Raises:
             EmrUnreachable, EmrTimeout, EmrThrottled, EmrRefused: no answer, or a refusal.
@@ -121,7 +132,7 @@ class FhirClient:
             EmrBadResponse: an answer that is no searchset, twice; or a next page that leads elsewhere.
         """
         started_at, started = self._clock.now(), self._clock.monotonic()
-        run = _Run(budget=budget, credentials=credentials or self._credentials)
+        run = _Run(budget=budget, credentials=credentials or self._credentials, whole=whole)
 
         def record(*, resources: int = 0, total: int | None = None, error: str | None = None) -> FetchRecord:
             return FetchRecord(
@@ -168,6 +179,7 @@ class FhirClient:
             search.resource_type,
             page_size=self._page_size,
             with_included=any(name == "_include" for name, _ in search.parameters),
+            whole=run.whole,
         )
         request = self._first_page(search)
         visited = {request.url} if request.form is None else set()
@@ -270,7 +282,10 @@ class FhirClient:
             if outcome and is_unknown_id(outcome) and response.status in {404, 410}:
                 raise _UnknownId
             raise error
-        page = decode_page(response.body, content_type=response.content_type, version=self.version)
+        if run.whole:
+            page = decode_whole(response.body, content_type=response.content_type)
+        else:
+            page = decode_page(response.body, content_type=response.content_type, version=self.version)
         if isinstance(page, wire.OperationOutcome):
             if not is_first and is_expired_session(page):
                 raise _CursorExpired

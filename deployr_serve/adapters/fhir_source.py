@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from deployr_core.codes import Code
 from deployr_core.facts import Demographics, Encounter, Lab, Order, PatientFacts, Sex
 from deployr_core.features import FeatureSpec
 from deployr_core.packet import FetchRecord, Subject
 from deployr_serve.adapters import fhir_facts as read
 from deployr_serve.adapters import fhir_wire as wire
 from deployr_serve.adapters.auth import Credentials
+from deployr_serve.adapters.fhir_about import R, T, all_at_once, by_id, dates_expected, exactly_one, read_about
 from deployr_serve.adapters.fhir_medications import resolve_medications
-from deployr_serve.adapters.fhir_plan import lab_search, plan, unfetchable
+from deployr_serve.adapters.fhir_plan import plan, unfetchable
 from deployr_serve.adapters.fhir_prefetch import usable
 from deployr_serve.adapters.fhir_search import FhirClient, Found, Search
 from deployr_serve.adapters.group_reads import GroupFacts, GroupReads
@@ -29,8 +27,6 @@ from deployr_serve.adapters.http import origin
 from deployr_serve.adapters.lent_token import LentToken
 from deployr_serve.adapters.scopes import needed_scopes, require_scopes
 from deployr_serve.core.errors import (
-    AskDifferently,
-    EmrBadResponse,
     Inconsistent,
     ModelUnavailable,
     ServeError,
@@ -38,24 +34,14 @@ from deployr_serve.core.errors import (
     UnknownPatient,
     WrongPatient,
 )
-from deployr_serve.core.ports import Budget, Clock, FetchedFacts, Handed, OutcomeFacts
+from deployr_serve.core.ports import Budget, Clock, FetchedFacts, Handed
 
 __all__ = ["FhirSource", "plan"]
 
 FUTURE = timedelta(minutes=5)
 """How far ahead of our clock the EMR's may be; what is dated later was not measured yet."""
-
-_T = TypeVar("_T")
-_R = TypeVar(
-    "_R",
-    wire.Encounter,
-    wire.ServiceRequest,
-    wire.Observation,
-    wire.Condition,
-    wire.MedicationRequest,
-    wire.Procedure,
-)
-_P = TypeVar("_P", wire.Patient, wire.Encounter, wire.ServiceRequest)
+_FOLLOWED = frozenset({"order", "medications"})
+"""What may lead to more that has to be asked for, even where it was handed over itself."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -77,7 +63,7 @@ class _Run:
 
 
 class FhirSource:
-    """See `deployr_serve.core.ports.FactSource` and `OutcomeSource` for what is promised.
+    """See `deployr_serve.core.ports.FactSource` for what is promised.
 
     Args:
         client: the server.
@@ -135,36 +121,15 @@ class FhirSource:
             error.fetches = (*run.records(), *error.fetches)
             raise
 
-    async def outcomes(
-        self,
-        patient_id: str,
-        *,
-        order_ids: tuple[str, ...],
-        codes: tuple[Code, ...],
-        since: datetime,
-        budget: Budget | None = None,
-    ) -> OutcomeFacts:
-        """Fetch results and orders for the label rules."""
-        searches = {"labs": lab_search(patient_id, codes, since)}
-        if order_ids:
-            searches["orders"] = Search(
-                resource_type="ServiceRequest", parameters=(("patient", patient_id), ("_id", ",".join(order_ids)))
-            )
-        run = _Run(subject=Subject(patient_id=patient_id), budget=budget)
-        await _all_at_once(*(self._search(run, name, search) for name, search in searches.items()))
-        orders = self._read(run, "orders", wire.ServiceRequest, self._order)
-        labs = self._read(run, "labs", wire.Observation, self._lab(run))
-        return OutcomeFacts(labs=labs, orders={order.fact_id: order for order in orders})
-
     async def _fetched(
         self, run: _Run, spec: FeatureSpec, handed: Handed, *, as_of: datetime, now: datetime
     ) -> FetchedFacts:
         subject = run.subject
-        searches = {"patient": _by_id("Patient", subject.patient_id)}
+        searches = {"patient": by_id("Patient", subject.patient_id)}
         if subject.encounter_id is not None:
-            searches["encounter"] = _by_id("Encounter", subject.encounter_id)
+            searches["encounter"] = by_id("Encounter", subject.encounter_id)
         if subject.order_id is not None:
-            searches["order"] = _by_id("ServiceRequest", subject.order_id)
+            searches["order"] = by_id("ServiceRequest", subject.order_id)
         planned = plan(spec, patient_id=subject.patient_id, as_of=as_of)
         searches.update({name: search for name, search in planned.items() if name not in self._elsewhere})
         run.found, refused = usable(
@@ -180,13 +145,17 @@ class FhirSource:
         if said is not None and run.found.keys() != searches.keys():
             # The EMR is asked for the rest anyway, and so also whether it agrees on who this is.
             del run.found["patient"]
-        await _all_at_once(
+        await all_at_once(
             *(self._read_elsewhere(run, reads, spec, as_of=as_of) for reads in self._group_reads),
-            *(self._searched_and_followed(run, name, search) for name, search in searches.items()),
+            *(
+                self._searched_and_followed(run, name, search)
+                for name, search in searches.items()
+                if name not in run.found or name in _FOLLOWED
+            ),
         )
-        patient = _exactly_one(run.found["patient"], wire.Patient, subject.patient_id, missing=UnknownPatient)
+        patient = exactly_one(run.found["patient"], wire.Patient, subject.patient_id, missing=UnknownPatient)
         if said is not None:
-            _insist_on_agreement(patient, _exactly_one(said, wire.Patient, subject.patient_id, missing=UnknownPatient))
+            _insist_on_agreement(patient, exactly_one(said, wire.Patient, subject.patient_id, missing=UnknownPatient))
         if patient.active is False or any(link.get("type") == "replaced-by" for link in patient.link):
             # Its chart has moved to the record it was merged into: what is left here would pass for "nothing there".
             raise WrongPatient("expected a patient record that is in use, and not merged into another")
@@ -216,7 +185,7 @@ class FhirSource:
         if name == "order" and run.subject.encounter_id is None:
             ordered_in = self._encounter_of_order(run)
             if ordered_in is not None:
-                await self._search(run, "encounter", _by_id("Encounter", ordered_in))
+                await self._search(run, "encounter", by_id("Encounter", ordered_in))
         elif name == "medications":
             medications, records = await resolve_medications(
                 self._client, run.found[name], budget=run.budget, credentials=run.credentials
@@ -239,9 +208,9 @@ class FhirSource:
         subject = run.subject
         if subject.order_id is None:
             return None
-        resource = _exactly_one(run.found["order"], wire.ServiceRequest, subject.order_id, missing=UnknownContext)
+        resource = exactly_one(run.found["order"], wire.ServiceRequest, subject.order_id, missing=UnknownContext)
         self._insist(resource, subject.patient_id)
-        with _dates_expected():
+        with dates_expected():
             order = self._order(resource)
         ordered_in = order.encounter_id if order else None
         if None not in {ordered_in, subject.encounter_id} and ordered_in != subject.encounter_id:
@@ -251,9 +220,9 @@ class FhirSource:
     def _encounter(self, run: _Run, encounter_id: str | None) -> Encounter | None:
         if encounter_id is None:
             return None
-        resource = _exactly_one(run.found["encounter"], wire.Encounter, encounter_id, missing=UnknownContext)
+        resource = exactly_one(run.found["encounter"], wire.Encounter, encounter_id, missing=UnknownContext)
         self._insist(resource, run.subject.patient_id)
-        with _dates_expected():
+        with dates_expected():
             return read.encounter(resource, csn_system=self._csn_system, zone=self._zone)
 
     def _order(self, resource: wire.ServiceRequest) -> Order | None:
@@ -289,49 +258,14 @@ class FhirSource:
             visits=self._read(run, "visits", wire.Encounter, lambda it: read.visit(it, **common)),
         )
 
-    def _read(self, run: _Run, name: str, kind: type[_R], reader: Callable[[_R], _T | None]) -> tuple[_T, ...]:
-        """Read each resource that is about this patient into a fact, where it can be one."""
+    def _read(self, run: _Run, name: str, kind: type[R], reader: Callable[[R], T | None]) -> tuple[T, ...]:
         found, patient_id = run.found.get(name), run.subject.patient_id
-        # What nearly all of them say; cheaper to compare than to read.
-        usual = wire.Reference(reference=f"Patient/{patient_id}")
-        facts = []
-        with _dates_expected():
-            for resource in found.resources if found else ():
-                if isinstance(resource, kind) and (
-                    resource.subject == usual or self._is_about(resource, patient_id, run.dropped)
-                ):
-                    fact = reader(resource)
-                    if fact is not None:
-                        facts.append(fact)
-        return tuple(facts)
-
-    def _is_about(self, resource: wire.AboutPatient, patient_id: str, dropped: Counter[str]) -> bool:
-        """True if the resource says that it is about this patient; one that says nothing is left out, and counted."""
-        subject = read.subject_of(resource, fhir_base=self._client.base)
-        if subject is None:
-            dropped["any.no_subject"] += 1
-            return False
-        if subject != patient_id:
-            raise WrongPatient("expected only what is about the patient that was asked for")
-        return True
+        base, dropped = self._client.base, run.dropped
+        return read_about(found, kind, reader, patient_id=patient_id, fhir_base=base, dropped=dropped)
 
     def _insist(self, resource: wire.Encounter | wire.ServiceRequest, patient_id: str) -> None:
         if read.subject_of(resource, fhir_base=self._client.base) != patient_id:
             raise WrongPatient("expected an encounter and an order of the patient that the request names")
-
-
-def _by_id(resource_type: str, resource_id: str) -> Search:
-    return Search(resource_type=resource_type, parameters=(("_id", resource_id),))
-
-
-async def _all_at_once(*jobs: Coroutine[Any, Any, None]) -> None:
-    """Do all at once; when one fails the others are cancelled, and its own error is what comes out."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for job in jobs:
-                group.create_task(job)
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
 
 
 def _insist_on_agreement(one: wire.Patient, other: wire.Patient) -> None:
@@ -357,22 +291,3 @@ def _agreed(by_fhir: Demographics, elsewhere: Sequence[GroupFacts]) -> Demograph
     if len(births) > 1 or len(sexes) > 1:
         raise Inconsistent("expected one birth date and one sex of this patient, the EMR gives two")
     return read_twice[-1] if read_twice else by_fhir
-
-
-def _exactly_one(found: Found, kind: type[_P], asked_for: str, *, missing: type[AskDifferently]) -> _P:
-    if len(found.resources) != 1:
-        how_many = "none" if not found.resources else "several"
-        raise missing(f"expected the EMR to know exactly one of what the request names, it knows {how_many}")
-    only = found.resources[0]
-    if not isinstance(only, kind) or only.id != asked_for:
-        raise WrongPatient("expected the very resource that was asked for")
-    return only
-
-
-@contextmanager
-def _dates_expected() -> Iterator[None]:
-    """A date that is none makes the whole answer unusable, since it may hide the newest result."""
-    try:
-        yield
-    except ValueError:
-        raise EmrBadResponse("expected dates as FHIR writes them") from None

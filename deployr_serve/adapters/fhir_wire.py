@@ -103,12 +103,17 @@ class Patient(Identified, frozen=True, kw_only=True):
     extension: tuple[Extension, ...] = ()
 
 
+class Hospitalization(_Fhir, frozen=True, kw_only=True):
+    discharge_disposition: CodeableConcept | None = None
+
+
 class Encounter(Identified, frozen=True, kw_only=True):
     status: str | None = None
     class_: Coding | None = msgspec.field(default=None, name="class")
     subject: Reference | None = None
     identifier: tuple[Identifier, ...] = ()
     period: Period | None = None
+    hospitalization: Hospitalization | None = None
 
 
 class ServiceRequest(Identified, frozen=True, kw_only=True):
@@ -186,10 +191,21 @@ class Procedure(Identified, frozen=True, kw_only=True):
     performed_period: Period | None = None
 
 
+class Whole(Identified, frozen=True, kw_only=True):
+    """A resource of any type, kept as it came; ``kind`` is its type, ``body`` its JSON."""
+
+    kind: str
+    subject: Reference | None
+    body: bytes
+
+
 AboutPatient = Encounter | ServiceRequest | Observation | Condition | MedicationRequest | Procedure
 """What names its patient as ``subject``."""
 
-Resource = OperationOutcome | Patient | Medication | AboutPatient
+Read = OperationOutcome | Patient | Medication | AboutPatient
+"""What is read into structs of its own."""
+
+Resource = Read | Whole
 
 
 class SearchInfo(_Fhir, frozen=True, kw_only=True):

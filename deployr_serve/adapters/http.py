@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 
@@ -47,8 +47,9 @@ _READ_HEADERS = (
 class Request:
     """One request. ``form`` is sent as application/x-www-form-urlencoded, so that no identifier stands in a URL.
 
-    ``repeatable``: it only reads, so that it may be sent again when no answer came. ``budget``: what it may use, and
-    the correlation id it is sent with; None leaves it to the transport's own limit.
+    ``repeatable``: it only reads, so that it may be sent again when no answer came. ``writes``: it changes something
+    there, by services that may be down while those that read are not. ``budget``: what it may use, and the correlation
+    id it is sent with; None leaves it to the transport's own limit.
     """
 
     method: str
@@ -57,6 +58,7 @@ class Request:
     form: tuple[tuple[str, str], ...] | None = field(default=None, repr=False)
     body: bytes | None = field(default=None, repr=False)
     repeatable: bool = False
+    writes: bool = False
     budget: Budget | None = None
 
 
@@ -137,10 +139,12 @@ class AiohttpTransport:
 
     async def send(self, request: Request) -> Response:
         left_s = self._timeout_s
-        headers = request.headers
+        headers = dict(request.headers)
+        if request.form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
         if request.budget is not None:
             left_s = min(left_s, request.budget.deadline - self._clock.monotonic())
-            headers = {**headers, **_correlation_headers(request.budget)}
+            headers.update(_correlation_headers(request.budget))
         if left_s <= 0:
             raise EmrTimeout("expected time left to ask the EMR, but the request's budget is spent")
         try:
@@ -163,7 +167,7 @@ class AiohttpTransport:
                     request.method,
                     request.url,
                     headers=headers,
-                    data=request.body if request.form is None else aiohttp.FormData(request.form),
+                    data=request.body if request.form is None else urlencode(request.form).encode("ascii"),
                     allow_redirects=False,
                 ) as response,
             ):

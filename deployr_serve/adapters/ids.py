@@ -8,3 +8,8 @@ import uuid
 def new_correlation_id() -> str:
     """Give a fresh id to follow one request through the logs by."""
     return str(uuid.uuid4())
+
+
+def new_entry_id() -> str:
+    """Give a fresh id for something that is kept for a while and named by nothing else."""
+    return uuid.uuid4().hex

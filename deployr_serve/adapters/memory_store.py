@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import islice
 
-from deployr_core.packet import Delivery, DeliveryState, Event, InferencePacket, Label, Scored
+from deployr_core.forgetting import is_forgotten
+from deployr_core.packet import Delivery, DeliveryState, Event, EventKind, InferencePacket, Label, Scored
 from deployr_serve.core.errors import RecordChanged
-from deployr_serve.core.ports import Record, Stored
+from deployr_serve.core.ports import Belongings, Record, Stored, StoredLabel
 
 
 class MemoryStore:
@@ -16,6 +18,7 @@ class MemoryStore:
         self._packets: dict[str, Stored] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._labels: dict[str, Label] = {}
+        self._label_etags: dict[str, str] = {}
         self._events: dict[str, Event] = {}
         self._records: dict[tuple[str, str], tuple[Record, datetime | None]] = {}
 
@@ -28,7 +31,14 @@ class MemoryStore:
     async def read(self, packet_id: str) -> Stored | None:
         return self._packets.get(packet_id)
 
-    async def replace(self, packet: InferencePacket, *, etag: str, deliveries: tuple[Delivery, ...] = ()) -> Stored:
+    async def replace(
+        self,
+        packet: InferencePacket,
+        *,
+        etag: str,
+        deliveries: tuple[Delivery, ...] = (),
+        events: tuple[Event, ...] = (),
+    ) -> Stored:
         held = self._packets.get(packet.packet_id)
         if held is None or held.etag != etag:
             raise RecordChanged("expected the packet with the tag that was read")
@@ -36,6 +46,8 @@ class MemoryStore:
         self._packets[packet.packet_id] = stored
         for delivery in deliveries:
             self._deliveries.setdefault(delivery.delivery_id, delivery)
+        for event in events:
+            self._events.setdefault(event.event_id, event)
         return stored
 
     async def read_delivery(self, delivery_id: str) -> Delivery | None:
@@ -46,13 +58,17 @@ class MemoryStore:
             raise RecordChanged("expected the delivery as it was read")
         self._deliveries[delivery.delivery_id] = delivery
 
-    async def pending_deliveries(self, *, created_before: datetime, limit: int) -> tuple[Delivery, ...]:
-        pending = (
-            delivery
+    async def pending_deliveries(self, *, due_before: datetime, limit: int) -> tuple[Delivery, ...]:
+        due = sorted(
+            (delivery.due_at or delivery.created_at, delivery.delivery_id)
             for delivery in self._deliveries.values()
-            if delivery.state is DeliveryState.PENDING and delivery.created_at < created_before
+            if delivery.state is DeliveryState.PENDING and (delivery.due_at or delivery.created_at) < due_before
         )
-        return tuple(sorted(pending, key=lambda delivery: (delivery.created_at, delivery.delivery_id))[:limit])
+        return tuple(self._deliveries[delivery_id] for _, delivery_id in due[:limit])
+
+    async def deliveries(self, *, state: DeliveryState, after: str | None, limit: int) -> tuple[Delivery, ...]:
+        found = sorted(it for it, each in self._deliveries.items() if each.state is state and it > (after or ""))
+        return tuple(self._deliveries[delivery_id] for delivery_id in found[:limit])
 
     async def unlabelled(
         self, *, model_id: str, rule: str, after: str | None, limit: int
@@ -63,24 +79,73 @@ class MemoryStore:
         return tuple(packet for packet, _ in zip(found, range(limit), strict=False))
 
     async def attach_label(self, label: Label) -> bool:
+        if self._is_forgotten(label.packet_id):
+            return False
         return self._labels.setdefault(label.label_id, label) is label
 
-    async def labels(self, *, model_id: str, rule: str) -> tuple[Label, ...]:
-        return tuple(
-            label
-            for _, label in sorted(self._labels.items())
-            if label.rule == rule and self._packets[label.packet_id].packet.model.model_id == model_id
-        )
+    async def read_label(self, label_id: str) -> StoredLabel | None:
+        label = self._labels.get(label_id)
+        return None if label is None else StoredLabel(label=label, etag=self._label_etags.get(label_id, "1"))
 
-    async def packets(self, *, model_id: str, after: str | None, limit: int) -> tuple[InferencePacket, ...]:
+    async def replace_label(self, label: Label, *, etag: str) -> StoredLabel:
+        held = await self.read_label(label.label_id)
+        if held is None or held.etag != etag:
+            raise RecordChanged("expected the label with the tag that was read")
+        changed = StoredLabel(label=label, etag=str(int(etag) + 1))
+        self._labels[label.label_id], self._label_etags[label.label_id] = label, changed.etag
+        return changed
+
+    async def labels(self, *, model_id: str, rule: str, after: str | None, limit: int) -> tuple[Label, ...]:
+        found = (
+            label
+            for label_id, label in sorted(self._labels.items())
+            if label.rule == rule and label_id > (after or "") and self._is_of(label, model_id)
+        )
+        return tuple(islice(found, limit))
+
+    async def labelled(
+        self, *, model_id: str, rule: str, since: datetime, until: datetime, after: str | None, limit: int
+    ) -> tuple[InferencePacket, ...]:
+        found = sorted(
+            label.packet_id
+            for label in self._labels.values()
+            if label.rule == rule and since <= label.attached_at < until and self._is_of(label, model_id)
+        )
+        return tuple(self._packets[each].packet for each in found if each > (after or ""))[:limit]
+
+    async def shown(self, *, since: datetime, after: str | None, limit: int) -> tuple[Event, ...]:
+        found = (
+            event
+            for event_id, event in sorted(self._events.items())
+            if event.kind is EventKind.SHOWN and event.at >= since and event_id > (after or "")
+        )
+        return tuple(islice(found, limit))
+
+    def _is_of(self, label: Label, model_id: str) -> bool:
+        return self._packets[label.packet_id].packet.model.model_id == model_id
+
+    async def packets(
+        self,
+        *,
+        model_id: str,
+        after: str | None,
+        limit: int,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> tuple[InferencePacket, ...]:
         chosen = sorted(
             packet_id
             for packet_id, stored in self._packets.items()
-            if stored.packet.model.model_id == model_id and packet_id > (after or "")
+            if stored.packet.model.model_id == model_id
+            and packet_id > (after or "")
+            and (since is None or stored.packet.started_at >= since)
+            and (until is None or stored.packet.started_at < until)
         )
         return tuple(self._packets[packet_id].packet for packet_id in chosen[:limit])
 
     async def append_event(self, event: Event) -> bool:
+        if self._is_forgotten(event.packet_id):
+            return False
         is_new = event.event_id not in self._events
         self._events.setdefault(event.event_id, event)
         return is_new
@@ -88,6 +153,39 @@ class MemoryStore:
     async def events(self, packet_id: str) -> tuple[Event, ...]:
         found = [event for event in self._events.values() if event.packet_id == packet_id]
         return tuple(sorted(found, key=lambda event: (event.at, event.event_id)))
+
+    async def model_ids(self) -> tuple[str, ...]:
+        return tuple(sorted({stored.packet.model.model_id for stored in self._packets.values()}))
+
+    async def packets_of(self, patient_hash: str, *, after: str | None, limit: int) -> tuple[InferencePacket, ...]:
+        found = (
+            stored.packet
+            for packet_id, stored in sorted(self._packets.items())
+            if packet_id > (after or "")
+            and stored.packet.patient_hash == patient_hash
+            and not is_forgotten(stored.packet)
+        )
+        return tuple(islice(found, limit))
+
+    async def belongings(self, packet_id: str) -> Belongings:
+        return Belongings(
+            deliveries=tuple(each for _, each in sorted(self._deliveries.items()) if each.packet_id == packet_id),
+            labels=tuple(each for _, each in sorted(self._labels.items()) if each.packet_id == packet_id),
+            events=await self.events(packet_id),
+        )
+
+    async def erase(self, packet_id: str, *, leaving: InferencePacket | None) -> bool:
+        for belonging in (self._deliveries, self._labels, self._events):
+            for each_id in [each_id for each_id, each in belonging.items() if each.packet_id == packet_id]:
+                del belonging[each_id]
+        held = self._packets.pop(packet_id, None)
+        if held is not None and leaving is not None:
+            self._packets[packet_id] = Stored(packet=leaving, etag=str(int(held.etag) + 1))
+        return held is not None
+
+    def _is_forgotten(self, packet_id: str) -> bool:
+        held = self._packets.get(packet_id)
+        return held is not None and is_forgotten(held.packet)
 
     async def create_record(
         self, kind: str, record_id: str, content: bytes, *, now: datetime, expires_at: datetime | None = None
@@ -119,5 +217,14 @@ class MemoryStore:
             if held == kind and (expires_at is None or expires_at > now)
         }
 
+    async def init(self) -> tuple[str, ...]:
+        return ()
+
+    async def differences(self) -> tuple[str, ...]:
+        return ()
+
     async def check(self) -> None:
+        return None
+
+    async def aclose(self) -> None:
         return None

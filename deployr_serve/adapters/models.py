@@ -1,32 +1,41 @@
-"""Loads bundles from a folder: verified before anything in them is read, once, and held in memory.
+"""The models of a folder: verified before anything in them is loaded, once, and held in memory.
 
-Files that a manifest does not name are never opened, so that a note or a report may lie beside a bundle.
+While the app runs, a new version of a model may be put in the place of the old one: it is checked as at the start,
+beside the requests, and takes over at one instant; whoever has begun with the old one ends with it. A new version that
+is not fit to take over is not taken, and the old one goes on.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from deployr_core.bundle import (
-    BUNDLE_FILES,
-    FEATURES_FILE,
-    MANIFEST_FILE,
-    MANIFEST_LIMIT,
-    MODEL_ID,
-    Bundle,
-    BundleInvalid,
-    Manifest,
-    check_part_size,
-    checked_manifest,
-    open_bundle,
-)
+from deployr_core.bundle import BUNDLE_FILES, FEATURES_FILE, MANIFEST_FILE, MODEL_ID, Bundle, BundleInvalid
 from deployr_core.features import FeatureSpec
-from deployr_core.signing import SIGNATURE_FILE, KeyUnusable, TrustedKey, trusted_key
+from deployr_core.signing import KeyUnusable, trusted_key
+from deployr_serve.adapters.bundle_files import read_bundle, read_files, read_manifest
 from deployr_serve.core.errors import ModelUnavailable, SettingsInvalid, UnknownModel
+from deployr_serve.core.ports import Clock
+
+LOOKS_AGAIN_S = 5.0
+"""How often at most the folder is looked at for new versions."""
+
+LOOKER = "new versions"
+"""What the thread that looks is called."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Held:
+    """The models as they stand at one instant; replaced as a whole. ``stamps``: of the manifests as they were seen."""
+
+    bundles: Mapping[str, Bundle]
+    unavailable: Mapping[str, str]
+    stamps: Mapping[str, Hashable]
 
 
 class BundleFolder:
@@ -40,6 +49,12 @@ class BundleFolder:
         trusted_keys: public Ed25519 keys as PEM bytes; with any, a bundle not signed by one of them is disabled.
         unfetchable: names what of a declaration the fact source cannot fetch; a bundle that needs any of it is
             disabled: its features would be trained and never seen.
+        refused: tries bundles out, and gives by digest what is wrong with those that must not be loaded here; see
+            `deployr_serve.adapters.proving`. What has passed is opened in this process, too, golden vectors included.
+        needs: what is asked of the EMR for a declaration. Scopes, prefetch templates and policies were derived from it
+            when the app started: a new version with other needs is not taken while it runs.
+        clock: tells when to look for new versions; None never looks.
+        beside: runs work that nobody waits for; a thread, if not told otherwise.
 
     Raises:
         SettingsInvalid: a trusted key is not one.
@@ -52,104 +67,152 @@ class BundleFolder:
         allow_pickle: bool = False,
         trusted_keys: Sequence[bytes] = (),
         unfetchable: Callable[[FeatureSpec], tuple[str, ...]] = lambda _: (),
+        refused: Callable[[Mapping[str, Path]], Mapping[str, str]] = lambda _: {},
+        needs: Callable[[FeatureSpec], Hashable] = lambda spec: spec,
+        clock: Clock | None = None,
+        beside: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
+        self._folder = folder
         self._allow_pickle = allow_pickle
         self._unfetchable = unfetchable
+        self._refused = refused
+        self._needs = needs
+        self._clock = clock
+        self._beside = beside or _in_a_thread
+        self._looking = False
+        self._next_look = 0.0 if clock is None else clock.monotonic() + LOOKS_AGAIN_S
         try:
             self._keys = tuple(trusted_key(pem) for pem in trusted_keys)
         except KeyUnusable as error:
             raise SettingsInvalid(f"trusted keys of bundles: {error}") from None
-        self._bundles: dict[str, Bundle] = {}
-        self._unavailable: dict[str, str] = {}
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            # A folder with nothing of a bundle in it, such as training's reports, is none that broke.
-            if MODEL_ID.match(path.name) and path.is_dir() and any((path / name).exists() for name in BUNDLE_FILES):
-                self._load(path)
+        stamps = {name: _stamp(folder / name) for name in _model_folders(folder)}
+        loaded = self._loaded(tuple(stamps))
+        unavailable = {name: told for name, told in loaded.items() if isinstance(told, str)}
+        for name, reason in unavailable.items():
+            # The message names files and digests of the bundle; there is nothing of a patient in it.
+            _log.error("model %s is not available: %s", name, reason)
+        bundles = {name: told for name, told in loaded.items() if isinstance(told, Bundle)}
+        self._held = _Held(bundles=bundles, unavailable=unavailable, stamps=stamps)
 
     def bundle(self, model_id: str) -> Bundle:
         """Give the model's bundle; see `deployr_serve.core.ports.Models`."""
-        if model_id in self._bundles:
-            return self._bundles[model_id]
-        if model_id in self._unavailable:
+        self._look_again()
+        held = self._held
+        if model_id in held.bundles:
+            return held.bundles[model_id]
+        if model_id in held.unavailable:
             raise ModelUnavailable("expected a bundle that is what its manifest says")
         raise UnknownModel("expected the id of a model that is deployed here")
 
     def deployed(self) -> Mapping[str, str | None]:
         """Give each deployed model id with None, or with the reason why it is not available."""
-        return {**dict.fromkeys(self._bundles), **self._unavailable}
+        held = self._held
+        return {**dict.fromkeys(held.bundles), **held.unavailable}
 
-    def _load(self, path: Path) -> None:
+    def _look_again(self) -> None:
+        if self._clock is None or self._looking or (now := self._clock.monotonic()) < self._next_look:
+            return
+        self._next_look, self._looking = now + LOOKS_AGAIN_S, True
+        self._beside(self._take_new_versions)
+
+    def _take_new_versions(self) -> None:
         try:
-            bundle = read_bundle(path, allow_pickle=self._allow_pickle, trusted_keys=self._keys)
-            if bundle.manifest.model_id != path.name:
-                raise BundleInvalid(f"{MANIFEST_FILE}: expected model_id {path.name!r}, the name of its folder")
-            if missing := self._unfetchable(bundle.spec):
-                raise BundleInvalid(
-                    f"{FEATURES_FILE}: expected features that can be fetched here, got {', '.join(missing)}"
-                )
+            held = self._held
+            stamps = {name: _stamp(self._folder / name) for name in held.bundles}
+            # A folder that is gone is one that is being replaced; to stop a model there is the kill switch.
+            changed = [name for name, stamp in stamps.items() if stamp is not None and stamp != held.stamps[name]]
+            whole = [name for name in changed if self._is_whole(name)]
+            if not whole:
+                return
+            taken: dict[str, Bundle] = {}
+            for name, told in self._loaded(whole).items():
+                reason = told if isinstance(told, str) else self._why_not_taken(held.bundles[name], told)
+                if isinstance(told, Bundle) and reason is None:
+                    taken[name] = told
+                    told_by = (name, told.manifest.version, told.digest[:12])
+                    _log.warning("model %s: version %s, digest %s, takes over", *told_by)
+                else:
+                    _log.error("model %s: a new version was not taken, the old one goes on: %s", name, reason)
+            self._held = _Held(
+                bundles={**held.bundles, **taken},
+                unavailable=held.unavailable,
+                stamps={**held.stamps, **{name: stamps[name] for name in whole}},
+            )
+        finally:
+            self._looking = False
+
+    def _is_whole(self, name: str) -> bool:
+        """Say if the files are what the manifest says; those that are still being copied are looked at again."""
+        try:
+            read_files(self._folder / name, trusted_keys=self._keys)
         except BundleInvalid as error:
-            # The message names files and digests of the bundle; there is nothing of a patient in it.
-            self._unavailable[path.name] = str(error)
-            _log.error("model %s is not available: %s", path.name, error)
-        else:
-            self._bundles[path.name] = bundle
+            _log.warning("model %s: a new version is not whole yet: %s", name, error)
+            return False
+        return True
+
+    def _why_not_taken(self, old: Bundle, new: Bundle) -> str | None:
+        """Say why a new version may not take over while the app runs; None if it may."""
+        was, is_now = old.manifest, new.manifest
+        if (was.task.outputs, was.score_name) != (is_now.task.outputs, is_now.score_name):
+            return "expected the same outputs and score name; start the app again"
+        if self._needs(old.spec) != self._needs(new.spec):
+            return "expected to ask the EMR for the same; start the app again"
+        return None
+
+    def _loaded(self, names: Sequence[str]) -> dict[str, Bundle | str]:
+        """Give each model's bundle, or the reason why there is none; all are tried out before the first is loaded."""
+        digests: dict[str, str] = {}
+        loaded: dict[str, Bundle | str] = {}
+        to_try: dict[str, Path] = {}
+        for name in names:
+            try:
+                manifest, digests[name] = read_manifest(self._folder / name, trusted_keys=self._keys)
+            except BundleInvalid as error:
+                loaded[name] = str(error)
+            else:
+                if manifest.model_id != name:
+                    loaded[name] = f"{MANIFEST_FILE}: expected model_id {name!r}, the name of its folder"
+                elif self._allow_pickle or not manifest.model.runs_code:
+                    to_try[digests[name]] = self._folder / name
+        refused = self._refused(to_try)
+        for name in names:
+            if name not in loaded:
+                digest = digests[name]
+                loaded[name] = refused[digest] if digest in refused else self._opened(name, digest)
+        return {name: loaded[name] for name in names}
+
+    def _opened(self, name: str, digest: str) -> Bundle | str:
+        try:
+            bundle = read_bundle(self._folder / name, allow_pickle=self._allow_pickle, trusted_keys=self._keys)
+        except BundleInvalid as error:
+            return str(error)
+        if bundle.digest != digest:
+            return "expected the bundle to stay as it was while it was loaded"
+        if missing := self._unfetchable(bundle.spec):
+            return f"{FEATURES_FILE}: expected features that can be fetched here, got {', '.join(missing)}"
+        return bundle
 
 
-def read_bundle(folder: Path, *, allow_pickle: bool = False, trusted_keys: Sequence[TrustedKey] = ()) -> Bundle:
-    """Read and verify the bundle in a folder.
+def _model_folders(folder: Path) -> tuple[str, ...]:
+    """Name the sub-folders that hold a bundle, or what is left of one.
 
-    Args:
-        folder: the bundle's own.
-        allow_pickle: loads a model that runs code, once its digest and signature are right.
-        trusted_keys: with any, the bundle must be signed by one of them.
-
-    Raises:
-        BundleInvalid: a file is missing or is not what the manifest says, the signature is not one of a trusted key,
-            or the model runs code and may not.
+    A folder with nothing of a bundle in it, such as training's reports, is none that broke.
     """
-    manifest_json = _read(folder, MANIFEST_FILE, limit=MANIFEST_LIMIT)
-    signature = _read(folder, SIGNATURE_FILE, limit=MANIFEST_LIMIT) if _has_signature(folder) else None
-    manifest, _ = checked_manifest(manifest_json, signature=signature, trusted_keys=trusted_keys)
-    parts = {}
-    for name in manifest.part_names:
-        check_part_size(manifest, name, _size(folder, name))
-        parts[name] = _read(folder, name, limit=manifest.parts[name].size)
-    return open_bundle(
-        manifest_json,
-        parts,
-        signature=signature,
-        trusted_keys=trusted_keys,
-        load_pickle=_load_pickle if allow_pickle else None,
+    return tuple(
+        path.name
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        if MODEL_ID.match(path.name) and path.is_dir() and any((path / name).exists() for name in BUNDLE_FILES)
     )
 
 
-def _load_pickle(manifest: Manifest, content: bytes) -> object:
-    from deployr_serve.adapters.pickled import load_estimator
-
-    return load_estimator(manifest, content)
-
-
-def _has_signature(folder: Path) -> bool:
-    return (folder / SIGNATURE_FILE).exists()
-
-
-def _size(folder: Path, name: str) -> int:
+def _stamp(folder: Path) -> Hashable:
+    """Give what changes when a bundle is replaced; None where there is no manifest."""
     try:
-        return (folder / name).stat().st_size
-    except OSError as error:
-        raise _unreadable(name) from error
+        stat = (folder / MANIFEST_FILE).stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _read(folder: Path, name: str, *, limit: int) -> bytes:
-    try:
-        with (folder / name).open("rb") as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise _unreadable(name) from error
-    if len(content) > limit:
-        raise BundleInvalid(f"{name}: expected at most {limit} bytes")
-    return content
-
-
-def _unreadable(name: str) -> BundleInvalid:
-    return BundleInvalid(f"{name}: expected in the bundle, but it cannot be read")
+def _in_a_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name=LOOKER, daemon=True).start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +16,7 @@ from deployr_core.packet import InferencePacket
 from deployr_serve.adapters.auth import Credentials, send_authorized
 from deployr_serve.adapters.http import Request, Response, Transport, error_of_status
 from deployr_serve.adapters.vendor_write import REFUSED
+from deployr_serve.core.duplicates import ENTERED_IN_ERROR, HeldResource
 from deployr_serve.core.errors import EmrBadResponse, EmrDuplicates, EmrRefused, OutputNotOffered
 from deployr_serve.core.ports import Budget, Output
 from deployr_serve.outputs.fhir_elements import DELIVERY_SYSTEM, Resource, insist_on_subject
@@ -24,6 +25,7 @@ Render = Callable[[InferencePacket, Manifest, str], Resource]
 """From a packet, its manifest and the delivery's id to the resource."""
 
 _JSON = {"Accept": "application/fhir+json"}
+_LONGEST_LOCATION = 500
 _EPIC_DUPLICATE = "59141"
 """Source: wire formats document, section 3, FHIR Observation.Create [secondary]."""
 
@@ -34,6 +36,7 @@ class Offer:
 
     creates: frozenset[str]
     conditional: frozenset[str]
+    updates: frozenset[str] = frozenset()
 
 
 class FhirWriter:
@@ -55,8 +58,10 @@ class FhirWriter:
         self._offer: Offer | None = None
         self._asking = asyncio.Lock()
 
-    async def create(self, resource: Resource, *, patient_id: str, delivery_id: str, budget: Budget | None) -> None:
-        """Create the resource, or leave it as it is if the server holds it already.
+    async def create(
+        self, resource: Resource, *, patient_id: str, delivery_id: str, budget: Budget | None
+    ) -> str | None:
+        """Create the resource, or leave it as it is if the server holds it already; give where it says that it stands.
 
         Raises:
             OutputNotOffered: the server does not take resources of this type.
@@ -72,21 +77,26 @@ class FhirWriter:
         if kind in offer.conditional:
             headers["If-None-Exist"] = urlencode({"identifier": _token(delivery_id)})
         elif await self._is_there(kind, patient_id=patient_id, delivery_id=delivery_id, budget=budget):
-            return
+            return None
         body = msgspec.json.encode(resource)
         response = await self._send(
-            Request(method="POST", url=f"{self._base}/{kind}", headers=headers, body=body), budget
+            Request(method="POST", url=f"{self._base}/{kind}", headers=headers, body=body, writes=True), budget
         )
         if response.status == 412:
-            raise EmrDuplicates("expected at most one record of this delivery, the EMR holds several")
+            # It counts those, too, that have been marked as wrong since.
+            if await self._is_there(kind, patient_id=patient_id, delivery_id=delivery_id, budget=budget):
+                return None
+            raise EmrDuplicates("expected at most one record of this delivery, the EMR counts several")
         issues = _issues(response)
         if any(_is_duplicate(issue) for issue in issues):
-            return
+            return None
         failed = any(issue.severity in {"error", "fatal"} for issue in issues)
         if response.status in REFUSED or (200 <= response.status < 300 and failed):
             raise EmrRefused(f"expected the EMR to take the {kind}, got status {response.status}")
         if error := error_of_status(response):
             raise error
+        location = response.headers.get("location", "")
+        return location if 0 < len(location) <= _LONGEST_LOCATION and location.isprintable() else None
 
     async def offer(self, *, budget: Budget | None) -> Offer:
         """Give what the server lets be written; raises as reading from it does."""
@@ -101,7 +111,20 @@ class FhirWriter:
             return self._offer
 
     async def _is_there(self, kind: str, *, patient_id: str, delivery_id: str, budget: Budget | None) -> bool:
-        """Tell whether the server holds this delivery's resource; a server may search what it was told to keep."""
+        """Tell whether the server holds this delivery's resource; a server may search what it was told to keep.
+
+        Raises:
+            EmrDuplicates: it holds several, of which more than one has not been marked as wrong.
+        """
+        held = await self.held(kind, patient_id=patient_id, delivery_id=delivery_id, budget=budget)
+        if sum(each.is_valid for each in held) > 1:
+            raise EmrDuplicates("expected at most one record of this delivery, the EMR holds several")
+        return bool(held)
+
+    async def held(
+        self, kind: str, *, patient_id: str, delivery_id: str, budget: Budget | None
+    ) -> tuple[HeldResource, ...]:
+        """Give what the server holds of one delivery, the first that it held first."""
         token = _token(delivery_id)
         url = f"{self._base}/{kind}"
         if self._search_by_get:
@@ -119,10 +142,32 @@ class FhirWriter:
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise EmrBadResponse("expected a searchset Bundle") from None
         # A server that does not know the parameter gives everything: only what carries our identifier counts.
-        held = [each for each in page.entry if each.resource is not None and each.resource.is_of(delivery_id)]
-        if len(held) > 1:
-            raise EmrDuplicates("expected at most one record of this delivery, the EMR holds several")
-        return bool(held)
+        found = [each.resource for each in page.entry if each.resource and _is_of(each.resource, delivery_id)]
+        return tuple(sorted((HeldResource(content=each) for each in found), key=lambda each: each.order))
+
+    async def mark_as_wrong(self, held: HeldResource, packet: InferencePacket, *, budget: Budget | None) -> None:
+        """Have one resource of this packet marked as entered in error, if nobody has changed it since it was read.
+
+        Raises:
+            OutputNotOffered: the server lets nobody change resources of this type.
+            WrongPatient: it is about somebody else.
+            ServeError: as `create`.
+        """
+        insist_on_subject(held.content, packet)
+        kind = str(held.content.get("resourceType"))
+        if kind not in (await self.offer(budget=budget)).updates:
+            raise OutputNotOffered(f"expected a server that lets {kind} be changed, by its CapabilityStatement")
+        headers = {**_JSON, "Content-Type": "application/fhir+json", "Prefer": "return=minimal"}
+        if held.version:
+            headers["If-Match"] = f'W/"{held.version}"'
+        body = msgspec.json.encode({**held.content, "status": ENTERED_IN_ERROR})
+        response = await self._send(
+            Request(method="PUT", url=f"{self._base}/{kind}/{held.id}", headers=headers, body=body), budget
+        )
+        if response.status in REFUSED:
+            raise EmrRefused(f"expected the EMR to let the {kind} be changed, got status {response.status}")
+        if error := error_of_status(response):
+            raise error
 
     async def _send(self, request: Request, budget: Budget | None) -> Response:
         request = dataclasses.replace(request, budget=budget)
@@ -139,11 +184,11 @@ class FhirOutput:
 
     async def send(
         self, packet: InferencePacket, bundle: Bundle, *, delivery_id: str, budget: Budget | None = None
-    ) -> None:
+    ) -> str | None:
         """Send one score; see `deployr_serve.core.ports.Output`."""
         resource = self._render(packet, bundle.manifest, delivery_id)
         insist_on_subject(resource, packet)
-        await self._writer.create(
+        return await self._writer.create(
             resource, patient_id=packet.subject.patient_id, delivery_id=delivery_id, budget=budget
         )
 
@@ -157,7 +202,7 @@ class FirstOffered:
 
     async def send(
         self, packet: InferencePacket, bundle: Bundle, *, delivery_id: str, budget: Budget | None = None
-    ) -> None:
+    ) -> str | None:
         """Send one score; see `deployr_serve.core.ports.Output`."""
         *others, last = self._outputs
         for output in others:
@@ -188,19 +233,8 @@ class _Statement(msgspec.Struct, frozen=True, rename="camel"):
     rest: tuple[_Rest, ...] = ()
 
 
-class _Held(msgspec.Struct, frozen=True):
-    identifier: Any = None
-
-    def is_of(self, delivery_id: str) -> bool:
-        listed = self.identifier if isinstance(self.identifier, list) else [self.identifier]
-        return any(
-            isinstance(one, dict) and (one.get("system"), one.get("value")) == (DELIVERY_SYSTEM, delivery_id)
-            for one in listed
-        )
-
-
 class _Entry(msgspec.Struct, frozen=True):
-    resource: _Held | None = None
+    resource: dict[str, Any] | None = None
 
 
 class _Page(msgspec.Struct, frozen=True, rename="camel", tag_field="resourceType", tag="Bundle"):
@@ -233,6 +267,7 @@ def _offer_in(body: bytes) -> Offer:
     return Offer(
         creates=frozenset(kind.type for kind in creatable),
         conditional=frozenset(kind.type for kind in creatable if kind.conditional_create),
+        updates=frozenset(kind.type for kind in kinds if any(each.code == "update" for each in kind.interaction)),
     )
 
 
@@ -246,6 +281,15 @@ def _issues(response: Response) -> tuple[_Issue, ...]:
 
 def _is_duplicate(issue: _Issue) -> bool:
     return issue.code == "duplicate" or any(coding.code == _EPIC_DUPLICATE for coding in issue.details.coding)
+
+
+def _is_of(resource: Mapping[str, Any], delivery_id: str) -> bool:
+    identifier = resource.get("identifier")
+    listed = identifier if isinstance(identifier, list) else [identifier]
+    return any(
+        isinstance(one, dict) and (one.get("system"), one.get("value")) == (DELIVERY_SYSTEM, delivery_id)
+        for one in listed
+    )
 
 
 def _token(delivery_id: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from deployr_core.bundle import Bundle
 from deployr_core.packet import InferencePacket
 from deployr_serve.core.errors import EmrUnreachable
+from deployr_serve.core.policy import Policies
 from deployr_serve.core.ports import Budget
 from deployr_serve.outputs.declared import FileFormat
 from deployr_serve.outputs.event_record import event_record
@@ -27,13 +28,14 @@ class FileDrop:
 
     name = "file-drop"
 
-    def __init__(self, folder: Path, *, file_format: FileFormat) -> None:
+    def __init__(self, folder: Path, *, policies: Policies, file_format: FileFormat) -> None:
         """Write into a folder.
 
         Raises:
             ImportError: Parquet is asked for, and pyarrow is not installed.
         """
         self._folder = folder
+        self._policies = policies
         self._format = file_format
         if file_format is FileFormat.PARQUET:
             import pyarrow.parquet  # noqa: F401 to find out at the start and not at the first score
@@ -47,10 +49,11 @@ class FileDrop:
         budget: Budget | None = None,  # noqa: ARG002 the port's
     ) -> None:
         """Write one file; see `deployr_serve.core.ports.Output`. A repeat replaces it by the same bytes."""
+        policy = self._policies.of(packet.model.model_id)
         if self._format is FileFormat.CSV:
-            content = render_csv(packet, bundle.manifest, delivery_id=delivery_id)
+            content = render_csv(packet, bundle.manifest, policy=policy, delivery_id=delivery_id)
         else:
-            content = _parquet(event_record(packet, bundle.manifest, delivery_id=delivery_id))
+            content = _parquet(event_record(packet, bundle.manifest, policy=policy, delivery_id=delivery_id))
         try:
             await asyncio.to_thread(_replace, self._folder / f"{delivery_id}.{self._format}", content)
         except OSError as error:

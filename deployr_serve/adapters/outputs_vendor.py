@@ -13,6 +13,7 @@ from deployr_serve.adapters.epic_client import VendorClient, metered
 from deployr_serve.adapters.epic_facts import FlowsheetRowAnswer
 from deployr_serve.adapters.identity import FHIR, Encounters, PatientIndex
 from deployr_serve.adapters.vendor_write import VendorWriter
+from deployr_serve.core.deliver import FLOWSHEET_READ_BACK_HOURS
 from deployr_serve.core.errors import (
     EmrThrottled,
     OutcomeUnknown,
@@ -22,6 +23,7 @@ from deployr_serve.core.errors import (
     UnknownPatient,
     WrongPatient,
 )
+from deployr_serve.core.policy import Policies
 from deployr_serve.core.ports import Budget, Clock, Record, Records, TypedIdentifier
 from deployr_serve.outputs.declared import FlowsheetOutput, InBasketOutput, SmartDataOutput
 from deployr_serve.outputs.flowsheet import render_flowsheet
@@ -31,8 +33,6 @@ from deployr_serve.outputs.vendor_target import VendorTarget, VendorUser, Vendor
 from deployr_serve.outputs.wording import scored
 
 _ROWS_PATH = "api/epic/2014/Clinical/Patient/GETFLOWSHEETROWS/FlowsheetRows"
-_MOST_HOURS = 72
-"""How far back flowsheets can be read. Source: wire formats document, section 2 [seen]."""
 _HOUR = timedelta(hours=1)
 
 
@@ -83,12 +83,14 @@ class Flowsheet:
         reader: VendorClient,
         *,
         targets: VendorTargets,
+        policies: Policies,
         declared: FlowsheetOutput,
         user: VendorUser,
     ) -> None:
         self._writer = writer
         self._reader = reader
         self._targets = targets
+        self._policies = policies
         self._declared = declared
         self._user = user
 
@@ -102,7 +104,10 @@ class Flowsheet:
     ) -> None:
         """Send one score; see `deployr_serve.core.ports.Output`."""
         target = await self._targets.of(packet, budget=budget)
-        write = render_flowsheet(packet, bundle.manifest, declared=self._declared, target=target, user=self._user)
+        policy = self._policies.of(packet.model.model_id)
+        write = render_flowsheet(
+            packet, bundle.manifest, policy=policy, declared=self._declared, target=target, user=self._user
+        )
         query = dict(write.parameters)
         insist_on(target, patient_ids=(query["PatientID"],), contact_ids=(query["ContactID"],))
         if not await self._is_there(query, as_of=packet.as_of, budget=budget):
@@ -113,7 +118,7 @@ class Flowsheet:
         asked = {name: query[name] for name in ("PatientID", "PatientIDType", "ContactID", "ContactIDType")}
         body = {
             **asked,
-            "LookbackHours": min(hours, _MOST_HOURS),
+            "LookbackHours": min(hours, FLOWSHEET_READ_BACK_HOURS),
             "UserID": self._user.id,
             "UserIDType": self._user.type,
             "FlowsheetRowIDs": [{"ID": query["FlowsheetID"], "Type": query["FlowsheetIDType"]}],
@@ -149,10 +154,17 @@ class SmartData:
     name = "smart-data"
 
     def __init__(
-        self, writer: VendorWriter, *, targets: VendorTargets, declared: SmartDataOutput, user: VendorUser
+        self,
+        writer: VendorWriter,
+        *,
+        targets: VendorTargets,
+        policies: Policies,
+        declared: SmartDataOutput,
+        user: VendorUser,
     ) -> None:
         self._writer = writer
         self._targets = targets
+        self._policies = policies
         self._declared = declared
         self._user = user
 
@@ -166,7 +178,10 @@ class SmartData:
     ) -> None:
         """Send one score; see `deployr_serve.core.ports.Output`."""
         target = await self._targets.of(packet, budget=budget)
-        write = render_smart_data(packet, bundle.manifest, declared=self._declared, target=target, user=self._user)
+        policy = self._policies.of(packet.model.model_id)
+        write = render_smart_data(
+            packet, bundle.manifest, policy=policy, declared=self._declared, target=target, user=self._user
+        )
         body = msgspec.json.decode(write.body)
         contacts = (body["ContactID"],) if "ContactID" in body else ()
         insist_on(target, patient_ids=(body["EntityID"],), contact_ids=contacts)
@@ -187,6 +202,7 @@ class InBasket:
         writer: VendorWriter,
         *,
         targets: VendorTargets,
+        policies: Policies,
         declared: InBasketOutput,
         records: Records,
         clock: Clock,
@@ -195,6 +211,7 @@ class InBasket:
         """Send to one EMR; ``remembered`` is for how long a repeat is recognised."""
         self._writer = writer
         self._targets = targets
+        self._policies = policies
         self._declared = declared
         self._records = records
         self._clock = clock
@@ -205,7 +222,8 @@ class InBasket:
     ) -> None:
         """Send one message; see `deployr_serve.core.ports.Output`."""
         target = await self._targets.of(packet, budget=budget)
-        write = render_in_basket(packet, bundle.manifest, declared=self._declared, target=target)
+        policy = self._policies.of(packet.model.model_id)
+        write = render_in_basket(packet, bundle.manifest, policy=policy, declared=self._declared, target=target)
         body = msgspec.json.decode(write.body)
         contacts = (body["ContactID"],) if "ContactID" in body else ()
         insist_on(target, patient_ids=(body["PatientID"],), contact_ids=contacts)

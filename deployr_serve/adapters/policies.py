@@ -12,7 +12,9 @@ from deployr_serve.core.policy import Policies, Policy
 from deployr_serve.core.ports import Models
 
 
-def read_policies(folder: Path | None, *, models: Models, outputs: Iterable[str], all_declared: bool) -> Policies:
+def read_policies(
+    folder: Path | None, *, models: Models, outputs: Iterable[str], all_declared: bool, has_vault: bool = False
+) -> Policies:
     """Read every ``*.yaml`` of a folder.
 
     Args:
@@ -20,6 +22,7 @@ def read_policies(folder: Path | None, *, models: Models, outputs: Iterable[str]
         models: what is deployed; a file about a model that is not is refused.
         outputs: the names of the ways out that are configured.
         all_declared: whether every deployed model must have its file, as in the ``prod`` profile.
+        has_vault: whether there is a place to keep facts in.
 
     Raises:
         SettingsInvalid: names every file that is wrong and what was expected in it, all at once.
@@ -31,6 +34,8 @@ def read_policies(folder: Path | None, *, models: Models, outputs: Iterable[str]
         if policy.model in declared:
             problems.append(f"{file}: model: expected one file for {policy.model}, got two")
         problems += (f"{file}: {text}" for text in _problems(policy, models=models, outputs=known))
+        if policy.keep_facts_days is not None and not has_vault:
+            problems.append(f"{file}: keep_facts_days: expected DEPLOYR_FACTS_VAULT, to keep them in")
         declared[policy.model] = policy
     problems += _problems_of_groups(declared, models.deployed())
     if all_declared:
@@ -55,6 +60,8 @@ def _problems(policy: Policy, *, models: Models, outputs: frozenset[str]) -> lis
             problems.append("threshold: expected a probability from 0 to 1")
         if not all(0.0 <= band.at_least <= 1.0 for band in policy.bands):
             problems.append("bands: expected at_least to be a probability from 0 to 1")
+    elif bundle is not None and policy.packed_in:
+        problems.append("packed_in: expected a model of a probability; another number is not packed")
     return problems
 
 

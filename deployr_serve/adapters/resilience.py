@@ -5,9 +5,11 @@ Every try waits for a slot of its lane, passes the circuit breaker, and gets its
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from deployr_serve.adapters import breaker
 from deployr_serve.adapters.breaker import BreakerPolicy, Circuit, Closed, HalfOpen, Outcome
@@ -24,10 +26,11 @@ _TELLING_S = 1.0
 
 @dataclass(kw_only=True, slots=True)
 class _Origin:
-    """What is known of one server."""
+    """What is known of one server: its connections, and whether it reads and whether it writes."""
 
     lanes: Lanes
-    circuit: Circuit = field(default_factory=Closed)
+    circuits: dict[bool, Circuit] = field(default_factory=lambda: {False: Closed(), True: Closed()})
+    """By `Request.writes`."""
 
 
 class ResilientTransport:
@@ -70,6 +73,7 @@ class ResilientTransport:
         self._circuits = circuits or BreakerPolicy()
         self._draw = draw
         self._origins: dict[tuple[str, str, int], _Origin] = {}
+        self._probes: set[asyncio.Task[Response | TryLater]] = set()
 
     async def send(self, request: Request) -> Response:
         """Give the last answer, whatever its status.
@@ -104,11 +108,14 @@ class ResilientTransport:
                 raise came
 
     def open_circuits(self) -> tuple[str, ...]:
-        """Name the servers, as ``host:port``, that are left alone at the moment, or are being tried again."""
+        """Name the servers, as ``host:port``, that are left alone at the moment, or are being tried again.
+
+        One that is left alone with writes only stands there as ``host:port (writes)``.
+        """
         return tuple(
-            f"{host}:{port}"
+            f"{host}:{port}" if not isinstance(server.circuits[False], Closed) else f"{host}:{port} (writes)"
             for (_, host, port), server in self._origins.items()
-            if not isinstance(server.circuit, Closed)
+            if not all(isinstance(circuit, Closed) for circuit in server.circuits.values())
         )
 
     def _server(self, url: str) -> _Origin:
@@ -122,34 +129,57 @@ class ResilientTransport:
         self, server: _Origin, request: Request, budget: Budget, *, deadline: float, last: bool
     ) -> Response | TryLater:
         """Send once, and give what came of it; what is raised instead is a refusal of ours, and nothing was sent."""
-        self._refuse_if_open(server)
+        _refuse_if_open(server.circuits[request.writes], self._clock.monotonic())
         await server.lanes.enter(budget.lane, deadline=deadline)
         try:
-            self._refuse_if_open(server)
+            _refuse_if_open(server.circuits[request.writes], self._clock.monotonic())
             now = self._clock.monotonic()
             if now >= deadline:
                 raise EmrTimeout("expected time left to ask the EMR, but the request's budget is spent")
             time_s = time_for_try(deadline - now, last=last)
-            server.circuit = breaker.sent(server.circuit, now, self._circuits)
-            probe = isinstance(server.circuit, HalfOpen)
-            came: Response | TryLater | None = None
-            try:
-                came = await self._inner.send(replace(request, budget=replace(budget, deadline=now + time_s)))
-            except TryLater as error:
-                came = error
-            finally:
-                outcome, ended_at = _outcome_of(came, time_s), self._clock.monotonic()
-                server.circuit = breaker.ended(server.circuit, outcome, ended_at, self._circuits, probe=probe)
-            return came
+            circuits, side = server.circuits, request.writes
+            circuits[side] = breaker.sent(circuits[side], now, self._circuits)
+            probe = isinstance(circuits[side], HalfOpen)
+            limited = replace(request, budget=replace(budget, deadline=now + time_s))
+            sending = self._send_and_note(server, limited, time_s, probe=probe)
+            return await (self._outliving_its_caller(sending) if probe else sending)
         finally:
             server.lanes.leave(budget.lane)
 
-    def _refuse_if_open(self, server: _Origin) -> None:
-        wait_s = breaker.wait_s(server.circuit, self._clock.monotonic())
-        if wait_s > 0:
-            error = EmrUnreachable("expected the EMR to be available; it was not lately, so its circuit is open")
-            error.retry_after_s = wait_s
-            raise error
+    async def _send_and_note(
+        self, server: _Origin, request: Request, time_s: float, *, probe: bool
+    ) -> Response | TryLater:
+        circuits, side = server.circuits, request.writes
+        came: Response | TryLater | None = None
+        try:
+            came = await self._inner.send(request)
+        except TryLater as error:
+            came = error
+        finally:
+            outcome, ended_at = _outcome_of(came, time_s), self._clock.monotonic()
+            circuits[side] = breaker.ended(circuits[side], outcome, ended_at, self._circuits, probe=probe)
+        return came
+
+    async def _outliving_its_caller(self, sending: Coroutine[Any, Any, Response | TryLater]) -> Response | TryLater:
+        """Wait for a probe. An inference sends several searches, the others are refused, and that would end it, too."""
+        task = asyncio.create_task(sending)
+        self._probes.add(task)
+        task.add_done_callback(self._probe_ended)
+        return await asyncio.shield(task)
+
+    def _probe_ended(self, task: asyncio.Task[Response | TryLater]) -> None:
+        self._probes.discard(task)
+        if not task.cancelled():
+            # Looked at even where nobody waits any more: asyncio complains of an error that nobody saw.
+            task.exception()
+
+
+def _refuse_if_open(circuit: Circuit, now: float) -> None:
+    wait_s = breaker.wait_s(circuit, now)
+    if wait_s > 0:
+        error = EmrUnreachable("expected the EMR to be available; it was not lately, so its circuit is open")
+        error.retry_after_s = wait_s
+        raise error
 
 
 def _outcome_of(came: Response | TryLater | None, time_s: float) -> Outcome:

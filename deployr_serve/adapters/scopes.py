@@ -6,12 +6,14 @@ Source: SMART App Launch 2.2, https://hl7.org/fhir/smart-app-launch/scopes-and-l
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 from deployr_core.features import FeatureSpec
+from deployr_core.label_rules import DiagnosisInWindow, FhirPathRule, LabelRule, LabRule
 from deployr_serve.adapters.fhir_plan import plan
 from deployr_serve.core.errors import InsufficientScope
 
@@ -49,7 +51,8 @@ def covers(granted: Scopes, needed: Scope) -> bool:
     return needed.interactions <= allowed
 
 
-def needed_scopes(spec: FeatureSpec, *, elsewhere: Collection[str] = ()) -> Scopes:
+@lru_cache(maxsize=64)
+def needed_scopes(spec: FeatureSpec, *, elsewhere: frozenset[str] = frozenset()) -> Scopes:
     """Derive what scoring by this declaration must be allowed to search, narrowed as its searches are.
 
     The patient, the encounter and the order are looked up whatever is declared; a medication order may say what it
@@ -67,9 +70,19 @@ def needed_scopes(spec: FeatureSpec, *, elsewhere: Collection[str] = ()) -> Scop
     return frozenset(needed)
 
 
-def label_scopes() -> Scopes:
-    """Give what reading results for labels must be allowed to search."""
-    return frozenset({_search_of("Observation", "laboratory"), _search_of("ServiceRequest")})
+def label_scopes(rules: Iterable[LabelRule]) -> Scopes:
+    """Give what reading labels by these rules must be allowed to search."""
+    needed = {_search_of("Patient")}
+    for rule in rules:
+        if isinstance(rule, LabRule):
+            needed |= {_search_of("Observation", "laboratory"), _search_of("ServiceRequest")}
+        elif isinstance(rule, FhirPathRule):
+            needed |= {_search_of(search.resource_type, search.parameters.get("category")) for search in rule.searches}
+        else:
+            needed.add(_search_of("Encounter"))
+            if isinstance(rule, DiagnosisInWindow):
+                needed.add(_search_of("Condition"))
+    return frozenset(needed)
 
 
 def missing_scopes(granted: Scopes | None, needed: Scopes) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ class VendorWriter:
         if origin(url) != self._origin:
             raise EmrRefused("expected a write to the EMR's own origin")
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        request = Request(method=write.method, url=url, headers=headers, body=write.body, budget=budget)
+        request = Request(method=write.method, url=url, headers=headers, body=write.body, writes=True, budget=budget)
         _accept(await send_authorized(request, transport=self._transport, credentials=self._credentials))
 
 

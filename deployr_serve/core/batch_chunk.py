@@ -13,12 +13,21 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from deployr_core.packet import Abstained, Failed, Rejected, Subject, derive_packet_id
+from deployr_core.packet import Abstained, Failed, Rejected, Subject
+from deployr_core.packet_ids import derive_packet_id
 from deployr_serve.core import batch_runs as runs
 from deployr_serve.core.batch import PLACE
 from deployr_serve.core.batch_runs import Chunk, Run, RunState
 from deployr_serve.core.batch_start import LEASE
-from deployr_serve.core.errors import UNEXPECTED, AskDifferently, InProgress, RecordChanged, ServeError, TryLater
+from deployr_serve.core.errors import (
+    UNEXPECTED,
+    AskDifferently,
+    InProgress,
+    RecordChanged,
+    ServeError,
+    StoreUnavailable,
+    TryLater,
+)
 from deployr_serve.core.infer import Answer, Services, infer_group
 from deployr_serve.core.ports import Lane
 from deployr_serve.core.request import InferenceRequest
@@ -44,7 +53,7 @@ class Strikes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChunkPutBack(Exception):
-    """Most of the chunk failed in a way that may heal, or somebody else is at it: hand it out again a little later."""
+    """Most of the chunk failed in a way that may heal, or some of it has no packet: hand it out again later."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,11 +67,15 @@ class ChunkScored:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Ending:
-    """How one inference ended; ``failed`` counts against the patient, ``heals`` may be different in a minute."""
+    """How one inference ended; ``failed`` counts against the patient, ``heals`` may be different in a minute.
+
+    ``unfinished``: no packet says how, because somebody else is at it or the store did not take it.
+    """
 
     name: str
     failed: bool = False
     heals: bool = False
+    unfinished: bool = False
 
 
 async def score_chunk(chunk_id: str, services: Services, *, is_last_try: bool) -> ChunkScored:
@@ -90,11 +103,12 @@ async def score_chunk(chunk_id: str, services: Services, *, is_last_try: bool) -
         return ChunkScored(outcome="over-already")
     endings = await _endings(chunk, services)
     failed = [ending for ending in endings.values() if ending.failed]
-    # Who is being scored elsewhere, or was when a worker died, has an answer by the next try.
-    in_progress = any(ending.name == f"failed:{InProgress.reason}" for ending in failed)
+    # Who is being scored elsewhere, or was when a worker died, has an answer by the next try. And nobody else asks for
+    # whom the store did not take.
+    unfinished = any(ending.unfinished for ending in failed)
     mostly = sum(ending.heals for ending in failed) * 2 > len(endings)
-    if (mostly or in_progress) and not is_last_try:
-        raise ChunkPutBack("expected an answer for most of a chunk, and nobody else at work on it")
+    if (mostly or unfinished) and not is_last_try:
+        raise ChunkPutBack("expected an answer for most of a chunk, and a packet for all of it")
     # Where most failed, it was not the patients: nobody gets a strike for an EMR that is down.
     newly = 0 if len(failed) * 2 > len(endings) else await _keep_strikes(chunk, endings, services)
     counts = Counter(ending.name for ending in endings.values())
@@ -182,6 +196,7 @@ def _request(chunk: Chunk, place: int, subject: Subject, model_id: str) -> Infer
         # One packet per model, slot and patient, whichever batch or worker asks.
         idempotency_key=f"slot.{chunk.slot:%Y%m%dT%H%M%SZ}.{subject.patient_id}",
         correlation_id=f"{chunk.chunk_id}.{place}",
+        caller=f"timer:{chunk.run_id}",
         lane=Lane.BATCH,
     )
 
@@ -191,7 +206,12 @@ def _ending(answer: Answer | Exception) -> _Ending:
         case AskDifferently(reason=reason):
             return _Ending(name=f"rejected:{reason}")
         case ServeError(reason=reason):
-            return _Ending(name=f"failed:{reason}", failed=True, heals=isinstance(answer, TryLater))
+            return _Ending(
+                name=f"failed:{reason}",
+                failed=True,
+                heals=isinstance(answer, TryLater),
+                unfinished=isinstance(answer, InProgress | StoreUnavailable),
+            )
         case Answer(packet=packet):
             match packet.outcome:
                 case Failed(reason=reason, retryable=retryable):

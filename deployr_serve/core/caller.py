@@ -24,6 +24,8 @@ ALGORITHMS: Mapping[str, str] = MappingProxyType(
     {"RS256": "RSA", "RS384": "RSA", "RS512": "RSA", "ES256": "P-256", "ES384": "P-384"}
 )
 """Which signatures are taken, with the key that each needs. Never ``none``, and nothing with a shared secret."""
+USED_TOKENS = "jti"
+"""The kind of the records that tell which tokens were used."""
 MAX_TOKEN = 16_384
 """Characters; tokens of this kind have some hundreds."""
 LEEWAY_S = 60

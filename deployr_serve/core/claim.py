@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from deployr_core.forgetting import is_forgotten
 from deployr_core.packet import Abstained, Attempt, Failed, InferencePacket, Received
 from deployr_serve.core.decide import SWITCHED_OFF
 from deployr_serve.core.errors import InProgress, KeyReused, RecordChanged
@@ -36,6 +37,8 @@ async def claim(
         held = await store.read(fresh.packet_id)
         if held is None:
             raise InProgress("expected the packet that holds this id; it was there a moment ago")
+        if is_forgotten(held.packet):
+            return held.packet
         if held.packet.trigger.request_sha256 != fresh.trigger.request_sha256:
             raise KeyReused("expected an idempotency key that was not used for another request")
         retried = _retry(held.packet, fresh, is_off=is_off)

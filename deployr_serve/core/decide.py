@@ -23,6 +23,7 @@ class Why(StrEnum):
     EXPLORED = "explored"
     SUPPRESSED_RECENTLY = "suppressed-recently"
     SUPPRESSED_ACKNOWLEDGED = "suppressed-acknowledged"
+    NOT_STORED = "not-stored"
 
 
 SWITCHED_OFF = "switched-off"

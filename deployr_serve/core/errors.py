@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from deployr_core.forgetting import FORGOTTEN
 from deployr_core.packet import FetchRecord
 
 UNEXPECTED = "unexpected"
@@ -17,12 +18,13 @@ class ServeError(Exception):
     """The root; only its leaves are raised.
 
     ``fetches``: what had been read from the EMR, or tried, when it was raised; kept as evidence. ``requests``: how many
-    were sent to the EMR for the one call that failed, repeats included.
+    were sent to the EMR for the one call that failed, repeats included. ``is_audited``: there is a record of it.
     """
 
     reason: ClassVar[str] = "error"
     fetches: tuple[FetchRecord, ...] = ()
     requests: int = 0
+    is_audited: bool = False
 
 
 class AskDifferently(ServeError):
@@ -81,6 +83,12 @@ class UnknownPatient(AskDifferently):
     """The EMR knows no patient by this id, or it does not know exactly one."""
 
     reason = "unknown-patient"
+
+
+class Forgotten(AskDifferently):
+    """What was asked here before was erased on demand; the same request is not answered again."""
+
+    reason = FORGOTTEN
 
 
 class AmbiguousPatient(AskDifferently):
@@ -165,6 +173,12 @@ class EmrIncomplete(TryLater):
     reason = "emr-incomplete"
 
 
+class DeadlinePassed(TryLater):
+    """The time was used up before there was a score, or before it was stored: nothing was shown or written."""
+
+    reason = "deadline"
+
+
 class InProgress(TryLater):
     """The same request is being answered right now, by another call."""
 
@@ -178,9 +192,16 @@ class TooManyRequests(TryLater):
 
 
 class StoreUnavailable(TryLater):
-    """The packet could not be stored, so nothing may be shown."""
+    """The packet could not be stored, so nothing may be shown.
+
+    ``why``: what readiness says for the operator, such as ``throttled``, ``refused`` or ``clock-skew``.
+    """
 
     reason = "store-unavailable"
+
+    def __init__(self, message: str = "", *, why: str = "unavailable") -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class FixSetup(ServeError):
@@ -200,13 +221,13 @@ class InsufficientScope(FixSetup):
 
 
 class ModelUnavailable(FixSetup):
-    """The model is deployed, but its bundle is not what its manifest says, so it was not loaded."""
+    """The model is deployed, but its bundle is not what its manifest says or failed its trial, so it was not loaded."""
 
     reason = "model-unavailable"
 
 
 class ModelError(FixSetup):
-    """The model failed on this row, or gave something that is not a probability."""
+    """The model failed on this row, took too long, or gave something that is not what it promises."""
 
     reason = "model-error"
 

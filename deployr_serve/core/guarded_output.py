@@ -7,6 +7,7 @@ score of the same model for the same patient went the same way before it.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
@@ -19,6 +20,7 @@ from deployr_serve.core.errors import (
     Expired,
     InProgress,
     InvalidScore,
+    OutcomeUnknown,
     RecordChanged,
     ServeError,
     Superseded,
@@ -28,7 +30,8 @@ from deployr_serve.core.errors import (
 )
 from deployr_serve.core.ports import Budget, Clock, Output, Records
 
-_KIND = "sent"
+SENT = "sent"
+"""The kind of the records."""
 _HELD_FOR = timedelta(seconds=60)
 """How long a worker that died while it was sending keeps others waiting."""
 _POLL_S = 0.05
@@ -49,6 +52,14 @@ class _Place(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return "<_Place>"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Held:
+    """A place that is ours, with the tag that its record has for as long as it is."""
+
+    place: _Place
+    etag: str
 
 
 class GuardedOutput:
@@ -84,7 +95,7 @@ class GuardedOutput:
 
     async def send(
         self, packet: InferencePacket, bundle: Bundle, *, delivery_id: str, budget: Budget | None = None
-    ) -> None:
+    ) -> str | None:
         """Send; see `deployr_serve.core.ports.Output`.
 
         Raises:
@@ -103,22 +114,23 @@ class GuardedOutput:
             _log.error("not sent: packet=%s output=%s reason=%s", packet.packet_id, self.name, refusal.reason)
             raise
         key = self._key(packet)
-        await self._claim(key, packet.as_of, delivery_id, budget)
+        held = await self._claim(key, packet.as_of, delivery_id, budget)
         try:
-            await self._output.send(packet, bundle, delivery_id=delivery_id, budget=budget)
+            location = await self._output.send(packet, bundle, delivery_id=delivery_id, budget=budget)
         except ServeError as error:
-            await self._release(key, delivery_id, may_have_arrived=isinstance(error, TryLater))
+            await self._release(key, held, may_have_arrived=isinstance(error, TryLater | OutcomeUnknown))
             raise
-        await self._release(key, delivery_id, may_have_arrived=True)
+        await self._release(key, held, may_have_arrived=True)
+        return location
 
     def _key(self, packet: InferencePacket) -> str:
         return keyed_hash(self._id_key, packet.subject.patient_id, packet.model.model_id, self.name)[:32]
 
-    async def _claim(self, key: str, as_of: datetime, delivery_id: str, budget: Budget | None) -> None:
+    async def _claim(self, key: str, as_of: datetime, delivery_id: str, budget: Budget | None) -> _Held:
         """Hold the place for this score; wait for one of another instant that is on its way."""
         while True:
             now = self._clock.now()
-            record = await self._records.read_record(_KIND, key, now=now)
+            record = await self._records.read_record(SENT, key, now=now)
             last = None if record is None else msgspec.json.decode(record.content, type=_Place)
             if last is not None and last.as_of != as_of and _is_held(last, delivery_id, now):
                 if budget is None or self._clock.monotonic() + _POLL_S >= budget.deadline:
@@ -131,31 +143,30 @@ class GuardedOutput:
             place = _Place(as_of=as_of, delivery_id=delivery_id, before=before, held_until=now + _HELD_FOR)
             content, expires_at = msgspec.json.encode(place), self._forgotten_at(now)
             if record is None:
-                if await self._records.create_record(_KIND, key, content, now=now, expires_at=expires_at):
-                    return
+                created = await self._records.create_record(SENT, key, content, now=now, expires_at=expires_at)
+                if created is not None:
+                    return _Held(place=place, etag=created.etag)
                 continue
             try:
-                await self._records.replace_record(_KIND, key, content, etag=record.etag, expires_at=expires_at)
+                changed = await self._records.replace_record(
+                    SENT, key, content, etag=record.etag, expires_at=expires_at
+                )
             except RecordChanged:
                 continue
-            return
+            return _Held(place=place, etag=changed.etag)
 
-    async def _release(self, key: str, delivery_id: str, *, may_have_arrived: bool) -> None:
-        now = self._clock.now()
-        record = await self._records.read_record(_KIND, key, now=now)
-        if record is None:
-            return
-        place = msgspec.json.decode(record.content, type=_Place)
-        if place.delivery_id != delivery_id:
-            return
+    async def _release(self, key: str, held: _Held, *, may_have_arrived: bool) -> None:
         # Refused: as if it had never been tried. An instant before all others lets every score pass.
+        place = held.place
         as_of = place.as_of if may_have_arrived else (place.before or place.as_of - self._expires_after)
         free = msgspec.structs.replace(place, as_of=as_of, held_until=None)
+        expires_at = self._forgotten_at(self._clock.now())
         try:
             await self._records.replace_record(
-                _KIND, key, msgspec.json.encode(free), etag=record.etag, expires_at=self._forgotten_at(now)
+                SENT, key, msgspec.json.encode(free), etag=held.etag, expires_at=expires_at
             )
         except RecordChanged:
+            # It took so long that somebody else took the place over.
             return
 
     def _forgotten_at(self, now: datetime) -> datetime:

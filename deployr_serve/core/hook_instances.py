@@ -1,4 +1,4 @@
-"""When a hook instance was first seen, and about whom, so that all who are asked on one hook are asked the same.
+"""Which instant a hook instance was given when it was first seen, and about whom it is: all are asked the same on it.
 
 An EMR calls each of its services by itself, with the same instance. They must all look back from one instant, whichever
 worker each call reaches; a repeat must be the same question; and an instance is about one patient.
@@ -28,14 +28,14 @@ class _Seen(msgspec.Struct, frozen=True, kw_only=True):
 async def first_seen(
     records: Records, *, hook_instance: str, patient_id: str, key: bytes, now: datetime, machine_now: datetime
 ) -> datetime:
-    """Give the instant at which the instance was first seen: ``now`` for a new one.
+    """Give the instant that the instance looks back from: ``now`` for a new one, else what it got at first.
 
     Args:
         records: the store that all workers share.
         hook_instance: the UUID, in lower case.
         patient_id: whom the call is about; only a keyed hash of it is stored.
         key: the site's secret.
-        now: the instant of the call, on the clock that events are timed by.
+        now: the instant of the event, on the clock that events are timed by.
         machine_now: what records expire by; another instant only where a past day is replayed.
 
     Raises:

@@ -9,62 +9,58 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import msgspec
 
 from deployr_core.bundle import Bundle
-from deployr_core.coverage import shortfall
+from deployr_core.forgetting import derive_patient_hash
 from deployr_core.packet import (
     Abstained,
-    Delivery,
-    DeliveryState,
     Failed,
-    FetchRecord,
     InferencePacket,
     ModelRef,
     Outcome,
     Received,
-    Rejected,
     Scored,
-    StoredVector,
     Trigger,
-    derive_delivery_id,
-    derive_packet_id,
 )
-from deployr_core.scoring import ScoreInvalid
-from deployr_core.vectorize import vectorize
+from deployr_core.packet_ids import derive_packet_id
+from deployr_serve.core.audit import Act, AuditSink, NotAudited, of_answer, of_refusal
 from deployr_serve.core.claim import answered, claim
-from deployr_serve.core.decide import SWITCHED_OFF, Why, outputs_of, silenced
+from deployr_serve.core.decide import SWITCHED_OFF, Why, silenced
 from deployr_serve.core.deciding import decision_of
-from deployr_serve.core.deliver import deliver
+from deployr_serve.core.deliver import AT_ONCE_WITHIN_S, EXPIRES_AFTER, deliver
+from deployr_serve.core.ending import UNCLAIMED, Ending, end
 from deployr_serve.core.errors import (
     UNEXPECTED,
-    Abstain,
-    AskDifferently,
-    EmrTimeout,
     EventInFuture,
-    ModelError,
     ModelUnavailable,
     RecordChanged,
     ServeError,
+    StoreUnavailable,
     TryLater,
 )
 from deployr_serve.core.explain import explained
-from deployr_serve.core.policy import Policies, Policy
+from deployr_serve.core.late import is_too_late, late, taken_back
+from deployr_serve.core.outcome import Found, Means, find_outcome
+from deployr_serve.core.policy import Policies
 from deployr_serve.core.ports import (
     Budget,
     Clock,
     FactSource,
-    FetchedFacts,
+    FactsVault,
     InferenceStore,
     Models,
     Output,
     Records,
+    Stored,
+    Threads,
 )
 from deployr_serve.core.request import InferenceRequest
 from deployr_serve.core.switches import Switches
+from deployr_serve.core.without_store import Spooling, decided_without_store
 
 _FOR_FETCHING, _BACKSTOP = 0.9, 0.05
 """Which share of the deadline reading the EMR may take, so that what came of it is still stored in time."""
@@ -75,6 +71,7 @@ class Site:
     """Where this app runs, and its limits.
 
     ``deadline_s``: the whole of a request. ``clock_skew``: how far ahead of ours the EMR's clock may be.
+    ``expires_after``: how long after it was made a score may still be sent.
     """
 
     name: str
@@ -82,11 +79,15 @@ class Site:
     id_key: bytes = field(repr=False)
     deadline_s: float = 8.0
     clock_skew: timedelta = timedelta(minutes=5)
+    expires_after: timedelta = EXPIRES_AFTER
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """All that the use cases reach the world through."""
+    """All that the use cases reach the world through.
+
+    ``vault``: None where the site keeps no facts. ``spooling``: None where nothing is kept while the store is down.
+    """
 
     site: Site
     clock: Clock
@@ -94,9 +95,13 @@ class Services:
     records: Records
     source: FactSource
     models: Models
+    threads: Threads
     outputs: tuple[Output, ...]
     policies: Policies
     switches: Switches
+    vault: FactsVault | None = None
+    audit: AuditSink = field(default_factory=NotAudited)
+    spooling: Spooling | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +127,30 @@ async def infer(request: InferenceRequest, services: Services) -> Answer:
         InProgress: another call is answering it, and did not finish within the deadline.
         StoreUnavailable: the packet could not be stored; nothing was sent to the EMR.
     """
+    about = {
+        "by": request.caller,
+        "user": request.context.get("provider", ""),
+        "channel": request.channel,
+        "correlation_id": request.correlation_id,
+    }
+    try:
+        answer = await _told(request, services)
+    except ServeError as error:
+        # An id that is no model's is only a text that came in, and may be anything.
+        model_id = request.model_id if request.model_id in services.models.deployed() else ""
+        patient_hash = derive_patient_hash(services.site.id_key, request.subject.patient_id)
+        now = services.clock.now()
+        services.audit.record(
+            of_refusal(error, act=Act.INFER, at=now, patient_hash=patient_hash, model_id=model_id, **about)
+        )
+        error.is_audited = True
+        raise
+    services.audit.record(of_answer(answer.packet, at=services.clock.now(), replayed=answer.replayed, **about))
+    return answer
+
+
+async def _told(request: InferenceRequest, services: Services) -> Answer:
+    """Give the answer as it may be told now: what is switched off or silent by now is not told of again."""
     answer = await _answer(request, services)
     if not answer.replayed or not isinstance(answer.packet.outcome, Scored):
         return answer
@@ -163,52 +192,96 @@ async def _answer(request: InferenceRequest, services: Services) -> Answer:
         raise EventInFuture("expected an event that has happened, by the clock of this app")
     bundle = _bundle_or_reason(services.models, request.model_id)
     fresh = _received(request, bundle, site=site, now=now)
-    is_off = await services.switches.is_off(request.model_id)
     until = started + site.deadline_s
-    ours = await claim(fresh, store=services.store, clock=clock, until=until, is_off=is_off)
+    ours, is_off = await _claimed(fresh, request, services, until=until)
     if isinstance(ours, InferencePacket):
         return Answer(packet=ours, replayed=True)
+    policy = services.policies.of(request.model_id)
+    ending = Ending(
+        store=services.store,
+        spooling=services.spooling,
+        policy=policy,
+        outputs=services.outputs,
+        deadline_s=site.deadline_s,
+        is_known_on=services.switches.was_off(request.model_id) is False,
+    )
     if isinstance(bundle, ModelUnavailable):
-        outcome: Outcome = Failed(reason=bundle.reason, retryable=True)
-        fetches: tuple[FetchRecord, ...] = ()
+        found = Found(outcome=Failed(reason=bundle.reason, retryable=True))
     elif is_off:
-        outcome, fetches = Abstained(reason=SWITCHED_OFF), ()
+        found = Found(outcome=Abstained(reason=SWITCHED_OFF))
     else:
         try:
             fetching = budget(_FOR_FETCHING)
             # Each call ends by itself in time, and tells what became of it; the second limit is for what does not.
             within_s = fetching.deadline + _BACKSTOP * site.deadline_s - clock.monotonic()
-            outcome, fetches = await _outcome(request, bundle, services.source, budget=fetching, within_s=within_s)
-            if services.policies.of(request.model_id).explain:
-                outcome = explained(outcome, bundle)
-            outcome = await _decided(outcome, request, services, packet_id=ours.packet.packet_id)
+            packet_id = ours.packet.packet_id
+            means = Means(
+                source=services.source,
+                threads=services.threads,
+                clock=clock,
+                vault=services.vault,
+                keep_days=policy.keep_facts_days,
+            )
+            found = await find_outcome(request, bundle, means, packet_id=packet_id, budget=fetching, within_s=within_s)
+            outcome = explained(found.outcome, bundle) if policy.explain else found.outcome
+            outcome = await _decided(outcome, request, services, packet_id=packet_id)
+            found = replace(found, outcome=outcome)
         except Exception:
             # For the trigger boundary to answer; the packet must not be left unfinished behind it.
             failed = Failed(reason=UNEXPECTED, retryable=False)
             unfinished = msgspec.structs.replace(ours.packet, outcome=failed, updated_at=clock.now())
-            await services.store.replace(unfinished, etag=ours.etag)
+            await end(unfinished, ours, request, ending)
             raise
     ended = clock.now()
-    packet = msgspec.structs.replace(ours.packet, outcome=outcome, fetches=fetches, updated_at=ended)
-    deliveries = _deliveries(packet, services.policies.of(request.model_id), services.outputs, now=ended)
+    packet = msgspec.structs.replace(
+        ours.packet,
+        outcome=found.outcome,
+        fetches=found.fetches,
+        facts_sha256=found.facts_sha256,
+        updated_at=ended,
+    )
+    if is_too_late(request, packet, clock=clock, until=until, of_s=site.deadline_s):
+        packet = late(packet, now=ended)
     try:
-        await services.store.replace(packet, etag=ours.etag, deliveries=deliveries)
+        packet, deliveries = await end(packet, ours, request, ending)
     except RecordChanged:
         # Our lease ran out and another worker took over: its answer is the one that counts.
         theirs = await answered(packet.packet_id, store=services.store, clock=clock, until=until)
         return Answer(packet=theirs, replayed=True)
+    if is_too_late(request, packet, clock=clock, until=until, of_s=site.deadline_s):
+        packet = await taken_back(packet, deliveries, store=services.store, clock=clock)
+        return Answer(packet=packet, replayed=False)
     if not isinstance(bundle, ModelUnavailable):
-        for delivery in deliveries:
-            await deliver(
-                delivery,
-                packet,
-                bundle,
-                store=services.store,
-                outputs=services.outputs,
-                clock=clock,
-                budget=budget(),
+        whole = budget()
+        at_once = replace(whole, deadline=min(whole.deadline, clock.monotonic() + AT_ONCE_WITHIN_S))
+        await asyncio.gather(
+            *(
+                deliver(
+                    delivery,
+                    packet,
+                    bundle,
+                    store=services.store,
+                    outputs=services.outputs,
+                    clock=clock,
+                    budget=at_once,
+                )
+                for delivery in deliveries
             )
+        )
     return Answer(packet=packet, replayed=False)
+
+
+async def _claimed(
+    fresh: InferencePacket, request: InferenceRequest, services: Services, *, until: float
+) -> tuple[Stored | InferencePacket, bool]:
+    """Give what `claim` gives, and whether the model is switched off; without a store, what is known of both."""
+    try:
+        is_off = await services.switches.is_off(request.model_id)
+        return await claim(fresh, store=services.store, clock=services.clock, until=until, is_off=is_off), is_off
+    except StoreUnavailable:
+        if services.spooling is None or not services.spooling.takes(request):
+            raise
+        return Stored(packet=fresh, etag=UNCLAIMED), bool(services.switches.was_off(request.model_id))
 
 
 def _bundle_or_reason(models: Models, model_id: str) -> Bundle | ModelUnavailable:
@@ -238,71 +311,14 @@ def _received(
             request_sha256=request.digest,
             received_at=now,
             event_time=request.event_time,
+            caller=request.caller,
         ),
         subject=request.subject,
+        patient_hash=derive_patient_hash(site.id_key, request.subject.patient_id),
         as_of=request.event_time,
         outcome=Received(lease_until=now + timedelta(seconds=2 * site.deadline_s)),
         started_at=now,
         updated_at=now,
-    )
-
-
-async def _outcome(
-    request: InferenceRequest, bundle: Bundle, source: FactSource, *, budget: Budget, within_s: float
-) -> tuple[Outcome, tuple[FetchRecord, ...]]:
-    """Fetch, check the coverage and score; every failure becomes the outcome that the packet will hold."""
-    fetches: tuple[FetchRecord, ...] = ()
-    try:
-        try:
-            async with asyncio.timeout(within_s):
-                fetched = await source.fetch(
-                    request.subject, bundle.spec, as_of=request.event_time, budget=budget, handed=request.handed
-                )
-        except TimeoutError:
-            raise EmrTimeout("expected the EMR's answers within the request's deadline") from None
-        fetches = fetched.fetches
-        outcome = scored_or_abstained(bundle, fetched, as_of=request.event_time)
-    except AskDifferently as error:
-        outcome, fetches = Rejected(reason=error.reason), error.fetches or fetches
-    except Abstain as error:
-        outcome, fetches = Abstained(reason=error.reason), error.fetches or fetches
-    except ServeError as error:
-        outcome = Failed(reason=error.reason, retryable=isinstance(error, TryLater))
-        fetches = error.fetches or fetches
-    return outcome, fetches
-
-
-def scored_or_abstained(bundle: Bundle, fetched: FetchedFacts, *, as_of: datetime) -> Outcome:
-    """Score what was fetched, if it is enough for the model.
-
-    Raises:
-        ModelError: the model failed.
-    """
-    encounter, outputs = fetched.encounter, bundle.manifest.task.outputs
-    try:
-        vector = vectorize(fetched.facts, bundle.spec, as_of)
-        coverage = {**vector.coverage, **fetched.dropped}
-        short = shortfall(
-            bundle.manifest.requires,
-            facts=fetched.facts,
-            vector=vector,
-            spec=bundle.spec,
-            as_of=as_of,
-            visit_classes=encounter.classes if encounter else (),
-            oldest_answer_s=fetched.oldest_answer_s,
-        )
-        if short is not None:
-            return Abstained(reason=short.value, coverage=coverage)
-        answer = bundle.model.answer(vector)
-    except (ScoreInvalid, ValueError) as error:
-        raise ModelError("expected the outputs that the model promises") from error
-    return Scored(
-        score=answer[outputs.place],
-        outputs=outputs.named(answer),
-        value_unit=outputs.unit,
-        vector=StoredVector.of(vector),
-        coverage=coverage,
-        entity_id=encounter.contact_serial_number if encounter else None,
     )
 
 
@@ -325,24 +341,13 @@ async def _decided(outcome: Outcome, request: InferenceRequest, services: Servic
             store=services.store,
         )
     except TryLater as error:
-        return Failed(reason=error.reason, retryable=True)
-    return msgspec.structs.replace(outcome, decision=decision)
-
-
-def _deliveries(
-    packet: InferencePacket, policy: Policy, outputs: tuple[Output, ...], *, now: datetime
-) -> tuple[Delivery, ...]:
-    if not isinstance(packet.outcome, Scored) or packet.outcome.decision is None:
-        return ()
-    names = outputs_of(policy, packet.outcome.decision, tuple(output.name for output in outputs))
-    return tuple(
-        Delivery(
-            delivery_id=derive_delivery_id(packet.packet_id, name),
-            packet_id=packet.packet_id,
-            output=name,
-            state=DeliveryState.PENDING,
-            created_at=now,
-            updated_at=now,
+        spooling = services.spooling
+        if not isinstance(error, StoreUnavailable) or spooling is None or not spooling.takes(request):
+            return Failed(reason=error.reason, retryable=True)
+        is_known_on = services.switches.was_off(request.model_id) is False
+        decision = decided_without_store(
+            services.policies.of(request.model_id),
+            score=outcome.score,
+            may_show=spooling.may_show(request, is_known_on=is_known_on),
         )
-        for name in names
-    )
+    return msgspec.structs.replace(outcome, decision=decision)

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import pairwise
 from string import Formatter
@@ -21,7 +21,9 @@ from typing import Any
 import msgspec
 
 from deployr_core.packet import Mode
+from deployr_core.postprocess import percent, written
 from deployr_core.trial import RandomizationUnit, Trial
+from deployr_serve.core.schedule import parse_schedule
 
 SCHEMA_VERSION = 1
 NAME = re.compile(r"[a-z][a-z0-9-]{0,62}[a-z0-9]\Z")
@@ -31,10 +33,19 @@ LONGEST_HEADLINE = 139
 """In characters. Source: https://cds-hooks.hl7.org/2.0/#card-attributes, ``summary``: under 140."""
 _LONGEST_DETAIL = 4000
 _BLANKS = frozenset({"score", "score_percent", "band"})
+ONE_NUMBER = frozenset({"score-column", "flowsheet", "smart-data", "observation"})
+"""The outputs whose target takes one number for a score."""
+MESSAGE_BLANKS = frozenset({"score_name", "score", "label", "model", "version", "as_of"})
+MESSAGE = (
+    "{score_name}: {score}",
+    "Predicted: {label}.",
+    "Model {model} {version}, as of {as_of}.",
+    "Made by a computer from the record; no clinician has reviewed it.",
+)
 
 
-class _Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
+class _Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is as it is by default is not written, so that a digest survives keys that come in later."""
 
 
 class Indicator(StrEnum):
@@ -113,8 +124,7 @@ class Advisory(_Declared, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name, text in (("headline", self.headline), ("detail", self.detail)):
-            if not _is_template(text):
-                raise ValueError(f"expected {name} with no other blanks than {{{'}, {'.join(sorted(_BLANKS))}}}")
+            _check_template(name, text, blanks=_BLANKS)
         if not self.headline.strip() or "\n" in self.headline:
             raise ValueError("expected a headline of one line")
         if len(self.detail) > _LONGEST_DETAIL:
@@ -183,8 +193,13 @@ class Policy(_Declared, frozen=True, kw_only=True):
     that get scores, None for all that are configured; ``when_advised``: which of them get only what is advised.
     ``scores_in_every_arm``: in a trial, the other outputs get the scores of hidden advisories too: right only where no
     clinician sees them there. ``groups``: what the model is asked along with. ``explain``: whether contributions are
-    made. ``decimals``: to how many the score is rounded where people read it; None leaves it as it is. ``form``:
+    made. ``decimals``: to how many the score is rounded where people read it, a probability as a fraction of 1, so that
+    3 are one in per cent; None: to 2, in per cent too, and not at all for programs. ``packed_in``: which outputs get
+    the alert and the score as one decimal; see `deployr_core.postprocess.packed_alert`. ``message``: the lines that
+    texts consist of, after the words of the advisory where there is one, with the blanks of `MESSAGE_BLANKS`. ``form``:
     whether people may try the model on a page with values that they type; not where somebody must not see its scores.
+    ``label_schedule``: when its labels are extracted, NCRONTAB in UTC; None: with those of the other models.
+    ``keep_facts_days``: for how long what was fetched is kept, sealed; None keeps none of it.
 
     Raises:
         ValueError: a trial without its parts, a threshold that is no number, or words that cannot be filled in.
@@ -204,8 +219,12 @@ class Policy(_Declared, frozen=True, kw_only=True):
     advisory: Advisory | None = None
     explain: bool = True
     decimals: int | None = None
+    packed_in: tuple[str, ...] = ()
+    message: tuple[str, ...] = MESSAGE
     groups: tuple[str, ...] = ()
     form: bool = False
+    label_schedule: str | None = None
+    keep_facts_days: int | None = None
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
@@ -221,8 +240,7 @@ class Policy(_Declared, frozen=True, kw_only=True):
             raise ValueError("expected decimals from 0 to 15")
         if self.outputs is not None and not set(self.when_advised) <= set(self.outputs):
             raise ValueError("expected when_advised to name some of outputs")
-        if self.form and self.mode is not Mode.LIVE:
-            raise ValueError("expected form only in mode live: in another one scores are kept from people")
+        self._check_what_is_seen()
         if self.mode is Mode.TRIAL and (self.trial is None or self.threshold is None):
             raise ValueError("expected a trial and a threshold in mode trial")
         of_time = self.trial is not None and self.trial.unit is RandomizationUnit.TIME_BLOCK
@@ -230,6 +248,22 @@ class Policy(_Declared, frozen=True, kw_only=True):
             raise ValueError("expected a time_block with a trial of time blocks, and with no other")
         if self.advisory is not None:
             _check_headline(self.advisory.headline, bands=self.bands)
+
+    def _check_what_is_seen(self) -> None:
+        if not set(self.packed_in) <= ONE_NUMBER:
+            raise ValueError(f"expected packed_in to name some of {', '.join(sorted(ONE_NUMBER))}")
+        if self.packed_in and self.mode is Mode.TRIAL and self.scores_in_every_arm:
+            raise ValueError("expected no packed_in where scores go out in every arm: the alert would tell them apart")
+        if not self.message:
+            raise ValueError("expected a message of at least one line")
+        for line in self.message:
+            _check_template("message", line, blanks=MESSAGE_BLANKS)
+        if self.keep_facts_days is not None and not 1 <= self.keep_facts_days <= 366 * 30:
+            raise ValueError("expected keep_facts_days from 1 to 30 years")
+        if self.label_schedule is not None:
+            parse_schedule(self.label_schedule, zone=UTC)
+        if self.form and self.mode is not Mode.LIVE:
+            raise ValueError("expected form only in mode live: in another one scores are kept from people")
 
     @property
     def sha256(self) -> str:
@@ -241,8 +275,24 @@ class Policy(_Declared, frozen=True, kw_only=True):
         return next((band.name for band in reversed(self.bands) if score >= band.at_least), None)
 
     def in_words(self, template: str, score: float) -> str:
-        """Fill in a template of the advisory: ``{score}`` to ``decimals``, 2 if it says none."""
+        """Fill in a template of the advisory: ``{score}`` to ``decimals``, 2 if it says none, and in whole per cent."""
         return _filled(template, score=score, band=self.band(score) or "", decimals=self.decimals)
+
+    def as_it_is(self, score: float) -> str:
+        """Write a score on its own scale, rounded only where ``decimals`` says so."""
+        score += 0.0  # a zero loses its sign
+        return repr(score) if self.decimals is None else written(score, decimals=self.decimals)
+
+    def number(self, score: float, *, is_probability: bool) -> str:
+        """Write a score as people read it where it stands alone: a probability in per cent, else as it is.
+
+        Raises:
+            ScoreUnusable: it is no number that may be shown.
+        """
+        decimals = 2 if self.decimals is None else self.decimals
+        if not is_probability:
+            return written(score, decimals=decimals)
+        return written(percent(score), decimals=2 if self.decimals is None else max(decimals - 2, 0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -261,15 +311,17 @@ class Policies:
         return tuple(sorted(model for model, policy in self.declared.items() if group in policy.groups))
 
 
-def _is_template(text: str) -> bool:
+def _check_template(name: str, text: str, *, blanks: frozenset[str]) -> None:
     try:
         # Only bare blanks: a format or an attribute could reach further than into a number.
-        return all(
-            name is None or (name in _BLANKS and not spec and conversion is None)
-            for _, name, spec, conversion in Formatter().parse(text)
+        is_one = all(
+            blank is None or (blank in blanks and not spec and conversion is None)
+            for _, blank, spec, conversion in Formatter().parse(text)
         )
     except ValueError:
-        return False
+        is_one = False
+    if not is_one:
+        raise ValueError(f"expected {name} with no other blanks than {{{'}, {'.join(sorted(blanks))}}}")
 
 
 def _check_headline(headline: str, *, bands: tuple[Band, ...]) -> None:
@@ -279,5 +331,9 @@ def _check_headline(headline: str, *, bands: tuple[Band, ...]) -> None:
 
 
 def _filled(template: str, *, score: float, band: str, decimals: int | None) -> str:
+    score += 0.0  # a zero loses its sign
     digits = 2 if decimals is None else decimals
-    return template.format(score=f"{score:.{digits}f}", score_percent=f"{100 * score:.0f} %", band=band)
+    in_percent = written(100 * score, decimals=0)
+    return template.format(
+        score=written(score, decimals=digits, padded=True), score_percent=f"{in_percent} %", band=band
+    )

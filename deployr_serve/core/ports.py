@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from deployr_core.bundle import Bundle
-from deployr_core.codes import Code
-from deployr_core.facts import Encounter, Lab, Order, PatientFacts
+from deployr_core.facts import Encounter, PatientFacts
 from deployr_core.features import FeatureSpec
-from deployr_core.packet import Delivery, Event, FetchRecord, InferencePacket, Label, Subject
+from deployr_core.packet import Delivery, DeliveryState, Event, FetchRecord, InferencePacket, Label, Subject
+
+_T = TypeVar("_T")
 
 
 class Clock(Protocol):
@@ -98,38 +99,27 @@ class FactSource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OutcomeFacts:
-    """What has become of some orders of one patient."""
-
-    labs: tuple[Lab, ...] = field(repr=False)
-    orders: Mapping[str, Order] = field(repr=False)
-    """By order id; an order that the EMR no longer shows is absent."""
-
-
-class OutcomeSource(Protocol):
-    """Reads what label rules need."""
-
-    async def outcomes(
-        self,
-        patient_id: str,
-        *,
-        order_ids: tuple[str, ...],
-        codes: tuple[Code, ...],
-        since: datetime,
-        budget: Budget | None = None,
-    ) -> OutcomeFacts:
-        """Fetch the patient's results of these codes whose specimen was taken at or after ``since``, and the orders.
-
-        Raises:
-            ServeError: as for `FactSource.fetch`.
-        """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
     """A packet as it stands in the store, with the tag that a change must name."""
 
     packet: InferencePacket
+    etag: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Belongings:
+    """What is stored of one packet beside itself: deliveries and labels in order of id, events in order of time."""
+
+    deliveries: tuple[Delivery, ...] = ()
+    labels: tuple[Label, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredLabel:
+    """A label as it stands in the store, with the tag that a change must name."""
+
+    label: Label
     etag: str
 
 
@@ -142,8 +132,15 @@ class InferenceStore(Protocol):
     async def read(self, packet_id: str) -> Stored | None:
         """Give the packet, or None if there is none."""
 
-    async def replace(self, packet: InferencePacket, *, etag: str, deliveries: tuple[Delivery, ...] = ()) -> Stored:
-        """Change the packet and add its deliveries, all or nothing; a delivery that exists already stays as it is.
+    async def replace(
+        self,
+        packet: InferencePacket,
+        *,
+        etag: str,
+        deliveries: tuple[Delivery, ...] = (),
+        events: tuple[Event, ...] = (),
+    ) -> Stored:
+        """Change the packet and add its deliveries and events, all or nothing; what of these exists stays as it is.
 
         Raises:
             RecordChanged: the packet no longer has this tag.
@@ -159,8 +156,14 @@ class InferenceStore(Protocol):
             RecordChanged: it is no longer what it was.
         """
 
-    async def pending_deliveries(self, *, created_before: datetime, limit: int) -> tuple[Delivery, ...]:
-        """Give deliveries that wait to be sent and were created before that instant, oldest first."""
+    async def pending_deliveries(self, *, due_before: datetime, limit: int) -> tuple[Delivery, ...]:
+        """Give deliveries that wait to be sent and are due before that instant, the longest due first, then by id.
+
+        One without ``due_at`` is due when it was created.
+        """
+
+    async def deliveries(self, *, state: DeliveryState, after: str | None, limit: int) -> tuple[Delivery, ...]:
+        """Give the deliveries in that state in order of id, past the id ``after``."""
 
     async def unlabelled(
         self, *, model_id: str, rule: str, after: str | None, limit: int
@@ -170,17 +173,71 @@ class InferenceStore(Protocol):
     async def attach_label(self, label: Label) -> bool:
         """Store a label; False if the packet has one by this rule already, and then nothing is changed."""
 
-    async def labels(self, *, model_id: str, rule: str) -> tuple[Label, ...]:
-        """Give all labels of a model's packets by one rule."""
+    async def read_label(self, label_id: str) -> StoredLabel | None:
+        """Give the label, or None if there is none."""
 
-    async def packets(self, *, model_id: str, after: str | None, limit: int) -> tuple[InferencePacket, ...]:
-        """Give the model's packets in order of id, past the id ``after``."""
+    async def replace_label(self, label: Label, *, etag: str) -> StoredLabel:
+        """Change a label.
+
+        Raises:
+            RecordChanged: it no longer has this tag.
+        """
+
+    async def labels(self, *, model_id: str, rule: str, after: str | None, limit: int) -> tuple[Label, ...]:
+        """Give labels of a model's packets by one rule, in order of label id, past the id ``after``."""
+
+    async def labelled(
+        self, *, model_id: str, rule: str, since: datetime, until: datetime, after: str | None, limit: int
+    ) -> tuple[InferencePacket, ...]:
+        """Give packets whose label by this rule was attached or last changed in ``[since, until)``.
+
+        In order of packet id, past the id ``after``.
+        """
+
+    async def shown(self, *, since: datetime, after: str | None, limit: int) -> tuple[Event, ...]:
+        """Give the events that say that an advisory was shown, at or after ``since``.
+
+        In order of event id, past the id ``after``.
+        """
+
+    async def packets(
+        self,
+        *,
+        model_id: str,
+        after: str | None,
+        limit: int,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> tuple[InferencePacket, ...]:
+        """Give the model's packets in order of id, past the id ``after``.
+
+        ``since`` and ``until`` bound ``started_at``, when we were asked: the first is included, the second is not.
+        """
 
     async def append_event(self, event: Event) -> bool:
         """Store an event; False if it is there already, and then nothing is changed."""
 
     async def events(self, packet_id: str) -> tuple[Event, ...]:
         """Give what happened to a packet's advisory, in order of time."""
+
+    async def model_ids(self) -> tuple[str, ...]:
+        """Give the ids of all models that have packets, in order; deployed today or not."""
+
+    async def packets_of(self, patient_hash: str, *, after: str | None, limit: int) -> tuple[InferencePacket, ...]:
+        """Give one patient's packets in order of id, past the id ``after``; forgotten ones are nobody's.
+
+        The empty hash gives packets of schema version 1, whose patients cannot be found by.
+        """
+
+    async def belongings(self, packet_id: str) -> Belongings:
+        """Give what is stored of a packet beside itself; nothing is given of one that is not there."""
+
+    async def erase(self, packet_id: str, *, leaving: InferencePacket | None) -> bool:
+        """Take out a packet with all that belongs to it, all or nothing; False if there was no packet.
+
+        What is ``leaving`` stands in its place from then on, under a new tag; None leaves nothing. Where it is a
+        forgotten packet, no label, event or delivery is ever stored for it again.
+        """
 
     async def check(self) -> None:
         """Return if the store can be written to; raise StoreUnavailable otherwise."""
@@ -260,12 +317,61 @@ class Output(Protocol):
 
     async def send(
         self, packet: InferencePacket, bundle: Bundle, *, delivery_id: str, budget: Budget | None = None
-    ) -> None:
+    ) -> str | None:
         """Send; the same ``delivery_id`` may be sent again and must then change nothing in the EMR.
+
+        Returns:
+            Where the EMR says that what it made stands; None if it does not say. Nobody may ever fetch it.
 
         Raises:
             TryLater: it may or may not have arrived; send again.
             FixSetup, AskDifferently: it was refused, and will be again.
+        """
+
+
+class FactsVault(Protocol):
+    """Keeps what was fetched about a patient, sealed, by the packet that it was fetched for and its own digest.
+
+    Ids carry no identity. Every method may raise StoreUnavailable.
+    """
+
+    async def keep(self, packet_id: str, digest: str, content: bytes, *, expires_at: datetime) -> None:
+        """Seal and store it; what is there already stays as it is.
+
+        Args:
+            packet_id: whose facts they are.
+            digest: the SHA-256 of the content, in hex. Another attempt at the packet may have fetched other facts.
+            content: see `deployr_serve.core.facts_kept.facts_bytes`.
+            expires_at: from when on nobody gets it any more, and `purge` erases it.
+        """
+
+    async def read(self, packet_id: str, digest: str, *, now: datetime) -> bytes | None:
+        """Give the content; None if it was never kept, has expired, or was erased.
+
+        Raises:
+            FactsUnreadable: it was changed, or its key is not here.
+        """
+
+    async def forget(self, packet_id: str) -> int:
+        """Erase all that is kept for a packet; give how many records that were."""
+
+    async def purge(self, *, now: datetime) -> int:
+        """Erase what has expired; give how many records that were."""
+
+
+class Threads(Protocol):
+    """Where work goes that may take long and does not wait for anybody."""
+
+    async def run(self, work: Callable[[], _T], *, name: str, within_s: float) -> _T:
+        """Run it beside everything else, and give what it gives, or raise what it raises.
+
+        Args:
+            work: touches nothing that others change.
+            name: whose it is; one name's work takes none of another's place.
+            within_s: how long it is waited for.
+
+        Raises:
+            TimeoutError: it took longer, or too much of this name has not ended yet. It goes on unseen.
         """
 
 

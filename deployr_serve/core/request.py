@@ -27,6 +27,8 @@ class InferenceRequest:
     ``idempotency_key`` is the caller's; without one, what is asked stands for itself, so that a repeat of the very
     same event is recognised anyway. ``handed`` is what came with the question; it is no part of what is asked.
     Nor is ``context``: where and for whom it was asked, as trials name it, such as ``provider`` and ``department``.
+    Nor is ``caller``: who asks, by the name that it proved. ``answer_shows``: the answer is what shows the advisory,
+    whichever other questions are answered along with it.
     """
 
     channel: str
@@ -35,6 +37,8 @@ class InferenceRequest:
     event_time: datetime
     idempotency_key: str | None = field(repr=False)
     correlation_id: str
+    caller: str = ""
+    answer_shows: bool = False
     lane: Lane = Lane.CLICK
     handed: Handed | None = field(default=None, repr=False)
     context: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -81,6 +81,15 @@ class Switches:
             self._off = frozenset(name for name, switch in switches.items() if switch.is_off)
             # From before the read: what was turned while it was under way is seen by the next one.
             self._read_at = asked_at
+        return self._is_off_as_read(model_id)
+
+    def was_off(self, model_id: str) -> bool | None:
+        """Say it as of when the switches were read last, however long ago; None if this worker never could."""
+        if self._policies.of(model_id).mode is Mode.OFF:
+            return True
+        return None if self._read_at is None else self._is_off_as_read(model_id)
+
+    def _is_off_as_read(self, model_id: str) -> bool:
         return bool(self._off & self._common) or model_switch(model_id) in self._off
 
     async def why_nothing_is_sent(self, model_id: str) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deployr_serve.local_host.errors import HostSetupError
 from deployr_serve.local_host.keys import HostKeys
-from deployr_serve.local_host.local_settings import export_settings, read_local_settings
+from deployr_serve.local_host.local_settings import export_settings, read_cors, read_local_settings
 from deployr_serve.local_host.serve import GRACE_S, run_host
 
 MASTER_KEY = "DEPLOYR_HOST_MASTER_KEY"
@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     folder = options.app if options.app.is_dir() else options.app.parent
     try:
-        export_settings(read_local_settings(options.settings or folder / "local.settings.json"), os.environ)
+        settings_file = options.settings or folder / "local.settings.json"
+        export_settings(read_local_settings(settings_file), os.environ)
         run_host(
             app_path=options.app,
             host=options.host,
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings=os.environ,
             state_dir=options.state or folder / ".deployr" / "timers",
             announce=_announce,
+            cors=read_cors(settings_file),
             skip_unsupported=options.skip_unsupported,
             grace_s=options.grace,
         )

@@ -1,7 +1,11 @@
 """The whole host as one Starlette app: the admin API, then the functions."""
 
+from collections.abc import Sequence
+
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount
+from starlette.types import ASGIApp
 
 from deployr_serve.local_host.admin import AdminApi
 from deployr_serve.local_host.host_json import HostJson
@@ -24,8 +28,12 @@ def create_app(
     queues: QueueRunners,
     background: BackgroundRuns,
     max_body_bytes: int = MAX_BODY_BYTES,
+    cors: Sequence[str] = (),
 ) -> Starlette:
     """Build the ASGI app of a host; nothing in it starts a timer.
+
+    ``cors``: the origins whose pages may call the functions, never with cookies. As Azure's platform does it, the
+    app's functions see no preflight request, and every answer to such a page can be read by it, errors as well.
 
     Raises:
         HostSetupError: a function's route cannot be read.
@@ -46,4 +54,7 @@ def create_app(
         invoker=invoker,
         max_body_bytes=max_body_bytes,
     )
-    return Starlette(routes=[*admin.routes(), Mount("", app=functions)])
+    served: ASGIApp = functions
+    if cors:
+        served = CORSMiddleware(functions, allow_origins=cors, allow_methods=["*"], allow_headers=["*"])
+    return Starlette(routes=[*admin.routes(), Mount("", app=served)])

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,7 @@ def build_host(
     state_dir: Path | None,
     skip_unsupported: bool = False,
     max_body_bytes: int | None = None,
+    cors: Sequence[str] = (),
     clock: Clock = utc_now,
 ) -> Host:
     """Load an app and put a host together around it; call it on the loop that will serve.
@@ -80,6 +82,7 @@ def build_host(
         state_dir: where timers keep their status; None keeps it in memory, so no missed slot is noticed.
         skip_unsupported: leave out, with a warning, functions that this host cannot run.
         max_body_bytes: the largest request body; None takes the setting's, else Azure's 100 MB.
+        cors: see `create_app`.
         clock: tells timers the time.
 
     Raises:
@@ -129,6 +132,7 @@ def build_host(
         queues=queues,
         background=background,
         max_body_bytes=_body_limit(settings) if max_body_bytes is None else max_body_bytes,
+        cors=cors,
     )
     return Host(
         app=app,
@@ -152,6 +156,7 @@ def run_host(
     port: int = 7071,
     skip_unsupported: bool = False,
     max_body_bytes: int | None = None,
+    cors: Sequence[str] = (),
     grace_s: float = GRACE_S,
     clock: Clock = utc_now,
 ) -> None:
@@ -178,6 +183,7 @@ def run_host(
             state_dir=state_dir,
             skip_unsupported=skip_unsupported,
             max_body_bytes=max_body_bytes,
+            cors=cors,
             clock=clock,
         )
         await serve(built, host=host, port=port, announce=announce, grace_s=grace_s)
@@ -253,6 +259,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
+        # What is loaded by now stays: the garbage collector need not look through it again and again, beside requests.
+        gc.collect()
+        gc.freeze()
         self._announce(self._ready)
         self._built.start_timers()
         self._built.queues.start()

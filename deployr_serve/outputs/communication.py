@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from deployr_core.bundle import Manifest
 from deployr_core.packet import InferencePacket
+from deployr_serve.core.policy import Policy
 from deployr_serve.outputs import fhir_elements as fhir
 from deployr_serve.outputs.declared import CommunicationOutput
 from deployr_serve.outputs.wording import lines, wire_instant
@@ -16,7 +17,7 @@ _CATEGORY = "http://terminology.hl7.org/CodeSystem/communication-category"
 
 
 def render_communication(
-    packet: InferencePacket, manifest: Manifest, *, declared: CommunicationOutput, delivery_id: str
+    packet: InferencePacket, manifest: Manifest, *, policy: Policy, declared: CommunicationOutput, delivery_id: str
 ) -> fhir.Resource:
     """Render the resource.
 
@@ -30,7 +31,7 @@ def render_communication(
         "topic": fhir.model_concept(manifest),
         **fhir.about(packet),
         "sent": wire_instant(packet.updated_at),
-        "payload": [{"contentString": "\n".join(lines(packet, manifest))}],
+        "payload": [{"contentString": "\n".join(lines(packet, manifest, policy))}],
     }
     if declared.recipients:
         resource["recipient"] = [{"reference": each} for each in declared.recipients]

@@ -10,17 +10,20 @@ import base64
 
 from deployr_core.bundle import Manifest
 from deployr_core.packet import InferencePacket
+from deployr_serve.core.policy import Policy
 from deployr_serve.outputs import fhir_elements as fhir
 from deployr_serve.outputs.wording import lines, wire_instant
 
 
-def render_document_reference(packet: InferencePacket, manifest: Manifest, *, delivery_id: str) -> fhir.Resource:
+def render_document_reference(
+    packet: InferencePacket, manifest: Manifest, *, policy: Policy, delivery_id: str
+) -> fhir.Resource:
     """Render the resource.
 
     Raises:
         InvalidScore: the packet is not scored.
     """
-    text = "\n".join(lines(packet, manifest)) + "\n"
+    text = "\n".join(lines(packet, manifest, policy)) + "\n"
     attachment = {
         "contentType": "text/plain; charset=utf-8",
         "data": base64.b64encode(text.encode()).decode(),

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from deployr_core.bundle import Manifest
 from deployr_core.packet import InferencePacket
-from deployr_serve.outputs.wording import scored, wire_instant
+from deployr_serve.core.policy import Policy
+from deployr_serve.outputs.wording import headline, number_with_unit, scored, wire_instant
 
 VERSION = 1
 COLUMNS = (
@@ -30,13 +31,17 @@ COLUMNS = (
     "score",
     "unit",
     "band",
+    "shown",
+    "headline",
 )
 
 
 def event_record(
-    packet: InferencePacket, manifest: Manifest, *, delivery_id: str
+    packet: InferencePacket, manifest: Manifest, *, policy: Policy, delivery_id: str
 ) -> Mapping[str, str | int | float | None]:
-    """Give the record, in the order of `COLUMNS`; a probability is from 0 to 1 and has no unit.
+    """Give the record, in the order of `COLUMNS`; a probability is from 0 to 1, with all its digits, and has no unit.
+
+    ``shown`` and ``headline`` are what people are to read: the number, rounded, with its unit, and the words.
 
     Raises:
         InvalidScore: the packet is not scored.
@@ -59,5 +64,7 @@ def event_record(
         outcome.score,
         outcome.value_unit,
         outcome.decision.band if outcome.decision is not None else None,
+        number_with_unit(packet, policy),
+        headline(packet, manifest, policy),
     )
     return dict(zip(COLUMNS, values, strict=True))

@@ -8,7 +8,7 @@ Source: FHIR R4 datatypes.html#Identifier, references.html, http://hl7.org/fhir/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployr_core.bundle import Manifest
@@ -40,6 +40,11 @@ def model_concept(manifest: Manifest) -> Resource:
     """Give the model as a CodeableConcept."""
     coding = {"system": MODEL_SYSTEM, "version": manifest.version, "code": manifest.model_id}
     return {"coding": [coding], "text": f"{manifest.model_id} {manifest.version}"}
+
+
+def noted(advice: Sequence[str]) -> Resource:
+    """Give ``note`` with the words of an advisory; nothing without any."""
+    return {"note": [{"text": "\n".join(advice)}]} if advice else {}
 
 
 def insist_on_subject(resource: Mapping[str, Any], packet: InferencePacket) -> None:

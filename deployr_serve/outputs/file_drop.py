@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from deployr_core.bundle import Manifest
 from deployr_core.packet import InferencePacket
+from deployr_serve.core.policy import Policy
 from deployr_serve.outputs.event_record import event_record
 
 
-def render_csv(packet: InferencePacket, manifest: Manifest, *, delivery_id: str) -> bytes:
+def render_csv(packet: InferencePacket, manifest: Manifest, *, policy: Policy, delivery_id: str) -> bytes:
     """Render a header and one row, in UTF-8 with CRLF; what is not known is empty, numbers have all their digits.
 
     Raises:
         InvalidScore: the packet is not scored.
     """
-    record = event_record(packet, manifest, delivery_id=delivery_id)
+    record = event_record(packet, manifest, policy=policy, delivery_id=delivery_id)
     rows = (record.keys(), record.values())
     return "".join(",".join(map(_cell, row)) + "\r\n" for row in rows).encode()
 

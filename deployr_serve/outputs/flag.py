@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from deployr_core.bundle import Manifest
 from deployr_core.packet import InferencePacket
+from deployr_serve.core.policy import Policy
 from deployr_serve.outputs import fhir_elements as fhir
-from deployr_serve.outputs.wording import lines, wire_instant
+from deployr_serve.outputs.wording import headline, wire_instant
 
 _CATEGORY = "http://terminology.hl7.org/CodeSystem/flag-category"
 
 
-def render_flag(packet: InferencePacket, manifest: Manifest, *, delivery_id: str) -> fhir.Resource:
+def render_flag(packet: InferencePacket, manifest: Manifest, *, policy: Policy, delivery_id: str) -> fhir.Resource:
     """Render the resource, active from the instant that the score is as of.
 
     Raises:
         InvalidScore: the packet is not scored.
     """
-    headline, *_ = lines(packet, manifest)
     return {
         **fhir.identified("Flag", delivery_id),
         "status": "active",
         "category": [{"coding": [{"system": _CATEGORY, "code": "clinical"}]}],
-        "code": {**fhir.model_concept(manifest), "text": headline},
+        "code": {**fhir.model_concept(manifest), "text": headline(packet, manifest, policy)},
         **fhir.about(packet),
         "period": {"start": wire_instant(packet.as_of)},
     }

@@ -9,16 +9,22 @@ from __future__ import annotations
 from deployr_core.bundle import Manifest
 from deployr_core.packet import InferencePacket
 from deployr_serve.core.errors import UnknownContext
+from deployr_serve.core.policy import Policy
 from deployr_serve.outputs.declared import FlowsheetOutput
-from deployr_serve.outputs.score_column import shown
 from deployr_serve.outputs.vendor_target import VendorTarget, VendorUser, VendorWrite
-from deployr_serve.outputs.wording import of_model, scored, wire_instant
+from deployr_serve.outputs.wording import advice_in, of_model, one_number, wire_instant
 
 FLOWSHEET_PATH = "api/epic/2011/Clinical/Patient/ADDFLOWSHEETVALUE/FlowsheetValue"
 
 
 def render_flowsheet(
-    packet: InferencePacket, manifest: Manifest, *, declared: FlowsheetOutput, target: VendorTarget, user: VendorUser
+    packet: InferencePacket,
+    manifest: Manifest,
+    *,
+    policy: Policy,
+    declared: FlowsheetOutput,
+    target: VendorTarget,
+    user: VendorUser,
 ) -> VendorWrite:
     """Render the write; the value is dated at the instant that the score is as of.
 
@@ -40,7 +46,7 @@ def render_flowsheet(
         method="POST",
         path=FLOWSHEET_PATH,
         parameters=(
-            ("Comment", f"{manifest.model_id} {manifest.version}"),
+            ("Comment", " - ".join((*advice_in(packet, policy)[:1], f"{manifest.model_id} {manifest.version}"))),
             ("ContactID", target.csn),
             ("ContactIDType", "CSN"),
             ("FlowsheetID", of_model(declared.rows, packet.model.model_id, output="flowsheet")),
@@ -51,6 +57,6 @@ def render_flowsheet(
             ("PatientIDType", target.patient_id_type),
             ("UserID", user.id),
             ("UserIDType", user.type),
-            ("Value", shown(scored(packet))),
+            ("Value", one_number(packet, policy, output="flowsheet")),
         ),
     )

@@ -10,6 +10,7 @@ import msgspec
 
 from deployr_core.bundle import Manifest
 from deployr_core.packet import InferencePacket
+from deployr_serve.core.policy import Policy
 from deployr_serve.outputs.declared import InBasketOutput, TextForm
 from deployr_serve.outputs.vendor_target import VendorTarget, VendorWrite
 from deployr_serve.outputs.wording import lines
@@ -18,14 +19,14 @@ IN_BASKET_PATH = "api/epic/2014/Common/Utility/SENDMESSAGE/Message"
 
 
 def render_in_basket(
-    packet: InferencePacket, manifest: Manifest, *, declared: InBasketOutput, target: VendorTarget
+    packet: InferencePacket, manifest: Manifest, *, policy: Policy, declared: InBasketOutput, target: VendorTarget
 ) -> VendorWrite:
     """Render the message. Whom it is about the EMR shows by itself; the text names nobody.
 
     Raises:
         InvalidScore: the packet is not scored.
     """
-    text = lines(packet, manifest)
+    text = lines(packet, manifest, policy)
     body = {
         "PatientID": target.patient_id,
         "PatientIDType": target.patient_id_type,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from deployr_core.bundle import Manifest
 from deployr_core.packet import InferencePacket
+from deployr_serve.core.policy import Policy
 from deployr_serve.outputs import fhir_elements as fhir
 from deployr_serve.outputs.declared import ObservationOutput
-from deployr_serve.outputs.score_column import shown
-from deployr_serve.outputs.wording import of_model, scored, wire_instant
+from deployr_serve.outputs.wording import advice_in, of_model, one_number, unit_of, wire_instant
 
 FLOWSHEET_ID = "http://open.epic.com/FHIR/StructureDefinition/observation-flowsheet-id"
 _CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
@@ -19,17 +19,16 @@ _UCUM = "http://unitsofmeasure.org"
 
 
 def render_observation(
-    packet: InferencePacket, manifest: Manifest, *, declared: ObservationOutput, delivery_id: str
+    packet: InferencePacket, manifest: Manifest, *, policy: Policy, declared: ObservationOutput, delivery_id: str
 ) -> fhir.Resource:
-    """Render the resource; a probability is a percentage.
+    """Render the resource; a probability is a percentage, unless it is packed with the alert.
 
     Raises:
         InvalidScore: the packet is not scored.
         OutputNotOffered: no flowsheet row is declared for the model.
     """
-    outcome = scored(packet)
     row = of_model(declared.rows, packet.model.model_id, output="observation")
-    unit = "%" if outcome.value_unit is None else outcome.value_unit
+    number, unit = (make(packet, policy, output="observation") for make in (one_number, unit_of))
     return {
         **fhir.identified("Observation", delivery_id),
         "status": "final",
@@ -37,5 +36,6 @@ def render_observation(
         "code": {"coding": [{"system": FLOWSHEET_ID, "code": row}], "text": manifest.score_name},
         **fhir.about(packet),
         "effectiveDateTime": wire_instant(packet.as_of),
-        "valueQuantity": {"value": float(shown(outcome)), "unit": unit, "system": _UCUM, "code": unit},
+        "valueQuantity": {"value": float(number), "unit": unit, "system": _UCUM, "code": unit},
+        **fhir.noted(advice_in(packet, policy)),
     }

@@ -10,11 +10,14 @@ from __future__ import annotations
 from deployr_core.bundle import Manifest
 from deployr_core.packet import InferencePacket
 from deployr_serve.core.errors import InvalidScore
+from deployr_serve.core.policy import Policy
 from deployr_serve.outputs import fhir_elements as fhir
-from deployr_serve.outputs.wording import scored, wire_instant
+from deployr_serve.outputs.wording import advice_in, scored, wire_instant
 
 
-def render_risk_assessment(packet: InferencePacket, manifest: Manifest, *, delivery_id: str) -> fhir.Resource:
+def render_risk_assessment(
+    packet: InferencePacket, manifest: Manifest, *, policy: Policy, delivery_id: str
+) -> fhir.Resource:
     """Render the resource: one prediction, or one for each class or label.
 
     Raises:
@@ -26,7 +29,7 @@ def render_risk_assessment(packet: InferencePacket, manifest: Manifest, *, deliv
     band = outcome.decision.band if outcome.decision is not None else None
     risk = {"qualitativeRisk": {"text": band}} if band else {}
     predictions = [
-        {"outcome": {"text": name}, "probabilityDecimal": probability}
+        {"outcome": {"text": name}, "probabilityDecimal": _rounded(probability, policy)}
         for name, probability in (outcome.outputs or {manifest.task.label: outcome.score}).items()
     ]
     if len(predictions) == 1:
@@ -40,7 +43,12 @@ def render_risk_assessment(packet: InferencePacket, manifest: Manifest, *, deliv
         **fhir.about(packet),
         "occurrenceDateTime": wire_instant(packet.as_of),
         "prediction": predictions,
+        **fhir.noted(advice_in(packet, policy)),
     }
     if basis:
         resource["basis"] = [{"reference": each} for each in basis]
     return resource
+
+
+def _rounded(probability: float, policy: Policy) -> float:
+    return probability if policy.decimals is None else round(probability, policy.decimals)

@@ -18,8 +18,10 @@ import msgspec
 from deployr_core.bundle import Bundle
 from deployr_core.concepts import concepts_of
 from deployr_core.packet import InferencePacket, Scored
-from deployr_core.postprocess import ScoreUnusable, percent, written
+from deployr_core.postprocess import ScoreUnusable, written
 from deployr_serve.core.errors import EmrRefused, InvalidScore
+from deployr_serve.core.policy import Policy
+from deployr_serve.outputs.wording import one_number
 
 MOST_FEATURES = 10
 """How many concepts are written; the packet has them all."""
@@ -37,7 +39,7 @@ class ScoreColumnWrite:
 
 
 def render_score_column(
-    packet: InferencePacket, bundle: Bundle, *, namespace: str, delivery_id: str
+    packet: InferencePacket, bundle: Bundle, *, policy: Policy, namespace: str, delivery_id: str
 ) -> ScoreColumnWrite:
     """Render the write.
 
@@ -48,7 +50,7 @@ def render_score_column(
     outcome = packet.outcome
     if not isinstance(outcome, Scored) or outcome.entity_id is None:
         raise EmrRefused("expected a scored packet whose encounter has a contact serial number")
-    name = bundle.manifest.score_name
+    name, number = bundle.manifest.score_name, one_number(packet, policy, output="score-column")
     contributions, raw = _features(outcome, bundle)
     body = {
         "result": {
@@ -60,7 +62,7 @@ def render_score_column(
                 "ScoreDisplayed": name,
                 "PredictiveContext": {},
                 "OutputType": "5",
-                "Outputs": {"Output1": {"Scores": {name: {"Values": [shown(outcome)]}}, "Features": contributions}},
+                "Outputs": {"Output1": {"Scores": {name: {"Values": [number]}}, "Features": contributions}},
                 "Raw": raw,
             },
         },
@@ -71,18 +73,6 @@ def render_score_column(
         job_id=str(uuid.uuid5(_JOB_NAMESPACE, delivery_id)),
         body=msgspec.json.encode(body),
     )
-
-
-def shown(outcome: Scored) -> str:
-    """Give a probability in per cent, or the number itself; two decimals, no trailing zeros: 0.125 is ``12.5``.
-
-    Raises:
-        InvalidScore: it is no number that may be shown; see `deployr_core.postprocess`.
-    """
-    try:
-        return written(percent(outcome.score) if outcome.value_unit is None else outcome.score)
-    except ScoreUnusable as error:
-        raise InvalidScore(str(error)) from None
 
 
 def emr_names(concepts: Sequence[str]) -> tuple[str, ...]:

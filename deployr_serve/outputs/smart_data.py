@@ -12,16 +12,22 @@ import msgspec
 from deployr_core.bundle import Manifest
 from deployr_core.packet import InferencePacket
 from deployr_serve.core.errors import UnknownContext
+from deployr_serve.core.policy import Policy
 from deployr_serve.outputs.declared import SmartDataContext, SmartDataEncoding, SmartDataOutput
-from deployr_serve.outputs.score_column import shown
 from deployr_serve.outputs.vendor_target import VendorTarget, VendorUser, VendorWrite
-from deployr_serve.outputs.wording import of_model, scored, wire_instant
+from deployr_serve.outputs.wording import advice_in, of_model, one_number, wire_instant
 
 SMART_DATA_PATH = "api/epic/2013/Clinical/Utility/SETSMARTDATAVALUES/SmartData/Values"
 
 
 def render_smart_data(
-    packet: InferencePacket, manifest: Manifest, *, declared: SmartDataOutput, target: VendorTarget, user: VendorUser
+    packet: InferencePacket,
+    manifest: Manifest,
+    *,
+    policy: Policy,
+    declared: SmartDataOutput,
+    target: VendorTarget,
+    user: VendorUser,
 ) -> VendorWrite:
     """Render the write. It sets a value, so that sending it twice leaves what sending it once leaves.
 
@@ -35,7 +41,10 @@ def render_smart_data(
         if target.csn is None:
             raise UnknownContext("expected an encounter with a contact serial number for this SmartData element")
         contact = {"ContactID": target.csn, "ContactIDType": "CSN"}
-    comment = f"{manifest.model_id} {manifest.version}, as of {wire_instant(packet.as_of)}"
+    comments = [
+        *advice_in(packet, policy)[:1],
+        f"{manifest.model_id} {manifest.version}, as of {wire_instant(packet.as_of)}",
+    ]
     element = of_model(declared.elements, packet.model.model_id, output="smart-data")
     body = {
         "ContextName": declared.context.value,
@@ -45,15 +54,15 @@ def render_smart_data(
         "UserID": user.id,
         "UserIDType": user.type,
         "Source": declared.source,
-        "SmartDataValues": _values(declared, element, shown(scored(packet)), comment),
+        "SmartDataValues": _values(declared, element, one_number(packet, policy, output="smart-data"), comments),
     }
     return VendorWrite(method="PUT", path=SMART_DATA_PATH, body=msgspec.json.encode(body))
 
 
-def _values(declared: SmartDataOutput, element: str, value: str, comment: str) -> Any:
+def _values(declared: SmartDataOutput, element: str, value: str, comments: list[str]) -> Any:
     named = {"SmartDataID": element, "SmartDataIDType": declared.element_type}
     match declared.encoding:
         case SmartDataEncoding.LIST:
-            return [{"Comments": [comment], **named, "Values": value}]
+            return [{"Comments": comments, **named, "Values": value}]
         case SmartDataEncoding.WRAPPED:
-            return {"Value": [{"Comments": {"string": [comment]}, **named, "Values": {"string": [value]}}]}
+            return {"Value": [{"Comments": {"string": comments}, **named, "Values": {"string": [value]}}]}

@@ -16,6 +16,7 @@ import msgspec
 
 from deployr_core.bundle import Manifest
 from deployr_core.packet import InferencePacket
+from deployr_serve.core.policy import Policy
 from deployr_serve.outputs.event_record import event_record
 
 TIMESTAMP = "X-Deployr-Timestamp"
@@ -31,14 +32,14 @@ class WebhookEvent:
 
 
 def render_webhook(
-    packet: InferencePacket, manifest: Manifest, *, delivery_id: str, key: bytes, now: datetime
+    packet: InferencePacket, manifest: Manifest, *, policy: Policy, delivery_id: str, key: bytes, now: datetime
 ) -> WebhookEvent:
     """Render the event.
 
     Raises:
         InvalidScore: the packet is not scored.
     """
-    record = {"type": "score", **event_record(packet, manifest, delivery_id=delivery_id)}
+    record = {"type": "score", **event_record(packet, manifest, policy=policy, delivery_id=delivery_id)}
     body = msgspec.json.encode(record)
     timestamp = str(int(now.timestamp()))
     headers = {

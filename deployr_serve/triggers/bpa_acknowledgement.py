@@ -6,13 +6,15 @@ Source: ours, docs/bpa.md; how a classic alert reports its acknowledge reasons i
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from deployr_core.instants import parse_instant
-from deployr_core.packet import Event, EventKind, InferencePacket, derive_event_id
+from deployr_core.packet import Event, EventKind, InferencePacket
+from deployr_core.packet_ids import derive_event_id
 from deployr_serve.core.errors import MalformedRequest, RequestTooLarge, UnknownModel, UnsupportedMediaType
 from deployr_serve.core.strict_json import NotOneObject, parse_object
-from deployr_serve.triggers.bpa_request import CHANNEL, media_type_of
+from deployr_serve.triggers.bpa_request import media_type_of
 
 MAX_BODY_BYTES = 16 * 1024
 _FIELDS = frozenset({"packetId", "reason", "at"})
@@ -60,11 +62,15 @@ def parse_acknowledgement(body: bytes, *, content_type: str | None, now: datetim
     )
 
 
-def check_was_advised(packet: InferencePacket | None) -> None:
-    """Return if an answer of this channel advised by this packet.
+def check_was_shown(packet: InferencePacket | None, events: Iterable[Event]) -> InferencePacket:
+    """Give the packet, if its advisory was shown.
+
+    Which channel it came by first does not matter: what was asked about as JSON and is shown by an alert is one packet.
 
     Raises:
-        UnknownModel: no such packet, or one that advised nothing; which of the two is not told.
+        UnknownModel: no such packet, or one that was not shown; which of the two is not told.
     """
-    if packet is None or packet.trigger.channel != CHANNEL or not packet.is_advised:
+    is_shown = any(event.kind is EventKind.SHOWN for event in events)
+    if packet is None or not packet.is_advised or not is_shown:
         raise UnknownModel("expected the PacketId of an advisory")
+    return packet

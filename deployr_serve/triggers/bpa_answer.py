@@ -56,7 +56,7 @@ class Answers:
         parts = _parts(
             packet_id=packet.packet_id,
             model=(packet.model.model_id, packet.model.version),
-            score=repr(score if policy.decimals is None else round(score, policy.decimals)),
+            score=policy.as_it_is(score),
             threshold=None if threshold is None else repr(threshold),
             headline=policy.in_words(advisory.headline, score)[:LONGEST_HEADLINE],
             detail=policy.in_words(advisory.detail, score),

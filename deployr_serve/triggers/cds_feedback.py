@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from deployr_core.instants import parse_instant
-from deployr_core.packet import Event, EventKind, InferencePacket, derive_event_id
+from deployr_core.packet import Event, EventKind, InferencePacket
+from deployr_core.packet_ids import derive_event_id
 from deployr_serve.core.errors import MalformedRequest, RequestTooLarge, UnsupportedMediaType
 from deployr_serve.core.strict_json import NotOneObject, parse_object
 from deployr_serve.triggers.cds_cards import packet_id_of, suggestion_uuid

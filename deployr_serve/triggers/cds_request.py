@@ -1,10 +1,11 @@
 """A CDS Hooks call: bytes to what is asked, of whom, and what came along. Pure.
 
-A draft order is not in the EMR yet, so its id names nothing that could be read, and nobody has signed it: such a
-request has no order id, its instant is that of the call, and its encounter is the context's.
+A draft order is not in the EMR yet, so its id names nothing that could be read, and may be another one once it is
+signed: such a request has no order id, and its encounter is the context's. Its instant is that of the signing where the
+drafts say it and the clock agrees, else that of the call.
 
 Source: CDS Hooks 2.0, https://cds-hooks.hl7.org/2.0/#calling-a-cds-service; https://cds-hooks.org/hooks/
-[seen].
+[seen]; ``authoredOn`` is when the order became actionable: FHIR R4 servicerequest-definitions.html [seen].
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from deployr_core.codes import LOINC
+from deployr_core.instants import parse_instant
 from deployr_core.packet import Subject
 from deployr_serve.core.errors import MalformedRequest, RequestTooLarge, UnsupportedMediaType, WrongPatient
 from deployr_serve.core.ports import Handed
@@ -37,10 +39,14 @@ _ORDER_TYPES = frozenset({"ServiceRequest", "ProcedureRequest"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DraftOrder:
-    """An order for a test that is being written. ``reference``: how the EMR knows it in this call, ``Type/id``."""
+    """An order for a test that is being written. ``reference``: how the EMR knows it in this call, ``Type/id``.
+
+    ``authored_at``: its ``authoredOn``; None without one that is an instant with its offset.
+    """
 
     reference: str | None = field(repr=False)
     panels: frozenset[str] = field(repr=False)
+    authored_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +65,18 @@ class HookCall:
         """Give the first of the drafts that the model is for; None if there is none."""
         panels = next((asked.panels for asked in self.service.asked if asked.model_id == model_id), frozenset())
         return next((draft for draft in self.drafts if draft.panels & panels), None)
+
+    def event_time(self, *, now: datetime, clock_skew: timedelta) -> datetime:
+        """Give the instant to look back from: that of the signing, as far as the clock bears it out, else ``now``.
+
+        What is signed at once is one event, at the latest ``authoredOn`` of its orders for tests. One that is more
+        than ``clock_skew`` from now, to either side, is no clock's doing: an order that was written long ago, or signed
+        again after a change, would be scored without what has come since.
+        """
+        authored = [draft.authored_at for draft in self.drafts if draft.authored_at is not None]
+        if self.service.hook is not Hook.ORDER_SIGN or not authored or abs(max(authored) - now) > clock_skew:
+            return now
+        return max(authored)
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -105,10 +123,12 @@ def parse_hook_call(body: bytes, *, content_type: str | None, service: CdsServic
     )
 
 
-def requests_of(call: HookCall, *, event_time: datetime, correlation_id: str) -> tuple[InferenceRequest, ...]:
+def requests_of(
+    call: HookCall, *, event_time: datetime, correlation_id: str, caller: str = ""
+) -> tuple[InferenceRequest, ...]:
     """Give what each model of the service is asked; where orders are drafted, only those that are for one of them.
 
-    ``event_time``: when this hook instance was first seen.
+    ``event_time``: the one that was given to this hook instance when it was first seen.
     """
     asked_on_orders = call.service.hook in WITH_ORDERS
     return tuple(
@@ -119,6 +139,7 @@ def requests_of(call: HookCall, *, event_time: datetime, correlation_id: str) ->
             event_time=event_time,
             idempotency_key=f"{call.hook_instance}:{call.service.service_id}",
             correlation_id=correlation_id,
+            caller=caller,
             handed=Handed(
                 prefetch={
                     search: call.prefetch[key] for key, search in asked.search_of_key.items() if key in call.prefetch
@@ -126,6 +147,7 @@ def requests_of(call: HookCall, *, event_time: datetime, correlation_id: str) ->
                 token=call.token,
             ),
             context={"provider": call.user},
+            answer_shows=True,
         )
         for asked in call.service.asked
         if not asked_on_orders or call.draft_for(asked.model_id) is not None
@@ -140,8 +162,9 @@ def _read(body: bytes) -> tuple[dict[str, Any], dict[str, msgspec.Raw]]:
     """
     try:
         prefetch = msgspec.json.decode(body, type=_Envelope).prefetch or {}
-        for key, raw in prefetch.items():
-            body = _without(body, key, bytes(raw))
+        # The largest first: what is left is copied each time.
+        for key, value in sorted(((key, bytes(raw)) for key, raw in prefetch.items()), key=lambda each: -len(each[1])):
+            body = _without(body, key, value)
         return parse_object(body), prefetch
     except msgspec.ValidationError:
         raise MalformedRequest("expected one JSON object, and prefetch to be an object in it") from None
@@ -227,7 +250,15 @@ def _draft(resource: dict[str, Any]) -> DraftOrder | None:
     return DraftOrder(
         reference=f"{kind}/{resource_id}" if isinstance(resource_id, str) else None,
         panels=frozenset(str(each.get("code")) for each in codings if each.get("system") == LOINC),
+        authored_at=_instant(resource.get("authoredOn")),
     )
+
+
+def _instant(text: object) -> datetime | None:
+    try:
+        return parse_instant(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def _token(fields: dict[str, Any], *, has_server: bool, patient_id: str) -> str | None:

@@ -52,6 +52,9 @@ ANSWER_OF_ERROR: dict[type[errors.ServeError], ErrorAnswer] = {
     errors.UnknownPatient: ErrorAnswer(
         status=422, issue_type="not-found", text="The EMR knows no single patient by this id."
     ),
+    errors.Forgotten: ErrorAnswer(
+        status=410, issue_type="deleted", text="This was asked before, and erased on demand; it is not answered again."
+    ),
     errors.AmbiguousPatient: ErrorAnswer(
         status=422, issue_type="multiple-matches", text="The identifiers do not lead to exactly one patient."
     ),
@@ -87,6 +90,9 @@ ANSWER_OF_ERROR: dict[type[errors.ServeError], ErrorAnswer] = {
         issue_type="transient",
         text=f"The EMR answered something that is not complete FHIR. {_TRY_LATER}",
         retry_after_s=30,
+    ),
+    errors.DeadlinePassed: ErrorAnswer(
+        status=503, issue_type="timeout", text="The score came too late; it was not used.", retry_after_s=2
     ),
     errors.InProgress: ErrorAnswer(
         status=503, issue_type="transient", text="The same request is being answered right now.", retry_after_s=2

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import timedelta, timezone
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from deployr_core.forgetting import forgotten
 from deployr_core.packet import (
     Abstained,
     Attempt,
@@ -26,21 +28,29 @@ from deployr_core.packet import (
     Observed,
     Received,
     Rejected,
-    derive_event_id,
 )
+from deployr_core.packet_ids import derive_event_id
+from deployr_serve.adapters.cosmos_store import CosmosStore
 from deployr_serve.adapters.memory_store import MemoryStore
 from deployr_serve.adapters.sqlite_store import SqliteStore
 from deployr_serve.core.errors import RecordChanged, StoreUnavailable
+from deployr_serve.core.ports import Belongings
 
-STORES = {"memory": lambda _folder: MemoryStore(), "sqlite": lambda folder: SqliteStore(folder / "store.sqlite")}
+STORES = ("memory", "sqlite", "cosmos")
 
 
 @pytest.fixture(params=STORES)
 async def store(request, tmp_path):
-    made = STORES[request.param](tmp_path)
+    match request.param:
+        case "memory":
+            made = MemoryStore()
+        case "sqlite":
+            made = SqliteStore(tmp_path / "store.sqlite")
+        case _:
+            made = request.getfixturevalue("cosmos_of")()
+            await made.init()
     yield made
-    if isinstance(made, SqliteStore):
-        await made.aclose()
+    await made.aclose()
 
 
 @pytest.fixture
@@ -60,14 +70,13 @@ async def sqlite_of():
 @pytest.fixture
 def label_of(now):
     def make(packet_id="p01", *, rule="lab-component", outcome=None, **changes):
-        return Label(
-            label_id=f"{packet_id}.{rule}",
-            packet_id=packet_id,
-            rule=rule,
-            outcome=outcome or Observed(value=1.0, at=now, known_at=now, source_id="lab1"),
-            attached_at=now,
+        fields = {
+            "label_id": f"{packet_id}.{rule}",
+            "outcome": outcome or Observed(value=1.0, at=now, known_at=now, source_id="lab1"),
+            "attached_at": now,
             **changes,
-        )
+        }
+        return Label(packet_id=packet_id, rule=rule, **fields)
 
     return make
 
@@ -114,7 +123,7 @@ async def test_a_replacement_with_a_stale_tag_changes_nothing_and_adds_no_delive
         await store.replace(packet_of(), etag=created.etag, deliveries=(delivery_of(),))
     assert await store.read("p01") == current
     assert await store.read_delivery("p01.score-column") is None
-    assert await store.pending_deliveries(created_before=now + timedelta(days=1), limit=10) == ()
+    assert await store.pending_deliveries(due_before=now + timedelta(days=1), limit=10) == ()
 
 
 async def test_replacing_a_packet_that_is_not_there_is_refused_and_stores_nothing(store, packet_of, delivery_of):
@@ -187,6 +196,20 @@ async def test_packets_are_listed_by_model_in_order_of_id_from_after_the_given_o
     assert await store.packets(model_id="unknown", after=None, limit=10) == ()
 
 
+async def test_a_period_includes_its_first_instant_and_excludes_its_last(store, packet_of, now):
+    second = timedelta(seconds=1)
+    # A half second: texts of instants with and without a fraction must not be mixed up.
+    for number, started_at in enumerate((now - second, now, now + second / 2, now + second), start=1):
+        await store.create(packet_of(f"p0{number}", started_at=started_at))
+    everything = {"model_id": "hematocrit", "after": None, "limit": 10}
+    assert ids(await store.packets(**everything, since=now, until=now + second)) == ["p02", "p03"]
+    assert ids(await store.packets(**everything, since=now)) == ["p02", "p03", "p04"]
+    assert ids(await store.packets(**everything, until=now)) == ["p01"]
+    assert ids(await store.packets(**{**everything, "after": "p02", "limit": 1}, since=now)) == ["p03"]
+    elsewhere = now.astimezone(timezone(timedelta(hours=5, minutes=45)))
+    assert ids(await store.packets(**everything, since=elsewhere, until=elsewhere + second)) == ["p02", "p03"]
+
+
 # -- deliveries
 
 
@@ -220,23 +243,44 @@ async def test_pending_deliveries_come_oldest_first_and_no_more_than_asked_for(s
     ages_s = {"p01": 3, "p02": 5, "p03": 4, "p04": 4.5}
     deliveries = [delivery_of(name, created_at=now - timedelta(seconds=age)) for name, age in ages_s.items()]
     await store_with(store, packet_of, deliveries)
-    everything = await store.pending_deliveries(created_before=now, limit=10)
+    everything = await store.pending_deliveries(due_before=now, limit=10)
     assert ids(everything) == ["p02", "p04", "p03", "p01"]
-    assert await store.pending_deliveries(created_before=now, limit=2) == everything[:2]
+    assert await store.pending_deliveries(due_before=now, limit=2) == everything[:2]
 
 
 async def test_pending_deliveries_are_those_created_strictly_before_the_instant(store, packet_of, delivery_of, now):
     await store_with(store, packet_of, [delivery_of(created_at=now)])
-    assert await store.pending_deliveries(created_before=now, limit=10) == ()
+    assert await store.pending_deliveries(due_before=now, limit=10) == ()
     just_after = now + timedelta(microseconds=1)
-    assert await store.pending_deliveries(created_before=just_after, limit=10) == (delivery_of(created_at=now),)
+    assert await store.pending_deliveries(due_before=just_after, limit=10) == (delivery_of(created_at=now),)
 
 
 @pytest.mark.parametrize("state", [DeliveryState.SENT, DeliveryState.DEAD])
 async def test_a_settled_delivery_is_no_longer_pending(store, packet_of, delivery_of, now, state):
     await store_with(store, packet_of, [delivery_of()])
     await store.save_delivery(delivery_of(state=state, attempts=1), was=delivery_of())
-    assert await store.pending_deliveries(created_before=now + timedelta(days=1), limit=10) == ()
+    assert await store.pending_deliveries(due_before=now + timedelta(days=1), limit=10) == ()
+
+
+async def test_a_delivery_that_was_put_off_is_pending_from_when_it_is_due(store, packet_of, delivery_of, now):
+    await store_with(store, packet_of, [delivery_of("p01"), delivery_of("p02", due_at=now + timedelta(minutes=5))])
+    soon = now + timedelta(minutes=1)
+    assert ids(await store.pending_deliveries(due_before=soon, limit=10)) == ["p01"]
+    put_off = msgspec.structs.replace(delivery_of("p01"), due_at=now + timedelta(minutes=6))
+    await store.save_delivery(put_off, was=delivery_of("p01"))
+    assert await store.pending_deliveries(due_before=soon, limit=10) == ()
+    later = now + timedelta(minutes=6, microseconds=1)
+    assert ids(await store.pending_deliveries(due_before=later, limit=10)) == ["p02", "p01"]
+
+
+async def test_deliveries_are_listed_by_state_page_by_page(store, packet_of, delivery_of):
+    dead, sent = DeliveryState.DEAD, DeliveryState.SENT
+    states = {"p01": dead, "p02": sent, "p03": dead, "p04": dead}
+    await store_with(store, packet_of, [delivery_of(name, state=state) for name, state in states.items()])
+    first = await store.deliveries(state=DeliveryState.DEAD, after=None, limit=2)
+    assert ids(first) == ["p01", "p03"]
+    assert ids(await store.deliveries(state=DeliveryState.DEAD, after=first[-1].delivery_id, limit=2)) == ["p04"]
+    assert await store.deliveries(state=DeliveryState.EXPIRED, after=None, limit=2) == ()
 
 
 # -- labels
@@ -246,7 +290,7 @@ async def test_a_label_is_attached_once_and_a_second_one_changes_nothing(store, 
     await store.create(packet_of())
     assert await store.attach_label(label_of()) is True
     assert await store.attach_label(label_of(outcome=Censored(reason="no-result"))) is False
-    assert await store.labels(model_id="hematocrit", rule="lab-component") == (label_of(),)
+    assert await store.labels(model_id="hematocrit", rule="lab-component", after=None, limit=10) == (label_of(),)
 
 
 async def test_labels_are_listed_by_model_and_rule_in_order_of_id(store, packet_of, label_of):
@@ -257,9 +301,12 @@ async def test_labels_are_listed_by_model_and_rule_in_order_of_id(store, packet_
     await store.attach_label(label_of("p03"))
     other_rule = label_of("p01", rule="death", outcome=Censored(reason="no-result"))
     await store.attach_label(other_rule)
-    assert await store.labels(model_id="hematocrit", rule="lab-component") == (label_of("p01"), label_of("p02"))
-    assert await store.labels(model_id="hematocrit", rule="death") == (other_rule,)
-    assert await store.labels(model_id="albumin", rule="death") == ()
+    assert await store.labels(model_id="hematocrit", rule="lab-component", after=None, limit=10) == (
+        label_of("p01"),
+        label_of("p02"),
+    )
+    assert await store.labels(model_id="hematocrit", rule="death", after=None, limit=10) == (other_rule,)
+    assert await store.labels(model_id="albumin", rule="death", after=None, limit=10) == ()
 
 
 async def test_a_label_keeps_its_history(store, packet_of, label_of, now):
@@ -269,7 +316,7 @@ async def test_a_label_keeps_its_history(store, packet_of, label_of, now):
     )
     await store.create(packet_of())
     await store.attach_label(corrected)
-    assert await store.labels(model_id="hematocrit", rule="lab-component") == (corrected,)
+    assert await store.labels(model_id="hematocrit", rule="lab-component", after=None, limit=10) == (corrected,)
 
 
 async def test_only_scored_packets_without_a_label_by_that_rule_are_unlabelled(
@@ -293,6 +340,17 @@ async def test_a_packet_becomes_unlabelled_when_it_is_scored(store, packet_of, r
     assert ids(await store.unlabelled(model_id="hematocrit", rule="lab-component", after=None, limit=10)) == ["p01"]
 
 
+async def test_a_packet_that_is_written_anew_keeps_its_labels(store, packet_of, label_of):
+    await store.create(packet_of())
+    await store.attach_label(label_of())
+    held = await store.read("p01")
+    changed = await store.replace(packet_of(site="other"), etag=held.etag)
+    assert changed == await store.read("p01")
+    assert not await store.attach_label(label_of())
+    assert await store.unlabelled(model_id="hematocrit", rule="lab-component", after=None, limit=10) == ()
+    assert ids(await store.unlabelled(model_id="hematocrit", rule="death", after=None, limit=10)) == ["p01"]
+
+
 async def test_pages_of_unlabelled_packets_follow_each_other_without_gap_or_repeat(store, packet_of, label_of):
     for number in (5, 3, 1, 4, 2):
         await store.create(packet_of(f"p0{number}"))
@@ -302,6 +360,64 @@ async def test_pages_of_unlabelled_packets_follow_each_other_without_gap_or_repe
         pages.append(ids(page))
         after = page[-1].packet_id
     assert pages == [["p01", "p02"], ["p04", "p05"]]
+
+
+async def test_a_label_is_changed_by_who_read_it_last(store, packet_of, label_of):
+    await store.create(packet_of())
+    assert await store.read_label("p01.lab-component") is None
+    await store.attach_label(label_of())
+    held = await store.read_label("p01.lab-component")
+    assert held.label == label_of()
+    changed = msgspec.structs.replace(
+        held.label, outcome=Censored(reason="order-cancelled"), history=(held.label.outcome,)
+    )
+    after = await store.replace_label(changed, etag=held.etag)
+    assert await store.read_label("p01.lab-component") == after
+    assert (after.label, after.etag != held.etag) == (changed, True)
+    with pytest.raises(RecordChanged):
+        await store.replace_label(label_of(), etag=held.etag)
+    with pytest.raises(RecordChanged):
+        await store.replace_label(label_of("p02"), etag=held.etag)
+    assert await store.read_label("p01.lab-component") == after
+
+
+async def test_labels_come_page_by_page_in_order_of_id(store, packet_of, label_of):
+    for number in (3, 1, 2):
+        await store.create(packet_of(f"p0{number}"))
+        await store.attach_label(label_of(f"p0{number}"))
+    asked = {"model_id": "hematocrit", "rule": "lab-component"}
+    assert await store.labels(**asked, after=None, limit=2) == (label_of("p01"), label_of("p02"))
+    assert await store.labels(**asked, after="p02.lab-component", limit=2) == (label_of("p03"),)
+    assert await store.labels(**asked, after="p03.lab-component", limit=2) == ()
+
+
+async def test_what_was_labelled_lately_is_found_again_from_that_instant_on(store, packet_of, label_of, now):
+    second = timedelta(seconds=1)
+    for number, attached_at in enumerate((now - second, now, now + second / 2, now + second), start=1):
+        await store.create(packet_of(f"p0{number}"))
+        await store.attach_label(label_of(f"p0{number}", attached_at=attached_at))
+    await store.create(packet_of("p09", model_id="albumin"))
+    await store.attach_label(label_of("p09", attached_at=now))
+    await store.attach_label(label_of("p04", rule="death", attached_at=now))
+    asked = {"model_id": "hematocrit", "rule": "lab-component", "since": now, "until": now + 2 * second}
+    assert ids(await store.labelled(**asked, after=None, limit=10)) == ["p02", "p03", "p04"]
+    assert ids(await store.labelled(**asked, after=None, limit=2)) == ["p02", "p03"]
+    assert ids(await store.labelled(**asked, after="p03", limit=2)) == ["p04"]
+    assert ids(await store.labelled(**{**asked, "rule": "death"}, after=None, limit=2)) == ["p04"]
+    assert ids(await store.labelled(**{**asked, "until": now + second}, after=None, limit=10)) == ["p02", "p03"]
+    held = await store.read_label("p01.lab-component")
+    await store.replace_label(msgspec.structs.replace(held.label, attached_at=now), etag=held.etag)
+    assert ids(await store.labelled(**asked, after=None, limit=1)) == ["p01"]
+
+
+async def test_advisories_that_were_shown_are_found_from_an_instant_on(store, now):
+    second = timedelta(seconds=1)
+    shown = [event_of(f"p0{n}", at=now + n * second / 2) for n in range(4)]
+    for event in (*shown, event_of("p01", kind=EventKind.ACCEPTED, at=now + second)):
+        await store.append_event(event)
+    assert await store.shown(since=now, after=None, limit=10) == tuple(shown)
+    assert await store.shown(since=now + second / 2, after=None, limit=2) == tuple(shown[1:3])
+    assert await store.shown(since=now, after=shown[2].event_id, limit=2) == (shown[3],)
 
 
 async def test_a_store_that_works_checks_out_and_is_not_changed_by_it(store, packet_of):
@@ -322,7 +438,7 @@ async def test_what_was_stored_survives_reopening(tmp_path, sqlite_of, packet_of
     second = sqlite_of(tmp_path / "store.sqlite")
     assert await second.read("p01") == held
     assert await second.read_delivery("p01.score-column") == delivery_of()
-    assert await second.labels(model_id="hematocrit", rule="lab-component") == (label_of(),)
+    assert await second.labels(model_id="hematocrit", rule="lab-component", after=None, limit=10) == (label_of(),)
 
 
 async def test_a_closed_store_opens_again_when_it_is_used(tmp_path, sqlite_of, packet_of):
@@ -475,11 +591,11 @@ from deployr_serve.adapters import sqlite_store
 packet = msgspec.json.decode(sys.argv[2], type=InferencePacket)
 
 class Dying(sqlite_store.SqliteStore):
-    async def _write(self, work):
+    async def _write(self, work, **how):
         def and_die(db):
             work(db)
             os._exit(9)
-        return await super()._write(and_die)
+        return await super()._write(and_die, **how)
 
 class DyingDelivery:
     # Its packet is changed already when the first field of the delivery is read.
@@ -516,7 +632,7 @@ async def test_a_process_killed_in_a_transaction_leaves_nothing_half_written(
     assert (dying.returncode, complaint) == (9, b"")
     after = sqlite_of(file)
     assert await after.read("p01") == held
-    assert await after.pending_deliveries(created_before=now + timedelta(days=1), limit=10) == ()
+    assert await after.pending_deliveries(due_before=now + timedelta(days=1), limit=10) == ()
     await after.check()
 
 
@@ -524,7 +640,7 @@ def test_every_method_of_the_port_is_on_every_store():
     from deployr_serve.core.ports import InferenceStore
 
     promised = {name for name in vars(InferenceStore) if not name.startswith("_")}
-    for kind in (MemoryStore, SqliteStore):
+    for kind in (MemoryStore, SqliteStore, CosmosStore):
         assert promised <= set(dir(kind))
 
 
@@ -552,6 +668,22 @@ async def test_events_are_only_added_and_come_in_order_of_time(store, now):
 async def test_an_event_that_is_reported_twice_is_stored_once(store, now):
     assert await store.append_event(event_of(at=now, comment="first"))
     assert not await store.append_event(event_of(at=now, comment="second"))
+    assert [event.comment for event in await store.events("p01")] == ["first"]
+
+
+async def test_events_that_come_with_the_packet_are_stored_with_it_or_not_at_all(store, packet_of, received, now):
+    created = await store.create(packet_of(outcome=received))
+    with pytest.raises(RecordChanged):
+        await store.replace(packet_of(), etag="7", events=(event_of(at=now),))
+    assert await store.events("p01") == ()
+    await store.replace(packet_of(), etag=created.etag, events=(event_of(at=now, comment="first"),))
+    assert [event.comment for event in await store.events("p01")] == ["first"]
+
+
+async def test_an_event_that_is_stored_already_stays_as_it_is_when_it_comes_with_the_packet(store, packet_of, now):
+    created = await store.create(packet_of())
+    await store.append_event(event_of(at=now, comment="first"))
+    await store.replace(packet_of(), etag=created.etag, events=(event_of(at=now, comment="second"),))
     assert [event.comment for event in await store.events("p01")] == ["first"]
 
 
@@ -585,6 +717,14 @@ async def test_an_expired_record_is_as_good_as_none_and_its_id_is_free_again(sto
     assert (await store.create_record("lease", "slot", b"b", now=until)).content == b"b"
 
 
+async def test_a_kind_that_lives_by_a_later_clock_takes_nothing_of_another_kind(store, now):
+    """Hook instances and tokens expire by the machine's clock, also where a past day is replayed."""
+    until = now + timedelta(days=1)
+    held = await store.create_record("sent", "place", b"a", now=now, expires_at=until)
+    await store.create_record("hook-instance", "fired", b"b", now=now + timedelta(days=4000))
+    assert await store.read_record("sent", "place", now=now) == held
+
+
 async def test_changing_a_record_sets_its_expiry_anew(store, now):
     created = await store.create_record("lease", "slot", b"a", now=now, expires_at=now + timedelta(seconds=10))
     later = now + timedelta(seconds=60)
@@ -604,3 +744,99 @@ async def test_all_records_of_a_kind_come_by_their_ids(store, now):
 async def test_of_many_who_create_one_record_at_once_one_does(store, now):
     made = await asyncio.gather(*(store.create_record("jti", "x", bytes([n]), now=now) for n in range(20)))
     assert sum(record is not None for record in made) == 1
+
+
+# -- whose it is
+
+
+async def test_a_patients_packets_are_found_by_the_hash_in_order_of_id_and_nobody_elses(store, packet_of):
+    for number, whose in ((3, "a"), (1, "a"), (2, "b"), (4, "")):
+        await store.create(packet_of(f"p0{number}", patient_hash=whose))
+    assert ids(await store.packets_of("a", after=None, limit=10)) == ["p01", "p03"]
+    assert ids(await store.packets_of("a", after="p01", limit=10)) == ["p03"]
+    assert ids(await store.packets_of("a", after=None, limit=1)) == ["p01"]
+    assert ids(await store.packets_of("", after=None, limit=10)) == ["p04"]
+    assert await store.packets_of("c", after=None, limit=10) == ()
+
+
+async def test_a_packet_is_found_by_the_patient_that_it_was_changed_to(store, packet_of):
+    created = await store.create(packet_of(patient_hash=""))
+    await store.replace(packet_of(patient_hash="a"), etag=created.etag)
+    assert ids(await store.packets_of("a", after=None, limit=10)) == ["p01"]
+    assert await store.packets_of("", after=None, limit=10) == ()
+
+
+async def test_all_models_that_have_packets_are_named_once_and_in_order(store, packet_of):
+    assert await store.model_ids() == ()
+    for number, model_id in enumerate(("b", "a", "b", "c"), start=1):
+        await store.create(packet_of(f"p0{number}", model_id=model_id))
+    assert await store.model_ids() == ("a", "b", "c")
+
+
+async def store_with_everything(store, packet_of, delivery_of, label_of, now):
+    for packet_id in ("p01", "p02"):
+        created = await store.create(packet_of(packet_id, patient_hash="a"))
+        await store.replace(
+            packet_of(packet_id, patient_hash="a"), etag=created.etag, deliveries=(delivery_of(packet_id),)
+        )
+        await store.attach_label(label_of(packet_id))
+        await store.append_event(event_of(packet_id, at=now))
+
+
+async def test_what_belongs_to_a_packet_is_given_with_nothing_of_another(store, packet_of, delivery_of, label_of, now):
+    await store_with_everything(store, packet_of, delivery_of, label_of, now)
+    belongings = await store.belongings("p01")
+    assert [each.packet_id for each in belongings.deliveries] == ["p01"]
+    assert [each.packet_id for each in belongings.labels] == ["p01"]
+    assert [each.packet_id for each in belongings.events] == ["p01"]
+    assert await store.belongings("p09") == Belongings()
+
+
+@pytest.mark.parametrize("leaves_a_mark", [True, False])
+async def test_an_erased_packet_takes_all_that_belongs_to_it_along(
+    store, packet_of, delivery_of, label_of, now, leaves_a_mark
+):
+    await store_with_everything(store, packet_of, delivery_of, label_of, now)
+    left = forgotten(packet_of("p01"), at=now) if leaves_a_mark else None
+    assert await store.erase("p01", leaving=left)
+    held = await store.read("p01")
+    assert (held and held.packet) == left
+    assert await store.belongings("p01") == Belongings()
+    assert await store.read_delivery("p01.score-column") is None
+    assert ids(await store.packets_of("a", after=None, limit=10)) == ["p02"]
+    assert (await store.belongings("p02")).labels != ()
+    assert await store.erase("p09", leaving=None) is False
+
+
+async def test_what_was_on_its_way_when_a_packet_was_forgotten_is_not_stored(
+    store, packet_of, delivery_of, label_of, now
+):
+    created = await store.create(packet_of("p01", patient_hash="a"))
+    await store.erase("p01", leaving=forgotten(packet_of("p01"), at=now))
+    with pytest.raises(RecordChanged):
+        await store.replace(packet_of("p01"), etag=created.etag, deliveries=(delivery_of("p01"),))
+    assert await store.create(packet_of("p01")) is None
+    assert not await store.attach_label(label_of("p01"))
+    assert not await store.append_event(event_of("p01", at=now))
+    assert await store.belongings("p01") == Belongings()
+    assert await store.packets_of("", after=None, limit=10) == ()
+
+
+async def test_a_file_from_before_patients_could_be_found_is_read_and_its_packets_have_no_patient(
+    tmp_path, sqlite_of, packet_of
+):
+    file = tmp_path / "old.sqlite"
+    body = json.loads(msgspec.json.encode(packet_of()))
+    body |= {"schema_version": 1}
+    del body["patient_hash"], body["trigger"]["caller"]
+    with sqlite3.connect(file) as db:
+        db.execute(
+            "CREATE TABLE packets (packet_id TEXT PRIMARY KEY, etag INTEGER NOT NULL, model_id TEXT NOT NULL,"
+            " kind TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID"
+        )
+        row = ("p01", 1, "hematocrit", "scored", json.dumps(body).encode())
+        db.execute("INSERT INTO packets VALUES (?, ?, ?, ?, ?)", row)
+    db.close()
+    store = sqlite_of(file)
+    [packet] = await store.packets_of("", after=None, limit=10)
+    assert packet == packet_of(schema_version=1)

@@ -19,9 +19,9 @@ class Tally:
         self.cases: defaultdict[int, dict[str, bool]] = defaultdict(dict)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note a case's result; what goes wrong before or after it counts as well."""
+        """Note a case's result; what goes wrong before or after it counts as well. One that was skipped did not run."""
         match = re.search(r"\[(\d{3})-(.+)\]\Z", report.nodeid)
-        if match is not None:
+        if match is not None and not report.skipped:
             cases = self.cases[int(match[1])]
             cases[match[2]] = cases.get(match[2], True) and report.passed
 

@@ -131,7 +131,7 @@ def json_callers(tmp_path_factory):
 
 
 @pytest.fixture
-def bed(app_of, keyring, authority, json_callers, readable_bundle, readable_spec, said, tmp_path):
+def bed(app_of, keyring, authority, json_callers, readable_bundle, readable_spec, said, tmp_path, request):
     """Give what `run_case` needs."""
 
     def bundles_of(changes):
@@ -150,4 +150,10 @@ def bed(app_of, keyring, authority, json_callers, readable_bundle, readable_spec
         names=layout_of(readable_spec).names,
         callers=json_callers,
         said=said,
+        stand_ins=lambda: SimpleNamespace(
+            address=request.getfixturevalue("cosmos_address"),
+            blobs=request.getfixturevalue("azurite"),
+            database=request.getfixturevalue("new_database")(),
+            cosmos_of=request.getfixturevalue("cosmos_of"),
+        ),
     )

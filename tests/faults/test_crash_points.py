@@ -157,7 +157,7 @@ async def test_a_relay_that_dies_after_sending_sends_the_same_delivery_again(
     emr = output_of()
     await die_at("output", "send", "before", output=emr)
     clock.pass_time(61)
-    dying = services_of(store=Dying(open_store(), "save_delivery", "before"), outputs=(emr,))
+    dying = services_of(store=open_store(), outputs=(Dying(emr, "send", "after"),))
     with pytest.raises(Killed):
         await run_relay(dying)
     services = services_of(store=open_store(), outputs=(emr,))

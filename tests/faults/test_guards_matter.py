@@ -14,6 +14,8 @@ from deployr_serve.adapters import (
     auth,
     auth_smart,
     caller_jwt,
+    cosmos_container,
+    fhir_about,
     fhir_matches,
     fhir_search,
     fhir_source,
@@ -48,7 +50,7 @@ def without_origin_of_next_page(patch):
 
 
 def without_subject(patch):
-    patch.setattr(fhir_source.FhirSource, "_is_about", lambda *_: True)
+    patch.setattr(fhir_about, "_is_about", lambda *_: True)
 
 
 def without_completeness(patch):
@@ -150,10 +152,11 @@ def without_a_look_at_the_packet(patch):
 
 
 def without_the_order_of_scores(patch):
-    async def claim(*_):
+    async def nothing(*_, **__):
         return None
 
-    patch.setattr(guarded_output.GuardedOutput, "_claim", claim)
+    patch.setattr(guarded_output.GuardedOutput, "_claim", nothing)
+    patch.setattr(guarded_output.GuardedOutput, "_release", nothing)
 
 
 def without_reading_back(patch):
@@ -172,6 +175,13 @@ def without_a_look_for_the_identifier(patch):
 
 def without_one_try_for_a_message(patch):
     patch.setattr(outputs_vendor, "_was_not_taken", lambda _: True)
+
+
+def without_reading_back_from_the_store(patch):
+    async def never():
+        return None
+
+    patch.setattr(cosmos_container.CosmosContainer, "_landed", lambda *_: never)
 
 
 GUARDS = {
@@ -200,6 +210,7 @@ GUARDS = {
     "order of scores": (without_the_order_of_scores, "G", 127, "got ('sent', 'sent')"),
     "reading back a flowsheet": (without_reading_back, "G", 119, "expected the EMR to hold 1 scores, got 2"),
     "one try for a message": (without_one_try_for_a_message, "G", 119, "expected the EMR to hold 1 scores, got 2"),
+    "reading back from the store": (without_reading_back_from_the_store, "H", 131, "expected 200, got 503"),
     "looking for the identifier": (without_a_look_for_the_identifier, "G", 122, "to hold 1 scores, got 2"),
 }
 """By name: what switches it off, the row that must notice, and what it must notice."""

@@ -18,6 +18,7 @@ import pytest
 
 from deployr_core.packet import Failed, Rejected, Scored, Subject
 from deployr_serve.adapters.epic import ScoreColumn
+from deployr_serve.adapters.fhir_outcomes import FhirOutcomes
 from deployr_serve.adapters.fhir_source import FhirSource
 from deployr_serve.adapters.http import Request
 from deployr_serve.core.errors import ServeError
@@ -104,7 +105,7 @@ def everything_in_files(folder):
 @pytest.fixture
 async def live(emr, app_of, logs, capfd, tmp_path, now, monkeypatch, feature_spec):
     """Give a function that lives through a day of the app, and gives what came to be seen where."""
-    app = app_of(emr.url)
+    app = app_of(emr.url, DEPLOYR_AUDIT=f"folder:{tmp_path / 'audit'}")
 
     async def ask(**fields):
         response = await app.infer(**ASKED | fields)
@@ -167,7 +168,7 @@ async def live(emr, app_of, logs, capfd, tmp_path, now, monkeypatch, feature_spe
             patched.setattr(ScoreColumn, "send", fail)
             statuses.append(await ask(idempotencyKey="bug-in-output"))
             patched.undo()
-            patched.setattr(FhirSource, "outcomes", fail)
+            patched.setattr(FhirOutcomes, "outcomes", fail)
             await app.fire("extract_labels")
         app.set_clock(now + timedelta(days=1))
         emr.parts.clock.put(now + timedelta(days=1))
@@ -176,7 +177,7 @@ async def live(emr, app_of, logs, capfd, tmp_path, now, monkeypatch, feature_spe
         answers.extend([(await app.get(name)).get_body().decode() for name in ("health_live", "health_ready")])
         out, err = capfd.readouterr()
         packets = await app.store.packets(model_id="hematocrit", after=None, limit=1000)
-        labels = await app.store.labels(model_id="hematocrit", rule="lab-component")
+        labels = await app.store.labels(model_id="hematocrit", rule="lab-component", after=None, limit=10)
         return (
             statuses,
             packets,
@@ -189,6 +190,7 @@ async def live(emr, app_of, logs, capfd, tmp_path, now, monkeypatch, feature_spe
                 "answers": "\n".join(answers),
                 "errors": "\n".join(errors),
                 "ids and file names": everything_in_files(tmp_path),
+                "audit": "".join(file.read_text() for file in (tmp_path / "audit").glob("*.ndjson")),
                 "representations": repr((packets, labels, [packet.outcome for packet in packets])),
             },
         )
@@ -204,10 +206,11 @@ async def test_no_canary_is_seen_anywhere(live):
     assert (kinds.count(Scored), kinds.count(Rejected), kinds.count(Failed)) == (3, 4, 5)
     assert [label.outcome.value for label in labels] == [0.0] * 3  # 37.13579 is within 35 to 47
     assert surfaces["logs"].count("deployr_serve.blueprint infer:") == len(statuses)
-    assert "failed=3" in surfaces["logs"]
+    assert "failed:unexpected=3" in surfaces["logs"]
     assert surfaces["errors"].count("Traceback") >= 5
     assert len(surfaces["addresses"].splitlines()) > 50
     assert surfaces["ids and file names"].count(".score-column") == 3
+    assert surfaces["audit"].count('"code":"infer"') == len(statuses)
     assert leaks(CANARIES, surfaces) == []
 
 
@@ -257,7 +260,11 @@ async def test_a_planted_leak_into_an_id_is_found_by_place_and_name(live, monkey
 
     monkeypatch.setattr(infer, "derive_packet_id", readable_id)
     *_, surfaces = await live()
-    assert leaks(CANARIES, surfaces) == ["order id in answers", "order id in ids and file names"]
+    assert leaks(CANARIES, surfaces) == [
+        "order id in answers",
+        "order id in ids and file names",
+        "order id in audit",
+    ]
 
 
 def test_the_checker_names_every_place_and_canary_whatever_its_case():

@@ -6,8 +6,12 @@ import pytest
 
 from tests.faults.bed.alerts import run_alert_case
 from tests.faults.bed.hooks import run_hook_case
+from tests.faults.bed.labels import run_label_case
+from tests.faults.bed.models import run_model_case
+from tests.faults.bed.outages import run_outage_case
 from tests.faults.bed.rows import channel_of, read_row
 from tests.faults.bed.runner import run_case
+from tests.faults.bed.stores import run_store_case
 from tests.faults.bed.table import ROWS_FOLDER, TITLES, row_file
 from tests.faults.bed.writes import run_write_case
 
@@ -15,7 +19,16 @@ ROWS = [read_row(file) for file in sorted(ROWS_FOLDER.glob("*/*.yaml"))]
 CASES = [
     pytest.param(channel_of(row, case), case, id=f"{row.number:03d}-{case.name}") for row in ROWS for case in row.cases
 ]
-RUN = {"J": run_case, "B": run_alert_case, "H": run_hook_case, "W": run_write_case}
+RUN = {
+    "J": run_case,
+    "B": run_alert_case,
+    "H": run_hook_case,
+    "L": run_label_case,
+    "M": run_model_case,
+    "O": run_outage_case,
+    "S": run_store_case,
+    "W": run_write_case,
+}
 """How a case is run, by its channel."""
 
 

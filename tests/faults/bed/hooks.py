@@ -3,7 +3,8 @@
 A case's ``request`` may hold ``token`` (``header`` and ``claims`` to merge, ``key``, one that is ``raw``; null: none),
 ``hook`` (to merge into the call), ``body`` (in place of it), ``handed`` (prefetch by key, ``all`` first), ``method``,
 ``path``, ``content_type``, ``copies`` (the same call so often at once, over all apps in turn), ``models`` (so many are
-deployed and asked at once), ``store_down`` and ``same_token`` (as the step before). In the values of claims ``now+300``
+deployed and asked at once), ``store_down``, ``store_slow`` (the packet is stored when the answer is out) and
+``same_token`` (as the step before). In the values of claims ``now+300``
 is an instant, ``text:``, ``float:`` and ``size:`` make odd ones.
 """
 
@@ -103,6 +104,7 @@ class _Caller:
             self._tokens = [self._token(request, run, model) for model in self._models]
         if request.get("store_down"):
             _take_store_down(run)
+        slow = _make_store_slow(run) if request.get("store_slow") else None
         calls_before, instance = len(upstream.calls), str(uuid.uuid4())
         to_apps = [(number, 0) for number in range(int(request.get("copies", 1)))]
         if len(self._models) > 1:
@@ -112,6 +114,9 @@ class _Caller:
             *(self._send(run, request, number, instance, place=place) for number, place in to_apps)
         )
         took_s = time.monotonic() - started
+        if slow is not None:
+            slow[0].set()
+            await _check_late(run, slow[1])
         run.expect(took_s <= run.deadline_s + _SLACK_S, f"answered after {took_s:.1f} s")
         run.answers += answers
         let_in = [answer for answer in answers if answer.status_code != 401]
@@ -300,6 +305,37 @@ def _take_store_down(run: Run) -> None:
 
     for app in run.apps:
         app.application.services.records.create_record = down
+
+
+def _make_store_slow(run: Run) -> tuple[asyncio.Event, asyncio.Event]:
+    """Have finished packets stored only once the first event is set; the second one is, when one was taken back."""
+    answered, taken_back = asyncio.Event(), asyncio.Event()
+    [app] = run.apps
+    replace_now, erase_now = app.store.replace, app.store.erase
+
+    async def when_answered(packet: Any, **more: Any) -> Any:
+        await answered.wait()
+        return await replace_now(packet, **more)
+
+    async def noting(packet_id: str, **more: Any) -> Any:
+        erased = await erase_now(packet_id, **more)
+        taken_back.set()
+        return erased
+
+    app.store.replace, app.store.erase = when_answered, noting
+    return answered, taken_back
+
+
+async def _check_late(run: Run, taken_back: asyncio.Event) -> None:
+    """See to it that what was stored late has become a failure, with nothing shown and nothing owed."""
+    async with asyncio.timeout(_SLACK_S):
+        await taken_back.wait()
+    [app] = run.apps
+    [packet] = await app.store.packets(model_id="hematocrit", after=None, limit=10)
+    run.expect(getattr(packet.outcome, "reason", None) == "deadline", "expected the packet to say that it was late")
+    belongings = await app.store.belongings(packet.packet_id)
+    run.expect(not belongings.events, "expected nothing to be noted as shown")
+    run.expect(not belongings.deliveries, "expected nothing to be owed to the EMR")
 
 
 def _special(value: Any, *, now: int = 0) -> Any:

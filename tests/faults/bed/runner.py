@@ -75,7 +75,7 @@ async def run_case(case: Case, bed: Bed, *, take: Callable[[Run, Step], Awaitabl
         for upstream in run.upstreams:
             run.problems += upstream.own_faults
         run.expect(not arrived, f"{len(arrived)} connections to the foreign host")
-        check_network(run, watched, allowed)
+        check_network(run, watched, allowed | run.reachable)
     check_secrecy(run, bed.said())
     return list(dict.fromkeys(run.problems))
 
@@ -95,7 +95,7 @@ async def _take(run: Run, step: Step) -> None:
         return
     if not run.apps:
         return
-    app, requests = run.apps[step.app - 1], _requests(run, step)
+    app, requests = run.apps[step.app - 1], requests_of(run, step)
     # Where it is counted how often a caller asks, the repeat would count as well.
     once = step.request.get("once", False)
     before, packets_before = len(upstream.calls), len(await _packets_of(app))
@@ -115,7 +115,7 @@ async def _take(run: Run, step: Step) -> None:
     check_tokens(run, upstream)
 
 
-def _requests(run: Run, step: Step) -> list[dict[str, Any]]:
+def requests_of(run: Run, step: Step) -> list[dict[str, Any]]:
     """Give the step's request, and as many like it as go out at once, each about an instant of its own."""
     request = filled_in({**REQUEST, **run.case.request, **step.request}, run.values)
     request.pop("once", None)

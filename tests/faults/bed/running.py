@@ -23,7 +23,7 @@ class Bed:
     """What a case runs on.
 
     ``callers``: what rows call who may ask, by name. ``said`` gives all that was logged or printed since it was last
-    asked.
+    asked. ``stand_ins`` gives those of Azure, or skips where they are not installed.
     """
 
     app_of: Callable[..., Any]
@@ -33,11 +33,12 @@ class Bed:
     names: tuple[str, ...]
     callers: Mapping[str, str]
     said: Callable[[], str]
+    stand_ins: Callable[[], Any]
 
 
 @dataclass
 class Run:
-    """One case under way; ``problems`` grows."""
+    """One case under way; ``problems`` grows. ``reachable``: what may be connected to beside the EMR."""
 
     case: Case
     bed: Bed
@@ -48,6 +49,7 @@ class Run:
     problems: list[str] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
     advanced_s: float = 0.0
+    reachable: set[tuple[str, int]] = field(default_factory=set)
 
     def expect(self, claim: bool, problem: str) -> None:
         if not claim:

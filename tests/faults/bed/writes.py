@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -58,10 +59,11 @@ async def run_write_case(case: WriteCase, bed: Bed) -> list[str]:
         await _ask(case, app, emr)
         for step in range(case.relays):
             app.set_clock(_NOW + timedelta(minutes=2 * (step + 1)))
-            await app.fire("relay_deliveries")
+            await asyncio.gather(*(app.fire("relay_deliveries") for _ in range(case.relays_at_once)))
         packets = await _packets(app, case)
         deliveries = [await app.store.read_delivery(_delivery_id(case, packet)) for packet in packets]
-        problems += _differences(case.expect, deliveries, _held(emr))
+        expect = msgspec.convert(filled_in(msgspec.to_builtins(case.expect), {"foreign": foreign}), WriteExpect)
+        problems += _differences(expect, deliveries, _held(emr))
         problems += [f"{len(arrived)} connections to the foreign host"] if arrived else []
         own = urlsplit(url)
         strangers = watched.connected - {(own.hostname or "", own.port or 0)}
@@ -193,6 +195,8 @@ def _differences(expected: WriteExpect, deliveries: list[Delivery], held: list[s
         found.append(f"expected attempts {expected.attempts}, got {attempts}")
     if len(held) != expected.held:
         found.append(f"expected the EMR to hold {expected.held} scores, got {len(held)}")
+    if expected.location is not None and not (deliveries[-1].location or "").startswith(expected.location):
+        found.append("expected the address that the EMR gave to be kept as text")
     if expected.value is not None and held[-1:] != [expected.value]:
         found.append(f"expected the EMR to show {expected.value}")
     return found

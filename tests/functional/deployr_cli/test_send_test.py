@@ -20,6 +20,21 @@ observation: {rows: {hematocrit: "90001"}}
 webhook: {url: "http://127.0.0.1:1/scores"}
 """
 IDS = {"patient": "CanaryPatient7", "encounter": "CanaryEncounter7", "order": "CanaryOrder7", "csn": "970031415926"}
+OTHERS = """
+schema_version: 1
+flowsheet: {rows: {anemia: "90001"}}
+webhook: {url: "http://127.0.0.1:1/scores"}
+"""
+DEPLOYMENT = """
+schema_version: 1
+model: hematocrit
+mode: live
+threshold: 0.5
+outputs: [webhook]
+packed_in: [score-column]
+message: ["{score_name} {score} by {model}"]
+advisory: {headline: "Look twice: {score_percent}"}
+"""
 OUTPUTS = (
     "score-column",
     "flowsheet",
@@ -48,7 +63,10 @@ async def site(chart_of, emr_of, app_of, bundles_folder, tmp_path):
         "DEPLOYR_OUTPUTS_FILE": str(tmp_path / "outputs.yaml"),
         "DEPLOYR_EMR_USER_ID": "U1",
         "DEPLOYR_WEBHOOK_KEY": "0123456789abcdef0123456789abcdef",
+        "DEPLOYR_DEPLOYMENTS": str(tmp_path / "deployments"),
     }
+    (tmp_path / "deployments").mkdir()
+    (tmp_path / "deployments" / "hematocrit.yaml").write_text(DEPLOYMENT)
     app = app_of(emr.url, **settings)
     response = await app.infer(patientId=patient, encounterId=encounter, orderId=order)
     packet_id = response.headers["X-Packet-Id"]
@@ -99,6 +117,15 @@ async def test_any_way_out_is_shown_and_nothing_is_sent(site, output):
     assert list(site.drop.iterdir()) == []
 
 
+async def test_it_shows_the_number_and_the_words_that_the_deployment_decides_on(site):
+    assert '"1.0750"' in (await site("score-column"))[1]
+    _, message = await site("in-basket")
+    assert '"Look twice: 75 %"' in message
+    assert '"HCT 75 % by hematocrit"' in message
+    assert "Made by a computer" not in message
+    assert "75 %,Look twice: 75 %" in (await site("file-drop"))[1]
+
+
 async def test_identifiers_are_shown_on_demand(site):
     _, said = await site("risk-assessment", show_identifiers=True)
     assert f"Patient/{IDS['patient']}" in said
@@ -114,7 +141,7 @@ async def test_it_is_sent_once_however_often_it_is_asked_to(site):
 
 
 async def test_what_would_be_refused_is_said_before_anything_is_sent(site, tmp_path):
-    (tmp_path / "others.yaml").write_text('schema_version: 1\nflowsheet: {rows: {anemia: "90001"}}\n')
+    (tmp_path / "others.yaml").write_text(OTHERS)
     went_well, said = await site("flowsheet", send=True, DEPLOYR_OUTPUTS_FILE=str(tmp_path / "others.yaml"))
     assert not went_well
     assert "Refused: output-not-offered" in said

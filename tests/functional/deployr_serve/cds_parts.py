@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
+import sys
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from mock_emr.cds_client import CdsClient, Reply, Signer
 PUBLIC = "https://cds.hospital.example"
 ISSUER = "https://emr.hospital.example/fhir"
 KEY = ec.generate_private_key(ec.SECP384R1())
+_APP = Path(__file__).parents[3] / "function_app.py"
 _SCHEMAS = Path(__file__).parents[2] / "schemas" / "cds_hooks"
 
 ADVISING = """\
@@ -122,3 +127,32 @@ def order_sign(*drafts, patient_id="p1", encounter_id="e1"):
         "encounterId": encounter_id,
         "draftOrders": {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one} for one in drafts]},
     }
+
+
+@asynccontextmanager
+async def hosted(tmp_path, *, host=None, **settings):
+    """Run the app in a process of its own, and give its address. ``host``: of the settings file, such as CORS."""
+    file = tmp_path / "local.settings.json"
+    file.write_text(json.dumps({"IsEncrypted": False, "Host": host or {}, "Values": {}}))
+    arguments = ("--app", str(_APP), "--port", "0", "--state", str(tmp_path), "--settings", str(file))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deployr_serve.local_host", *arguments),
+        env={**os.environ, **settings},
+        cwd=_APP.parent,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        said = b""
+        async for line in process.stdout:
+            said += line
+            _, found, rest = line.decode().partition("http://127.0.0.1:")
+            if found:
+                yield f"http://127.0.0.1:{rest.split()[0].strip('/')}"
+                break
+        else:
+            raise AssertionError(f"the app did not start: {said.decode()}")
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()

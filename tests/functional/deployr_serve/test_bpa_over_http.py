@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,7 @@ from lxml import etree
 import deployr_serve.triggers
 from deployr_core.packet import EventKind, Failed, Scored
 from deployr_serve.core.errors import SettingsInvalid
-from mock_emr.clock import EmrClock
 from mock_emr.faults import Rule
-from mock_emr.hosting import listening
-from mock_emr.loading import load_folder
-from mock_emr.serve import create_app, real_now
 from tests.cda import EXAMPLE, SETTINGS, SOAP_11, SOAP_12, cda, ii, in_soap
 
 SCHEMA = etree.XMLSchema(etree.parse(Path(deployr_serve.triggers.__file__).with_name("bpa.xsd")))
@@ -398,6 +394,13 @@ async def test_an_acknowledgement_is_stored_once_with_the_packet(app):
     assert event.at == datetime(2015, 1, 6, 20, 56, tzinfo=UTC)
 
 
+async def test_what_was_asked_about_as_json_first_can_be_acknowledged_once_it_is_shown(app):
+    packet_id = (await app.infer()).headers["X-Packet-Id"]
+    assert (await app.bpa(acknowledged(packet_id), model="acknowledgements")).status_code == 404
+    assert advice_in(await app.bpa(EXAMPLE))["PacketId"] == packet_id
+    assert (await app.bpa(acknowledged(packet_id), model="acknowledgements")).status_code == 204
+
+
 async def test_an_acknowledgement_does_not_tell_a_hidden_advisory_from_none(emr, app_of, deploy):
     app = app_of(emr.url, **deploy(mode="silent"))
     hidden = (await app.bpa(EXAMPLE)).headers["X-Packet-Id"]
@@ -427,46 +430,3 @@ async def test_an_acknowledgement_that_is_not_one_is_refused(app, changes):
     response = await app.bpa(acknowledged(packet_id, **changes), model="acknowledgements")
     assert response.status_code == 400
     assert json.loads(response.get_body())["resourceType"] == "OperationOutcome"
-
-
-# -- real charts
-
-
-@pytest.mark.slow
-async def test_orders_of_real_patients_get_the_same_packet_score_and_reasons_as_by_json(app_of, deploy):
-    folder = Path(__file__).parents[3].parent / "shared" / "data" / "eicu-demo-paired" / "fhir"
-    if not folder.is_dir():
-        pytest.skip("the eICU demo extract is not beside the work tree")
-    store, clock = load_folder(folder), EmrClock(real_now=real_now)
-    orders = [json.loads(record.settled.body) for record in store.all_of("ServiceRequest")][::400]
-    scores = set()
-    async with listening(lambda url: create_app(store, clock=clock, open_access=True, base_url=url)) as url:
-        app = app_of(url, **deploy(threshold=0.0))
-        for order in orders:
-            as_of = datetime.fromisoformat(order["authoredOn"]).astimezone(UTC)
-            clock.put(as_of + timedelta(seconds=1))
-            app.set_clock(as_of)
-            patient_id = order["subject"]["reference"].rpartition("/")[2]
-            document = cda(
-                patient=ii(1, patient_id),
-                encounter="",
-                order=ii(5, order["id"]),
-                time=f'<effectiveTime value="{as_of:%Y%m%d%H%M%S}+0000"/>',
-            )
-            said = await app.bpa(document)
-            advised = advice_in(said)
-            asked = await app.infer(
-                patientId=patient_id, encounterId=None, orderId=order["id"], eventTime=as_of.isoformat()
-            )
-            assert asked.headers["X-Packet-Id"] == advised["PacketId"]
-            assert json.loads(asked.get_body())["score"] == float(advised["Score"])
-            told = [(one.get("feature"), float(one.get("contribution"))) for one in _reasons_in(said)]
-            packet = (await app.store.read(advised["PacketId"])).packet
-            assert told == [(one.concept, one.value) for one in packet.outcome.contributions[:3]]
-            scores.add(advised["Score"])
-    assert len(orders) > 5
-    assert scores == {"0.25", "0.75"}
-
-
-def _reasons_in(response):
-    return etree.fromstring(response.get_body()).findall("{*}Reasons/{*}Reason")

@@ -224,6 +224,7 @@ async def test_in_prod_there_is_no_cds_hooks_without_clients_that_may_call(bundl
         "DEPLOYR_JSON_CALLERS": str(tmp_path / "callers.json"),
         "DEPLOYR_BUNDLES": str(bundles_folder),
         "DEPLOYR_STORE": f"sqlite:{tmp_path / 'store.sqlite'}",
+        "DEPLOYR_AUDIT": f"folder:{tmp_path / 'audit'}",
         "DEPLOYR_ID_KEY": "0123456789abcdef",
         "DEPLOYR_EMR_FHIR_BASE": "https://emr.hospital.example/fhir",
         "DEPLOYR_EMR_AUTH": "basic",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from urllib.parse import urlencode
@@ -103,7 +104,7 @@ class Callers:
     async def let_in(self, headers, *, correlation_id):
         if not self._models:
             raise CallerRefused("no-basic")
-        return SimpleNamespace(may_ask=self._models.__contains__)
+        return SimpleNamespace(name="engine", may_ask=self._models.__contains__)
 
 
 async def ask(services, given=None, *, body=None, content_type="application/x-www-form-urlencoded", callers=None):
@@ -229,3 +230,16 @@ async def test_a_model_that_is_switched_off_scores_nobody(services, now):
 )
 async def test_what_no_form_sends_is_refused(services, body, content_type, status):
     assert (await ask(services, body=body, content_type=content_type))[0] == status
+
+
+async def test_that_a_form_was_sent_in_is_audited_and_nothing_of_what_was_typed(services):
+    records = []
+    services = replace(services, audit=SimpleNamespace(record=records.append))
+    await ask(services, callers=Callers("hematocrit"))
+    await ask(services, TYPED, callers=Callers("hematocrit"))
+    await ask(services, TYPED, callers=Callers())
+    assert [(each.act, each.by, each.said, each.model_id) for each in records] == [
+        ("form", "engine", "answered", "hematocrit"),
+        ("form", "", "not-authenticated", ""),
+    ]
+    assert all((each.patient_hash, each.packet_id) == ("", "") for each in records)

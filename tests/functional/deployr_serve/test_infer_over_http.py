@@ -240,7 +240,7 @@ async def failed_with(app, reason):
     assert isinstance(packet.outcome, Failed)
     assert packet.outcome.reason == reason
     tomorrow = packet.as_of + timedelta(days=3650)
-    assert await app.store.pending_deliveries(created_before=tomorrow, limit=10) == ()
+    assert await app.store.pending_deliveries(due_before=tomorrow, limit=10) == ()
 
 
 async def test_an_emr_that_is_down_is_a_503_with_a_stored_failed_packet(app_of):
@@ -435,13 +435,13 @@ async def test_the_day_after_each_prediction_has_its_label_and_a_second_run_chan
     await app.infer(patientId="p3", encounterId=None, orderId=None)
     await app.infer(patientId="p9", encounterId=None, orderId=None)
     await app.fire("extract_labels")
-    assert await app.store.labels(model_id="hematocrit", rule="lab-component") == ()
+    assert await app.store.labels(model_id="hematocrit", rule="lab-component", after=None, limit=10) == ()
     tomorrow = now + timedelta(days=1)
     app.set_clock(tomorrow)
     emr.parts.clock.put(tomorrow)
     for _ in range(2):
         await app.fire("extract_labels")
-        labels = await app.store.labels(model_id="hematocrit", rule="lab-component")
+        labels = await app.store.labels(model_id="hematocrit", rule="lab-component", after=None, limit=10)
         outcomes = {label.packet_id: msgspec.to_builtins(label.outcome) for label in labels}
         by_patient = {packet.subject.patient_id: outcomes.get(packet.packet_id) for packet in await packets_of(app)}
         # 30 % is under 35 %; 41 % is within; no result ever came; never scored.

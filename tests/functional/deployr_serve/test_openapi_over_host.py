@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from deployr_serve.triggers.openapi import render_openapi
-from tests.functional.deployr_serve.test_cds_over_host import hosted
+from tests.functional.deployr_serve.cds_parts import hosted, validated
 
 KEY = {"x-functions-key": "function-key"}
 KNOWN = {"patientId": "p1", "encounterId": "e1", "orderId": "o1", "eventTime": "2015-01-06T20:55:00Z"}
@@ -114,6 +114,7 @@ async def test_every_answer_is_one_that_the_document_tells_of(base):
 
 
 async def test_other_methods_get_405_with_those_that_are_allowed_and_no_key_gets_401(base):
+    # Of CDS Hooks, too, whose routes stand at the root and are no part of the document.
     def ask(method, path, headers=KEY):
         request = urllib.request.Request(base + path, method=method, headers=headers)
         try:
@@ -132,3 +133,16 @@ async def test_other_methods_get_405_with_those_that_are_allowed_and_no_key_gets
         for method, operation in item.items():
             if operation["security"]:
                 assert (await asyncio.to_thread(ask, method.upper(), where, {}))[0] == 401
+    discovered = await asyncio.to_thread(lambda: urllib.request.urlopen(f"{base}/cds-services").read())
+    listed = {service["id"] for service in validated(json.loads(discovered), "discovery")["services"]}
+    assert listed >= {"hematocrit-order-sign", "anemia-order-select"}
+    for method, path, expected, allowed in (
+        ("GET", "/cds-services/hematocrit-order-sign", 405, {"POST"}),
+        ("TRACE", "/cds-services/hematocrit-order-sign", 405, {"POST"}),
+        ("POST", "/cds-services", 405, {"GET"}),
+        ("POST", "/cds-services/nobody-order-sign", 404, set()),
+        ("GET", "/api/cds-services", 404, set()),
+    ):
+        status, allow = await asyncio.to_thread(ask, method, path)
+        assert (method, path, status) == (method, path, expected)
+        assert allow >= allowed

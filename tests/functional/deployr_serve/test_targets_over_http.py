@@ -16,6 +16,7 @@ from deployr_core.label_rules import Answer, LabComponent, LabPanel, LengthOfSta
 from deployr_core.layout import layout_of
 from deployr_core.model_format import MODEL_FILE
 from deployr_core.outputs import Target
+from deployr_core.packet import Censored
 from deployr_dev.models import model_part
 from deployr_dev.probes import row_vector
 
@@ -150,11 +151,11 @@ async def test_an_order_is_answered_written_and_labelled(app, emr, now, model, a
     app.set_clock(now + timedelta(days=2))
     emr.parts.clock.put(now + timedelta(days=2))
     await app.fire("extract_labels")
-    [held] = await app.store.labels(model_id=model, rule=rule)
+    [held] = await app.store.labels(model_id=model, rule=rule, after=None, limit=10)
     assert held.outcome.value == label
 
 
-async def test_a_stay_is_predicted_in_days_and_left_without_a_label(app, emr, now):
+async def test_a_stay_is_predicted_in_days_and_has_no_label_while_it_lasts_until_nobody_waits_any_more(app, emr, now):
     response = await app.infer(model="length-of-stay")
 
     body = json.loads(response.get_body())
@@ -162,4 +163,8 @@ async def test_a_stay_is_predicted_in_days_and_left_without_a_label(app, emr, no
     assert [[row.score for row in cell.rows] for cell in emr.parts.scores.cells()] == [["7.5"]]
     app.set_clock(now + timedelta(days=60))
     await app.fire("extract_labels")
-    assert await app.store.labels(model_id="length-of-stay", rule="length-of-stay") == ()
+    assert await app.store.labels(model_id="length-of-stay", rule="length-of-stay", after=None, limit=10) == ()
+    app.set_clock(now + timedelta(days=366))
+    await app.fire("extract_labels")
+    [held] = await app.store.labels(model_id="length-of-stay", rule="length-of-stay", after=None, limit=10)
+    assert held.outcome == Censored(reason="not-ended")

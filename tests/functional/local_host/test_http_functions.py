@@ -253,3 +253,54 @@ async def test_a_key_is_asked_for_before_the_body_is_read(host):
     reply = await host(LEVELS, max_body_bytes=1)("POST", "/api/keyed", body=b"1234")
 
     assert reply.status == 401
+
+
+# -- pages of other origins
+
+SANDBOX = "https://sandbox.example"
+COUNTED = """
+    app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+    seen = []
+
+    @app.route(route="hello", methods=["GET", "OPTIONS"])
+    def hello(req):
+        seen.append(req.method)
+        return ",".join(seen)
+"""
+
+
+def preflight(origin):
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    return {"Origin": origin, **asks}
+
+
+async def test_the_preflight_of_a_named_origin_is_answered_without_the_function(host):
+    call = host(COUNTED, cors=[SANDBOX])
+    reply = await call("OPTIONS", "/api/hello", headers=preflight(SANDBOX))
+    assert reply.status == 200
+    assert reply.header("access-control-allow-origin") == [SANDBOX]
+    assert "POST" in reply.header("access-control-allow-methods")[0]
+    assert reply.header("access-control-allow-headers") == ["authorization,content-type"]
+    assert reply.header("access-control-allow-credentials") == []
+    assert (await call("GET", "/api/hello", headers=FUNCTION)).body == b"GET"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/api/hello", 401), ("/api/nowhere", 404)])
+async def test_a_page_of_a_named_origin_can_read_errors_too(host, path, status):
+    reply = await host(COUNTED, cors=[SANDBOX])("GET", path, headers={"Origin": SANDBOX})
+    assert (reply.status, reply.header("access-control-allow-origin")) == (status, [SANDBOX])
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "https://sandbox.example.evil.example", "null"])
+async def test_a_page_of_another_origin_can_read_nothing(host, origin):
+    call = host(COUNTED, cors=[SANDBOX])
+    assert (await call("OPTIONS", "/api/hello", headers=preflight(origin))).status == 400
+    for headers in (preflight(origin), {"Origin": origin, **FUNCTION}):
+        method = "OPTIONS" if len(headers) > 2 else "GET"
+        reply = await call(method, "/api/hello", headers=headers)
+        assert reply.header("access-control-allow-origin") == []
+
+
+async def test_the_admin_api_is_for_no_page(host):
+    reply = await host(COUNTED, cors=[SANDBOX])("GET", "/admin/functions", headers={"Origin": SANDBOX, **MASTER})
+    assert (reply.status, reply.header("access-control-allow-origin")) == (200, [])

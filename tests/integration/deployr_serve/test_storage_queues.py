@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import socket
-import subprocess
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -13,49 +11,20 @@ import pytest
 
 from deployr_serve.local_host.queue_file import QueueUnavailable
 from deployr_serve.local_host.queue_storage import open_queues
+from tests.emulators.running import STORAGE_KEY
 
-AZURITE = shutil.which("azurite")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(AZURITE is None, reason="no azurite on the PATH (npm install --global azurite)"),
     pytest.mark.skipif(
         importlib.util.find_spec("azure") is None or importlib.util.find_spec("azure.storage") is None,
         reason="azure-storage-queue is not installed (deployr[azure])",
     ),
 ]
-KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-@pytest.fixture(scope="module")
-def connection():
-    """Run Azurite in memory; give its connection string."""
-    blob, queue, table = free_ports(3)
-    command = [AZURITE, "--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck"]
-    command += ["--blobPort", str(blob), "--queuePort", str(queue), "--tablePort", str(table)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in running.stdout:
-        if "Queue service is successfully listening" in line:
-            break
-    yield (
-        f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={KEY};"
-        f"QueueEndpoint=http://127.0.0.1:{queue}/devstoreaccount1"
-    )
-    running.terminate()
-    running.wait(timeout=20)
-    running.stdout.close()
 
 
 @pytest.fixture
-def queues(connection):
-    return open_queues(connection, clock=lambda: datetime.now(UTC))
+def queues(azurite):
+    return open_queues(azurite, clock=lambda: datetime.now(UTC))
 
 
 @pytest.fixture
@@ -103,21 +72,22 @@ def test_a_renewed_hold_has_the_receipt_to_delete_it_with(queues, name):
     assert queues.hide(kept, timedelta(0)) is None
 
 
-def test_bodies_travel_in_base64_as_the_functions_host_expects(queues, connection, name):
+def test_bodies_travel_in_base64_as_the_functions_host_expects(queues, azurite, name):
     from azure.storage.queue import QueueClient
 
     queues.put(name, b"icu.1")
-    with QueueClient.from_connection_string(connection, name) as client:
+    with QueueClient.from_connection_string(azurite, name) as client:
         assert client.receive_message().content == "aWN1LjE="
 
 
 def test_an_account_that_does_not_answer_is_said_without_its_key():
-    [port] = free_ports(1)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     queues = open_queues(
-        f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={KEY};"
+        f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={STORAGE_KEY};"
         f"QueueEndpoint=http://127.0.0.1:{port}/devstoreaccount1",
         clock=lambda: datetime.now(UTC),
     )
     with pytest.raises(QueueUnavailable) as refused:
         queues.take("chunks", hidden=HOUR)
-    assert KEY not in str(refused.value)
+    assert STORAGE_KEY not in str(refused.value)

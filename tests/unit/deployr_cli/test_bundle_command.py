@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 
 import pytest
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from deployr_cli.bundle import bundle_app
 from deployr_cli.failures import CommandFailed
-from deployr_core.bundle import FEATURES_FILE, GOLDEN_FILE, MANIFEST_FILE
+from deployr_core.bundle import FEATURES_FILE, GOLDEN_FILE, MANIFEST_FILE, sha256_hex
 from deployr_core.model_format import MODEL_FILE
 from deployr_core.signing import SIGNATURE_FILE
 
@@ -132,3 +133,15 @@ def test_a_key_of_the_wrong_half_is_refused_by_its_file(folder, keys):
     private, public = keys
     assert f"{private}: expected a public Ed25519 key" in refused("verify", folder, "--key", private)
     assert f"{public}: expected a private Ed25519 key" in refused("sign", folder, "--key", public)
+
+
+def test_prove_tries_every_model_and_notes_what_passed(bundles_folder):
+    assert "ok: 2 models" in run("prove", bundles_folder)
+    noted = json.loads((bundles_folder / ".proofs.json").read_bytes())
+    manifests = (bundles_folder / name / MANIFEST_FILE for name in ("anemia", "hematocrit"))
+    assert noted["digests"] == [sha256_hex(each.read_bytes()) for each in manifests]
+
+
+def test_prove_names_the_model_that_does_not_pass(bundles_folder):
+    (bundles_folder / "anemia" / MODEL_FILE).write_bytes(b"no trees")
+    assert "anemia: model.treelite: expected" in refused("prove", bundles_folder)

@@ -68,7 +68,8 @@ def test_every_reason_that_reading_can_fail_for_says_what_to_do():
     leaves = [
         it for kind in (errors.TryLater, errors.EmrRefused, errors.Restricted) for it in (kind, *kind.__subclasses__())
     ]
-    ours = {"in-progress", "store-unavailable", "too-many-requests", "error"}  # of no call that doctor makes
+    # Of no call that doctor makes.
+    ours = {"deadline", "in-progress", "store-unavailable", "too-many-requests", "error"}
     assert {it.reason for it in leaves} - ours <= set(FIXES)
 
 

@@ -36,10 +36,8 @@ from deployr_core.packet import (
     StoredVector,
     Subject,
     Trigger,
-    derive_delivery_id,
-    derive_label_id,
-    derive_packet_id,
 )
+from deployr_core.packet_ids import derive_delivery_id, derive_label_id, derive_packet_id
 from deployr_core.vectorize import FeatureVector
 
 KEY = b"sixteen bytes ok"
@@ -262,7 +260,7 @@ def test_a_packet_without_fetches_or_earlier_attempts_has_none() -> None:
     content = json.loads(msgspec.json.encode(packet(OUTCOMES["failed"])))
     del content["fetches"], content["earlier_attempts"], content["schema_version"]
     read = msgspec.json.decode(json.dumps(content), type=InferencePacket)
-    assert (read.fetches, read.earlier_attempts, read.schema_version) == ((), (), 1)
+    assert (read.fetches, read.earlier_attempts, read.schema_version) == ((), (), 2)
 
 
 @pytest.mark.parametrize("kind", OUTCOMES)

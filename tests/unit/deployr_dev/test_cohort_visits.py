@@ -11,7 +11,9 @@ import duckdb
 import msgspec
 import pytest
 
-from deployr_core.facts import BirthDate
+from deployr_core.codes import ICD10CM, Code
+from deployr_core.facts import BirthDate, Diagnosis, DiagnosisList
+from deployr_core.label_rules import FhirPathRule, FhirPathSearch
 from deployr_dev.cohorts.cohort import cohort_rows, index_rows
 from deployr_dev.cohorts.rows import CohortRow, Unlabelled
 from deployr_dev.cohorts.rules import Inclusion
@@ -209,6 +211,110 @@ def test_a_source_without_intensive_care_or_without_such_visits_is_refused_in_wo
         rows_of("long_stay")
 
 
+@pytest.mark.parametrize(
+    ("after", "label"),
+    [(0 * HOUR, 1.0), (30 * DAY - timedelta(microseconds=1), 1.0), (30 * DAY, 0.0), (-HOUR, Unlabelled.DEAD_BEFORE)],
+)
+def test_a_death_counts_within_its_days_wherever_it_happens(after: timedelta, label: object):
+    at = ADMITTED + DAY + after
+    died = [DeathRecord(person_id=1, earliest=at, latest=at)]
+
+    row = only("mortality_30d", a_visit("v", ADMITTED, ADMITTED + 3 * DAY), died=died)
+
+    assert (row.label if row.unlabelled is None else row.unlabelled) == label
+
+
+def test_of_a_mere_day_of_death_that_the_end_cuts_nobody_can_tell():
+    ends = ADMITTED + 31 * DAY
+    cut = [DeathRecord(person_id=1, earliest=ends - HOUR, latest=ends + 23 * HOUR)]
+
+    row = only("mortality_30d", a_visit("v", ADMITTED, ADMITTED + 3 * DAY), died=cut)
+
+    assert (row.label, row.unlabelled) == (None, Unlabelled.COARSE_DATE)
+
+
+def test_nobody_knows_who_is_alive_after_the_data_end():
+    row = only("mortality_30d", a_visit("v", ADMITTED, ADMITTED + 3 * DAY), data_end=ADMITTED + 20 * DAY)
+
+    assert (row.label, row.unlabelled) == (None, Unlabelled.NOT_FOLLOWED)
+
+
+def test_deterioration_is_intensive_care_or_death():
+    died = [DeathRecord(person_id=1, earliest=ADMITTED + 10 * HOUR, latest=ADMITTED + 10 * HOUR)]
+    visit, elsewhere = a_visit("v", ADMITTED, ADMITTED + 10 * HOUR), icu(ADMITTED + 90 * DAY)
+
+    assert only("deterioration", visit, elsewhere, died=died).label == 1.0
+    assert only("icu_transfer", visit, elsewhere, died=died).label == 0.0
+    assert only("deterioration", visit, elsewhere).label == 0.0
+
+
+def test_who_went_on_to_another_hospital_has_no_label_of_what_came_later():
+    gone = a_visit("v", ADMITTED, ADMITTED + 10 * HOUR, discharged_to="other-hcf")
+    back = a_visit("back", ADMITTED + 5 * DAY, ADMITTED + 6 * DAY)
+
+    assert only("readmission_30d", gone, back).unlabelled is Unlabelled.TRANSFERRED
+    assert only("icu_transfer", gone, icu(ADMITTED + 90 * DAY)).unlabelled is Unlabelled.TRANSFERRED
+
+
+class WithDiagnoses(Hospital):
+    recorded: tuple[tuple[int, Diagnosis], ...] = ()
+
+    def diagnoses(self) -> tuple[tuple[int, Diagnosis], ...]:
+        return self.recorded
+
+
+def recorded(code: str, after: timedelta, person_id: int = 1) -> tuple[int, Diagnosis]:
+    at = ADMITTED + DAY + after
+    return person_id, Diagnosis(
+        fact_id=f"{code} {after}",
+        codes=(Code(ICD10CM, code),),
+        at=at,
+        known_at=at,
+        recorded_in=DiagnosisList.ENCOUNTER,
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "after", "label"),
+    [
+        ("N17.9", 0 * HOUR, 1.0),
+        ("N17", 7 * DAY - timedelta(microseconds=1), 1.0),
+        ("N17.9", 7 * DAY, 0.0),
+        ("N17.9", -HOUR, 0.0),
+        ("N18.1", HOUR, 0.0),
+    ],
+)
+def test_a_diagnosis_counts_within_its_days(code: str, after: timedelta, label: float):
+    task = shipped_task("acute_kidney_injury_7d")
+    hospital = WithDiagnoses([a_visit("v", ADMITTED, ADMITTED + 9 * DAY)])
+    hospital.recorded = (recorded(code, after), recorded("N17.0", HOUR, person_id=2))
+
+    (row,) = cohort_rows(hospital, task)
+
+    assert row.label == label
+
+
+def test_a_source_without_such_diagnoses_is_refused_in_words():
+    task, visits = shipped_task("acute_kidney_injury_7d"), [a_visit("v", ADMITTED, ADMITTED + 9 * DAY)]
+
+    with pytest.raises(NotInExtract, match="diagnoses of the label's codes"):
+        cohort_rows(WithDiagnoses(visits), task)
+    with pytest.raises(NotInExtract, match="the fact table diagnoses"):
+        cohort_rows(Hospital(visits), task)
+
+
+def test_by_an_expression_nothing_can_be_trained_and_it_says_why():
+    rule = FhirPathRule(
+        expression="Bundle.entry.resource.where(issued >= %as_of and issued < %until).exists()",
+        searches=(FhirPathSearch(resource_type="Observation"),),
+        hours=24,
+    )
+    task = msgspec.structs.replace(shipped_task("long_stay"), label=rule)
+
+    with pytest.raises(NotInExtract, match=r"task long_stay: label: a fhirpath rule .* in service"):
+        cohort_rows(Hospital([a_visit("v", ADMITTED, ADMITTED + 9 * DAY)]), task)
+
+
 def test_at_discharge_the_length_of_stay_may_pick_rows():
     base = shipped_task("readmission_30d")
     task = msgspec.structs.replace(
@@ -234,8 +340,22 @@ def test_the_fact_tables_are_read_as_they_are_described():
             CREATE TABLE persons AS SELECT * FROM (VALUES (1, 1950, 7, 3), (2, 1960, NULL, 3), (3, NULL, NULL, NULL))
                 AS t (person_id, birth_year, birth_month, birth_day);
         """)
+        connection.execute("""
+            CREATE TABLE diagnoses AS SELECT * FROM (VALUES
+                (1, 'c', 'http://hl7.org/fhir/sid/icd-10-cm', 'N17.9', 'encounter-diagnosis',
+                 TIMESTAMP '2031-03-06 12:00', TIMESTAMP '2031-03-06 12:00'),
+                (2, 'd', NULL, NULL, 'problem-list-item', TIMESTAMP '2031-03-06', TIMESTAMP '2031-03-07')
+            ) AS t (person_id, fact_id, system, code, recorded_in, happened_at, known_at)
+        """)
         source = FactTables(connection)
 
+        assert [
+            (person_id, each.codes, each.recorded_in, each.at.hour, each.known_at.day)
+            for person_id, each in source.diagnoses()
+        ] == [
+            (1, (Code(ICD10CM, "N17.9"),), DiagnosisList.ENCOUNTER, 12, 6),
+            (2, (), DiagnosisList.PROBLEM_LIST, 0, 7),
+        ]
         assert list(source.visits()) == [
             a_visit("v", ADMITTED, ADMITTED + DAY, classes=frozenset({"IMP", "ACUTE"}), discharged_to="exp"),
             a_visit("v", ADMITTED, None, person_id=2, classes=frozenset(), known_at=ADMITTED + HOUR),

@@ -40,6 +40,16 @@ def written(folder: Path, shipped: str = "hematocrit", **changes: Any) -> Path:
     return path
 
 
+def _other(**label: Any) -> dict[str, Any]:
+    """Give the change that puts this label in the place of a shipped one."""
+    return {"label": {"components": None, "window_hours": None, **label}}
+
+
+def _fhirpath(expression: str) -> dict[str, Any]:
+    searches = [{"resource_type": "Observation"}]
+    return _other(kind="fhirpath", expression=expression, searches=searches, hours=24)
+
+
 @pytest.mark.parametrize("name", shipped_task_names())
 def test_every_shipped_task_can_be_read_is_named_as_its_file_and_can_stand_in_a_url(name: str):
     task = shipped_task(name)
@@ -57,6 +67,13 @@ def test_the_papers_twelve_tasks_are_a_group_and_share_three_matrices():
         ["albumin", "bun", "calcium", "co2", "creatinine", "potassium", "sodium"],
         ["magnesium"],
     ]
+
+
+def test_a_label_by_an_expression_goes_with_either_unit(tmp_path: Path):
+    expression = "Bundle.entry.resource.where(issued >= %as_of and issued < %until).exists()"
+    assert load_task(written(tmp_path, **_fhirpath(expression))).outputs == BINARY
+    change = {**_fhirpath(expression)["label"], "days": None}
+    assert load_task(written(tmp_path, "long_stay", label=change)).outputs == BINARY
 
 
 def test_tasks_with_other_rows_or_features_share_no_matrix(task: Task):
@@ -107,6 +124,12 @@ def test_the_manifest_takes_over_what_the_task_says(task: Task):
         ({"label": {"answer": "value"}}, "expected a unit, such as g/dL"),
         ({"label": {"unit": "%"}}, "expected a unit, such as g/dL"),
         ({"label": {"kind": "lab-panel"}, "headline": "hematocrit"}, "components"),
+        (_fhirpath("Bundle.entry.count()) > 1"), "to its last character"),
+        (_fhirpath("now() > %as_of"), r"without now\(\)"),
+        (_fhirpath("Bundle.entry.exists()"), "by %as_of and %until"),
+        (_other(kind="diagnosis", codes={"http://hl7.org/fhir/sid/icd-10-cm": ["N*17"]}, days=7), "only at the end"),
+        (_other(kind="diagnosis", codes={}, days=7), "codes by the URI"),
+        (_other(kind="mortality", days=0), "days of at least an hour"),
     ],
 )
 def test_a_task_that_does_not_say_what_it_must_is_refused_by_file_and_key(

@@ -24,6 +24,7 @@ STATUS_OF_REASON = {
     "idempotency-key-reused": 409,
     "missing-patient": 422,
     "unknown-patient": 422,
+    "forgotten": 410,
     "unknown-context": 422,
     "wrong-patient": 422,
     "emr-unreachable": 503,
@@ -35,6 +36,7 @@ STATUS_OF_REASON = {
     "emr-too-large": 503,
     "insufficient-scope": 503,
     "in-progress": 503,
+    "deadline": 503,
     "too-many-requests": 429,
     "store-unavailable": 503,
     "emr-refused": 503,
@@ -45,7 +47,7 @@ STATUS_OF_REASON = {
 }
 RETRY_AFTER = {
     *("emr-unreachable", "emr-timeout", "emr-bad-response", "emr-incomplete", "emr-throttled", "emr-too-large"),
-    *("in-progress", "store-unavailable", "too-many-requests"),
+    *("deadline", "in-progress", "store-unavailable", "too-many-requests"),
     *("emr-refused", "insufficient-scope", "model-unavailable", "model-error", "settings-invalid"),
 }
 ISSUE_TYPES = {

@@ -338,6 +338,25 @@ async def test_a_chunk_that_comes_again_while_a_patient_is_under_way_elsewhere_i
     assert (await run_at(site)).done == {}
 
 
+async def test_a_chunk_of_which_the_store_did_not_take_one_patient_is_put_back(site_of, batch):
+    class RefusesTheFirst(MemoryStore):
+        refused = False
+
+        async def create(self, packet):
+            if not self.refused:
+                self.refused = True
+                raise StoreUnavailable("expected a store")
+            return await super().create(packet)
+
+    site = site_of(store=RefusesTheFirst(), worklist=FakeWorklist(4))
+    await start_due(msgspec.structs.replace(batch, chunk_size=4), site)
+    [chunk] = site.queue.messages
+    with pytest.raises(ChunkPutBack):
+        await score_chunk(chunk, site.services, is_last_try=False)
+    await work(site)
+    assert ((await run_at(site)).state, (await run_at(site)).totals) == (RunState.COMPLETE, {"scored": 4})
+
+
 async def test_a_worker_that_was_slow_and_wakes_up_changes_nothing(site_of, batch, clock):
     """It lists, its lease ends, another lists and hands out; then the first one comes back with its own list."""
     store, queue = MemoryStore(), MemoryQueue()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 
@@ -140,3 +141,42 @@ def test_what_is_no_json_or_too_much_of_it_is_not_read(services, monkeypatch):
     monkeypatch.setattr(cds_request, "MAX_BODY_BYTES", 10)
     with pytest.raises(RequestTooLarge):
         parsed(services["hct-order-sign"], call_of())
+
+
+SKEW = timedelta(minutes=5)
+MOMENT = timedelta(seconds=1)
+
+
+def authored(now, *drafts, service, hook="order-sign", **context):
+    return parsed(service, call_of(*drafts, hook=hook, context=context)).event_time(now=now, clock_skew=SKEW)
+
+
+@pytest.mark.parametrize("ago", [timedelta(0), timedelta(seconds=20), SKEW, -SKEW])
+def test_an_order_that_says_when_it_is_signed_is_scored_as_of_then(services, now, ago):
+    signed = draft(authoredOn=(now - ago).isoformat())
+    assert authored(now, signed, service=services["hct-order-sign"]) == now - ago
+
+
+@pytest.mark.parametrize("ago", [SKEW + MOMENT, -SKEW - MOMENT, timedelta(days=3)])
+def test_a_signing_far_from_now_is_not_believed(services, now, ago):
+    assert authored(now, draft(authoredOn=(now - ago).isoformat()), service=services["hct-order-sign"]) == now
+
+
+@pytest.mark.parametrize("said", [None, "2015-01-06", "2015-01-06T20:54:00", "lately", 1420577640, ["2015"]])
+def test_what_is_no_instant_with_its_offset_is_no_signing(services, now, said):
+    assert authored(now, draft(authoredOn=said), service=services["hct-order-sign"]) == now
+
+
+def test_what_is_signed_at_once_is_one_event_as_of_the_last_of_it(services, now):
+    first, last = (draft(authoredOn=(now - timedelta(seconds=ago)).isoformat()) for ago in (90, 30))
+    other = draft(authoredOn=now.isoformat(), resourceType="MedicationRequest")
+    came = [
+        authored(now, *drafts, service=services["hct-order-sign"]) for drafts in ((first, last), (last, first, other))
+    ]
+    assert came == [now - timedelta(seconds=30)] * 2
+
+
+def test_what_is_only_chosen_has_not_been_signed(services, now):
+    chosen = draft(authoredOn=(now - MOMENT).isoformat())
+    service = services["hct-order-select"]
+    assert authored(now, chosen, service=service, hook="order-select", selections=["ServiceRequest/d1"]) == now

@@ -68,6 +68,7 @@ CASES = {
         *(Mode.TRIAL, 0.5, 0.9, SEEN, shown(shown=False, above=True, explored=True), None),
         *(Why.EXPLORED, False),
     ),
+    "while the store is down": (Mode.LIVE, 0.5, 0.9, None, None, Why.NOT_STORED, Why.NOT_STORED, False),
     "suppressed, whatever the arm": (
         *(Mode.TRIAL, 0.5, 0.9, HIDDEN, shown(shown=False, above=True), Why.SUPPRESSED_RECENTLY),
         *(Why.SUPPRESSED_RECENTLY, False),

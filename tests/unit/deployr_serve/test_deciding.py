@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from deployr_core.packet import Event, EventKind, Mode, derive_event_id
+from deployr_core.packet import Event, EventKind, Mode
+from deployr_core.packet_ids import derive_event_id
 from deployr_core.trial import (
     Arm,
     AssignmentSource,

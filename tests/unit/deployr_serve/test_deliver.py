@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import msgspec
@@ -7,7 +8,7 @@ import pytest
 
 from deployr_core.packet import DeliveryState, Mode
 from deployr_serve.adapters.memory_store import MemoryStore
-from deployr_serve.core.deliver import MAX_ATTEMPTS, RELAY_AFTER, deliver, relay
+from deployr_serve.core.deliver import HELD_FOR, deliver, relay, wait_after
 from deployr_serve.core.errors import (
     EmrBadResponse,
     EmrRefused,
@@ -95,14 +96,27 @@ async def test_what_was_refused_is_dead_at_once(store_of, send, delivery_of, out
     assert after == stored
 
 
+# 30 s, doubled each time, and never more than 5 min.
 @pytest.mark.parametrize(
-    ("attempts", "state"), [(8, DeliveryState.PENDING), (9, DeliveryState.DEAD)], ids=["ninth", "tenth"]
+    ("attempts", "seconds"), [(0, 30), (1, 30), (2, 60), (3, 120), (4, 240), (5, 300), (6, 300), (1000, 300)]
 )
-async def test_the_tenth_failed_attempt_is_the_last(store_of, send, delivery_of, output_of, attempts, state):
-    assert MAX_ATTEMPTS == 10
-    tried = delivery_of(attempts=attempts, last_error="emr-timeout")
-    after, _ = await send(tried, store=await store_of(tried), output=output_of(EmrTimeout("slow")))
-    assert (after.state, after.attempts) == (state, attempts + 1)
+def test_the_wait_grows_with_the_attempts_up_to_five_minutes(attempts, seconds):
+    assert wait_after(attempts) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(("asked_s", "seconds"), [(None, 30), (10.0, 30), (90.0, 90), (1e6, 3600)])
+def test_what_the_emr_asks_to_wait_is_heeded_up_to_an_hour(asked_s, seconds):
+    assert wait_after(1, asked_s=asked_s) == timedelta(seconds=seconds)
+
+
+async def test_what_may_heal_is_due_again_after_its_wait(store_of, send, delivery_of, output_of, now):
+    tried = delivery_of(attempts=1)
+    asked = EmrUnreachable("down")
+    after, _ = await send(tried, store=await store_of(tried), output=output_of(asked))
+    assert after.due_at == now + timedelta(seconds=60)
+    asked.retry_after_s = 200.0
+    after, _ = await send(tried, store=await store_of(tried), output=output_of(asked))
+    assert after.due_at == now + timedelta(seconds=200)
 
 
 async def test_a_delivery_to_an_output_that_is_not_set_up_waits_without_using_up_attempts(
@@ -137,14 +151,37 @@ async def test_the_relay_sends_what_is_pending_and_counts_how_it_ended(
     assert output.scores == {"p01.score-column": 3 / 4}
 
 
-async def test_the_relay_leaves_a_young_delivery_to_the_request_that_made_it(
-    store_of, run_relay, delivery_of, output_of, clock
+async def test_the_relay_leaves_a_delivery_alone_until_it_is_due(
+    store_of, run_relay, delivery_of, output_of, clock, now
 ):
-    assert timedelta(minutes=1) == RELAY_AFTER
-    store, output = await store_of(delivery_of()), output_of()
+    store, output = await store_of(delivery_of(due_at=now + timedelta(seconds=60))), output_of()
     clock.pass_time(60)
     assert await run_relay(store, output) == {}
     assert output.sent == []
+    clock.pass_time(0.001)
+    assert await run_relay(store, output) == {DeliveryState.SENT: 1}
+
+
+async def test_two_relays_at_once_send_a_delivery_once(store_of, run_relay, delivery_of, output_of, clock):
+    store, output = await store_of(delivery_of("p01"), delivery_of("p02")), output_of()
+    clock.pass_time(1)
+    await asyncio.gather(run_relay(store, output), run_relay(store, output))
+    assert sorted(output.sent) == ["p01.score-column", "p02.score-column"]
+
+
+async def test_a_delivery_whose_relay_died_is_sent_again_once_it_is_nobodys(
+    store_of, run_relay, delivery_of, output_of, clock
+):
+    class Killed(BaseException):
+        pass
+
+    assert timedelta(minutes=1) == HELD_FOR
+    store, output = await store_of(delivery_of()), output_of()
+    clock.pass_time(1)
+    with pytest.raises(Killed):
+        await run_relay(store, output_of(Killed()))
+    clock.pass_time(60)
+    assert await run_relay(store, output) == {}
     clock.pass_time(0.001)
     assert await run_relay(store, output) == {DeliveryState.SENT: 1}
 
@@ -157,16 +194,33 @@ async def test_the_relay_sends_a_settled_delivery_never_again(store_of, run_rela
     assert output.sent == ["p01.score-column"]
 
 
-async def test_a_delivery_that_keeps_failing_is_dead_after_ten_relays(
-    store_of, run_relay, delivery_of, output_of, clock, now
+async def test_an_emr_that_is_down_for_a_night_turns_no_delivery_dead(
+    store_of, run_relay, delivery_of, output_of, clock
 ):
-    store, output = await store_of(delivery_of()), output_of(*[EmrUnreachable("down")] * 20)
-    for _ in range(12):
-        clock.pass_time(61)
+    store, output = await store_of(delivery_of()), output_of(*[EmrUnreachable("down")] * 1000)
+    for _ in range(10 * 60):
+        clock.pass_time(60)
         await run_relay(store, output)
-    assert output.sent == ["p01.score-column"] * 10
     delivery = await store.read_delivery("p01.score-column")
-    assert (delivery.state, delivery.attempts) == (DeliveryState.DEAD, 10)
+    # A relay each minute, just after which nothing is due yet: tries at minutes 1, 2, 4, 7, 12, 18, and then each 6.
+    assert (delivery.state, delivery.last_error) == (DeliveryState.PENDING, "emr-unreachable")
+    assert delivery.attempts == 6 + (600 - 18) // 6
+    back = output_of()
+    clock.pass_time(301)
+    assert await run_relay(store, back) == {DeliveryState.SENT: 1}
+
+
+async def test_what_has_waited_too_long_expires_unsent(store_of, run_relay, delivery_of, output_of, clock):
+    store, output = await store_of(delivery_of()), output_of()
+    clock.pass_time(24 * 3600 + 0.001)
+    assert await run_relay(store, output) == {DeliveryState.EXPIRED: 1}
+    assert ((await store.read_delivery("p01.score-column")).last_error, output.sent) == ("expired", [])
+
+
+async def test_what_has_waited_as_long_as_it_may_is_sent(store_of, run_relay, delivery_of, output_of, clock):
+    store, output = await store_of(delivery_of()), output_of()
+    clock.pass_time(24 * 3600)
+    assert await run_relay(store, output) == {DeliveryState.SENT: 1}
 
 
 async def test_one_poisoned_delivery_does_not_stop_the_others(store_of, run_relay, delivery_of, output_of, clock):
@@ -185,19 +239,59 @@ async def test_a_delivery_of_a_model_that_is_not_available_waits(
     clock.pass_time(61)
     models = models_of(hematocrit=ModelUnavailable("digest"))
     assert await run_relay(store, output, models=models) == {DeliveryState.PENDING: 1}
+    clock.pass_time(301)
     assert await run_relay(store, output, models=models_of()) == {DeliveryState.PENDING: 1}
     assert output.sent == []
     assert (await store.read_delivery("p01.score-column")).attempts == 0
 
 
-async def test_the_relay_takes_the_oldest_first_up_to_its_limit(
-    store_of, run_relay, delivery_of, output_of, clock, now
+async def test_batches_follow_each_other_until_nothing_is_due_and_each_delivery_is_tried_once(
+    store_of, run_relay, delivery_of, output_of, clock
 ):
-    store = await store_of(*(delivery_of(f"p0{i}", created_at=now - timedelta(seconds=i)) for i in (1, 3, 2)))
-    clock.pass_time(61)
-    output = output_of()
-    await run_relay(store, output, limit=2)
-    assert output.sent == ["p03.score-column", "p02.score-column"]
+    store = await store_of(*(delivery_of(f"p0{number}") for number in range(5)))
+    clock.pass_time(1)
+    output = output_of(EmrUnreachable("down"))
+    assert await run_relay(store, output, limit=2) == {DeliveryState.PENDING: 1, DeliveryState.SENT: 4}
+    assert len(output.sent) == 5
+
+
+async def test_what_goes_to_one_place_for_one_patient_goes_in_the_order_of_the_scores(
+    run_relay, packet_of, delivery_of, output_of, clock, now
+):
+    store, output = MemoryStore(), output_of()
+    # The later the score, the sooner it is due.
+    for number, minutes in (("p01", 2), ("p02", 0), ("p03", 1)):
+        packet = packet_of(number, as_of=now + timedelta(minutes=minutes))
+        created = await store.create(packet)
+        due_at = now - timedelta(minutes=minutes)
+        await store.replace(packet, etag=created.etag, deliveries=(delivery_of(number, due_at=due_at),))
+    clock.pass_time(1)
+    await run_relay(store, output)
+    assert output.sent == ["p02.score-column", "p03.score-column", "p01.score-column"]
+
+
+async def test_patients_are_served_side_by_side_and_one_that_hangs_holds_up_no_other(
+    run_relay, packet_of, delivery_of, clock
+):
+    store, sent, others_done = MemoryStore(), [], asyncio.Event()
+    for number in ("p01", "p02", "p03"):
+        created = await store.create(packet_of(number, patient_id=f"patient-{number}"))
+        packet = packet_of(number, patient_id=f"patient-{number}")
+        await store.replace(packet, etag=created.etag, deliveries=(delivery_of(number),))
+
+    class FirstHangs:
+        name = "score-column"
+
+        async def send(self, packet, bundle, *, delivery_id, budget=None):
+            if packet.packet_id == "p01":
+                await others_done.wait()
+            sent.append(packet.packet_id)
+            if len(sent) == 2:
+                others_done.set()
+
+    clock.pass_time(1)
+    assert await run_relay(store, FirstHangs()) == {DeliveryState.SENT: 3}
+    assert sent[-1] == "p01"
 
 
 async def test_nothing_that_is_pending_of_a_model_that_was_switched_off_is_sent_then_or_later(

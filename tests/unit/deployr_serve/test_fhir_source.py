@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 import msgspec
 import pytest
@@ -12,7 +12,6 @@ import pytest
 from deployr_core import features
 from deployr_core.codes import LOINC, SNOMED, Code
 from deployr_core.declared import Analyte, EdgeBins, FixedCodes, Statistic
-from deployr_core.facts import OrderStatus
 from deployr_core.features import FeatureSpec, SexGroup
 from deployr_core.packet import Subject
 from deployr_core.vectorize import vectorize
@@ -522,56 +521,7 @@ async def test_a_request_that_is_given_up_takes_its_searches_with_it(client_of, 
     assert len(cancelled) == 6
 
 
-# -- outcomes
-
-
-@pytest.fixture
-def outcomes(client_of, now, clock):
-    async def run(emr, *, order_ids=("o1",)):
-        source = FhirSource(client_of(emr), clock=clock, zone=UTC)
-        return await source.outcomes("p1", order_ids=order_ids, codes=(Code(LOINC, "4544-3"),), since=now)
-
-    return run
-
-
-async def test_results_and_orders_are_read_for_the_labels(outcomes, emr_of, service_request, observation):
-    emr = emr_of(ServiceRequest=[service_request("o1", status="revoked"), service_request("o2")])
-    found = await outcomes(emr, order_ids=("o1", "o2", "o3"))
-    assert {order_id: order.status for order_id, order in found.orders.items()} == {
-        "o1": OrderStatus.CANCELLED,
-        "o2": OrderStatus.OPEN,
-    }
-    assert [lab.fact_id for lab in found.labs] == ["lab1"]
-    assert dict(emr.asked) == {
-        "Observation": {
-            "patient": "p1",
-            "category": "laboratory",
-            "code": "http://loinc.org|4544-3",
-            "date": "ge2015-01-06T20:55:00Z",
-            "_count": "1000",
-        },
-        "ServiceRequest": {"patient": "p1", "_id": "o1,o2,o3", "_count": "1000"},
-    }
-
-
-async def test_without_orders_no_order_is_asked_for(outcomes, emr_of):
-    emr = emr_of()
-    assert (await outcomes(emr, order_ids=())).orders == {}
-    assert [kind for kind, _ in emr.asked] == ["Observation"]
-
-
-@pytest.mark.parametrize("kind", ["Observation", "ServiceRequest"])
-async def test_an_outcome_of_another_patient_stops_the_label(outcomes, emr_of, observation, service_request, kind):
-    build = {"Observation": observation, "ServiceRequest": service_request}[kind]
-    with pytest.raises(WrongPatient):
-        await outcomes(emr_of(**{kind: [build(subject={"reference": "Patient/p2"})]}))
-
-
-async def test_an_order_without_a_time_is_not_shown_to_the_labels(outcomes, emr_of, service_request):
-    assert (await outcomes(emr_of(ServiceRequest=[service_request(authoredOn=None)]))).orders == {}
-
-
-async def test_what_was_fetched_shows_nothing_of_the_patient(fetch, outcomes, emr_of):
-    shown = repr(await fetch(emr_of())) + repr(await outcomes(emr_of()))
+async def test_what_was_fetched_shows_nothing_of_the_patient(fetch, emr_of):
+    shown = repr(await fetch(emr_of()))
     for mark in ("p1", "lab1", "30.0", "1950", "o1"):
         assert mark not in shown

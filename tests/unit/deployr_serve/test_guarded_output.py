@@ -17,6 +17,7 @@ from deployr_serve.core.errors import (
     Expired,
     InProgress,
     InvalidScore,
+    OutcomeUnknown,
     Superseded,
     WrongEnvironment,
 )
@@ -129,6 +130,15 @@ async def test_what_may_have_arrived_counts_as_sent_and_what_was_refused_does_no
         await send(output, newest)
     with pytest.raises(Superseded):
         await send(output, newer)
+
+
+async def test_a_score_of_which_nobody_knows_whether_it_arrived_keeps_older_ones_back(send, output_of, packet_of, now):
+    output = output_of(OutcomeUnknown("the worker died"))
+    with pytest.raises(OutcomeUnknown):
+        await send(output, packet_of("p02"))
+    with pytest.raises(Superseded):
+        await send(output, packet_of("p01", as_of=now - MINUTE))
+    assert output.sent == ["p02.score-column"]
 
 
 async def test_the_same_delivery_may_be_sent_again(send, output_of, packet_of):

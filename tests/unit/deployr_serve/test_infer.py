@@ -16,8 +16,8 @@ from deployr_core.packet import (
     Received,
     Rejected,
     Scored,
-    derive_packet_id,
 )
+from deployr_core.packet_ids import derive_packet_id
 from deployr_core.scoring import ScoreInvalid
 from deployr_serve.adapters.memory_store import MemoryStore
 from deployr_serve.core.errors import (
@@ -47,7 +47,7 @@ async def all_packets(services):
 
 
 async def all_pending(services, now):
-    return await services.store.pending_deliveries(created_before=now + timedelta(days=1), limit=1000)
+    return await services.store.pending_deliveries(due_before=now + timedelta(days=1), limit=1000)
 
 
 # -- scored
@@ -530,11 +530,11 @@ async def test_losing_every_race_for_a_retry_still_ends(request_of, services_of,
     await infer(request_of(), services)
     store, replace, refused = services.store, services.store.replace, []
 
-    async def replace_but_once(packet, *, etag, deliveries=()):
+    async def replace_but_once(packet, *, etag, **added):
         if not refused:
             refused.append(packet)
             raise RecordChanged("expected the packet with the tag that was read")
-        return await replace(packet, etag=etag, deliveries=deliveries)
+        return await replace(packet, etag=etag, **added)
 
     store.replace = replace_but_once
     answer = await infer(request_of(), services)

@@ -14,7 +14,8 @@ import pytest
 from deployr_core import bundle as bundles
 from deployr_core import model_format
 from deployr_core.signing import SIGNATURE_FILE, sign_manifest, trusted_key
-from deployr_serve.adapters.models import BundleFolder, read_bundle
+from deployr_serve.adapters.bundle_files import read_bundle
+from deployr_serve.adapters.models import BundleFolder
 from deployr_serve.core.errors import ModelUnavailable, SettingsInvalid
 
 RAN = []

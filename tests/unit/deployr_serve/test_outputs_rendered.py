@@ -12,6 +12,7 @@ import pytest
 
 from deployr_core.packet import Decision, Mode
 from deployr_serve.core.errors import InvalidScore, OutputNotOffered, UnknownContext, WrongPatient
+from deployr_serve.core.policy import Policies
 from deployr_serve.outputs.communication import render_communication
 from deployr_serve.outputs.declared import (
     CommunicationOutput,
@@ -36,6 +37,7 @@ from deployr_serve.outputs.smart_data import render_smart_data
 from deployr_serve.outputs.vendor_target import VendorTarget, VendorUser, insist_on
 from deployr_serve.outputs.webhook import render_webhook
 
+PLAIN = Policies().of("hematocrit")
 TARGET = VendorTarget(patient_id="E7", patient_id_type="EPI", csn="42")
 USER = VendorUser(id="1", type="External")
 LINES = [
@@ -73,7 +75,7 @@ def banded(packet_of):
 
 def test_a_flowsheet_row_is_all_query_and_an_empty_object(packet_of, manifest):
     declared = FlowsheetOutput(rows={"hematocrit": "90001"}, template="77")
-    write = render_flowsheet(packet_of(), manifest, declared=declared, target=TARGET, user=USER)
+    write = render_flowsheet(packet_of(), manifest, policy=PLAIN, declared=declared, target=TARGET, user=USER)
     assert (write.method, write.body) == ("POST", b"{}")
     assert write.path == "api/epic/2011/Clinical/Patient/ADDFLOWSHEETVALUE/FlowsheetValue"
     assert dict(write.parameters) == {
@@ -97,9 +99,9 @@ def test_a_flowsheet_row_needs_a_contact_and_a_row_for_the_model(packet_of, mani
     nowhere = VendorTarget(patient_id="E7", patient_id_type="EPI")
     here, elsewhere = FlowsheetOutput(rows={"hematocrit": "90001"}), FlowsheetOutput(rows={"anemia": "90001"})
     with pytest.raises(UnknownContext):
-        render_flowsheet(packet_of(), manifest, declared=here, target=nowhere, user=USER)
+        render_flowsheet(packet_of(), manifest, policy=PLAIN, declared=here, target=nowhere, user=USER)
     with pytest.raises(OutputNotOffered):
-        render_flowsheet(packet_of(), manifest, declared=elsewhere, target=TARGET, user=USER)
+        render_flowsheet(packet_of(), manifest, policy=PLAIN, declared=elsewhere, target=TARGET, user=USER)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_a_flowsheet_row_needs_a_contact_and_a_row_for_the_model(packet_of, mani
 )
 def test_a_smart_data_element_is_set_in_either_encoding(packet_of, manifest, encoding, values):
     declared = SmartDataOutput(elements={"hematocrit": "DEPLOYR#001"}, encoding=encoding)
-    write = render_smart_data(packet_of(), manifest, declared=declared, target=TARGET, user=USER)
+    write = render_smart_data(packet_of(), manifest, policy=PLAIN, declared=declared, target=TARGET, user=USER)
     assert (write.method, write.parameters) == ("PUT", ())
     assert json.loads(write.body) == {
         "ContextName": "ENCOUNTER",
@@ -150,14 +152,14 @@ def test_a_smart_data_element_is_set_in_either_encoding(packet_of, manifest, enc
 
 def test_a_smart_data_element_of_the_patient_names_no_contact(packet_of, manifest):
     declared = SmartDataOutput(elements={"hematocrit": "DEPLOYR#001"}, context=SmartDataContext.PATIENT)
-    write = render_smart_data(packet_of(), manifest, declared=declared, target=TARGET, user=USER)
+    write = render_smart_data(packet_of(), manifest, policy=PLAIN, declared=declared, target=TARGET, user=USER)
     assert "ContactID" not in json.loads(write.body)
 
 
 @pytest.mark.parametrize(("form", "text"), [(TextForm.LINES, LINES), (TextForm.TEXT, "\n".join(LINES))])
 def test_a_message_says_what_was_predicted_and_names_nobody_in_its_text(packet_of, manifest, form, text):
     declared = InBasketOutput(recipients=(Recipient(id="P77"),), sender_id="DEPLOYR", text_form=form)
-    write = render_in_basket(packet_of(), manifest, declared=declared, target=TARGET)
+    write = render_in_basket(packet_of(), manifest, policy=PLAIN, declared=declared, target=TARGET)
     assert json.loads(write.body) == {
         "PatientID": "E7",
         "PatientIDType": "EPI",
@@ -175,7 +177,7 @@ def test_an_observation_is_a_vital_sign_of_its_flowsheet_row(packet_of, manifest
     declared = ObservationOutput(rows={"hematocrit": "90001"})
     system = "http://open.epic.com/FHIR/StructureDefinition/observation-flowsheet-id"
     category = "http://terminology.hl7.org/CodeSystem/observation-category"
-    assert render_observation(packet_of(), manifest, declared=declared, delivery_id="p01.x") == {
+    assert render_observation(packet_of(), manifest, policy=PLAIN, declared=declared, delivery_id="p01.x") == {
         "resourceType": "Observation",
         "identifier": IDENTIFIER,
         "status": "final",
@@ -189,12 +191,14 @@ def test_an_observation_is_a_vital_sign_of_its_flowsheet_row(packet_of, manifest
 
 def test_a_number_keeps_its_own_unit_in_an_observation(millimoles, manifest):
     declared = ObservationOutput(rows={"hematocrit": "90001"})
-    quantity = render_observation(millimoles, manifest, declared=declared, delivery_id="p01.x")["valueQuantity"]
+    quantity = render_observation(millimoles, manifest, policy=PLAIN, declared=declared, delivery_id="p01.x")[
+        "valueQuantity"
+    ]
     assert (quantity["value"], quantity["code"]) == (4.25, "mmol/L")
 
 
 def test_a_risk_assessment_holds_a_fraction_of_one_and_what_it_rests_on(banded, manifest):
-    assert render_risk_assessment(banded, manifest, delivery_id="p01.x") == {
+    assert render_risk_assessment(banded, manifest, policy=PLAIN, delivery_id="p01.x") == {
         "resourceType": "RiskAssessment",
         "identifier": IDENTIFIER,
         "status": "final",
@@ -215,7 +219,7 @@ def test_a_risk_assessment_holds_a_fraction_of_one_and_what_it_rests_on(banded, 
 
 def test_a_risk_assessment_tells_every_class(packet_of, manifest):
     outcome = msgspec.structs.replace(packet_of().outcome, outputs={"low": 0.2, "normal": 0.05, "high": 0.75})
-    told = render_risk_assessment(packet_of(outcome=outcome), manifest, delivery_id="p01.x")["prediction"]
+    told = render_risk_assessment(packet_of(outcome=outcome), manifest, policy=PLAIN, delivery_id="p01.x")["prediction"]
     assert [(one["outcome"]["text"], one["probabilityDecimal"]) for one in told] == [
         ("low", 0.2),
         ("normal", 0.05),
@@ -225,13 +229,13 @@ def test_a_risk_assessment_tells_every_class(packet_of, manifest):
 
 def test_a_number_is_no_risk(millimoles, manifest):
     with pytest.raises(InvalidScore):
-        render_risk_assessment(millimoles, manifest, delivery_id="p01.x")
+        render_risk_assessment(millimoles, manifest, policy=PLAIN, delivery_id="p01.x")
 
 
 def test_a_communication_carries_the_lines(packet_of, manifest):
     declared = CommunicationOutput(recipients=("Practitioner/d1",))
     category = "http://terminology.hl7.org/CodeSystem/communication-category"
-    assert render_communication(packet_of(), manifest, declared=declared, delivery_id="p01.x") == {
+    assert render_communication(packet_of(), manifest, policy=PLAIN, declared=declared, delivery_id="p01.x") == {
         "resourceType": "Communication",
         "identifier": IDENTIFIER,
         "status": "completed",
@@ -246,7 +250,7 @@ def test_a_communication_carries_the_lines(packet_of, manifest):
 
 def test_a_flag_says_the_score_with_its_band(banded, manifest):
     category = "http://terminology.hl7.org/CodeSystem/flag-category"
-    assert render_flag(banded, manifest, delivery_id="p01.x") == {
+    assert render_flag(banded, manifest, policy=PLAIN, delivery_id="p01.x") == {
         "resourceType": "Flag",
         "identifier": IDENTIFIER,
         "status": "active",
@@ -258,7 +262,7 @@ def test_a_flag_says_the_score_with_its_band(banded, manifest):
 
 
 def test_a_document_holds_the_lines_and_lists_its_encounter_under_context(packet_of, manifest):
-    document = render_document_reference(packet_of(), manifest, delivery_id="p01.x")
+    document = render_document_reference(packet_of(), manifest, policy=PLAIN, delivery_id="p01.x")
     attachment = document["content"][0]["attachment"]
     assert base64.b64decode(attachment["data"]).decode() == "\n".join(LINES) + "\n"
     assert document["context"] == {"encounter": [{"reference": "Encounter/e1"}]}
@@ -267,11 +271,13 @@ def test_a_document_holds_the_lines_and_lists_its_encounter_under_context(packet
 
 def every_resource(packet, manifest):
     return [
-        render_observation(packet, manifest, declared=ObservationOutput(rows={"hematocrit": "9"}), delivery_id="p01.x"),
-        render_risk_assessment(packet, manifest, delivery_id="p01.x"),
-        render_communication(packet, manifest, declared=CommunicationOutput(), delivery_id="p01.x"),
-        render_flag(packet, manifest, delivery_id="p01.x"),
-        render_document_reference(packet, manifest, delivery_id="p01.x"),
+        render_observation(
+            packet, manifest, policy=PLAIN, declared=ObservationOutput(rows={"hematocrit": "9"}), delivery_id="p01.x"
+        ),
+        render_risk_assessment(packet, manifest, policy=PLAIN, delivery_id="p01.x"),
+        render_communication(packet, manifest, policy=PLAIN, declared=CommunicationOutput(), delivery_id="p01.x"),
+        render_flag(packet, manifest, policy=PLAIN, delivery_id="p01.x"),
+        render_document_reference(packet, manifest, policy=PLAIN, delivery_id="p01.x"),
     ]
 
 
@@ -314,22 +320,22 @@ def test_a_vendor_write_about_anybody_else_is_noticed():
 
 def test_a_file_has_a_header_and_one_row_with_every_digit(packet_of, manifest):
     outcome = msgspec.structs.replace(packet_of().outcome, score=1 / 3)
-    content = render_csv(packet_of(outcome=outcome), manifest, delivery_id="p01.file-drop").decode()
+    content = render_csv(packet_of(outcome=outcome), manifest, policy=PLAIN, delivery_id="p01.file-drop").decode()
     assert content == (
         "version,delivery_id,packet_id,environment,model_id,model_version,score_name,patient_id,encounter_id,csn,"
-        "order_id,as_of,scored_at,score,unit,band\r\n"
+        "order_id,as_of,scored_at,score,unit,band,shown,headline\r\n"
         "1,p01.file-drop,p01,TEST,hematocrit,1.0.0,HCT,p1,e1,42,o1,2015-01-06T20:55:00Z,2015-01-06T20:55:00Z,"
-        "0.3333333333333333,,\r\n"
+        "0.3333333333333333,,,33.33 %,HCT: 33.33 %\r\n"
     )
 
 
 def test_what_would_end_a_cell_is_quoted(packet_of, manifest):
-    content = render_csv(packet_of(packet_id='p,"1'), manifest, delivery_id="d").decode()
+    content = render_csv(packet_of(packet_id='p,"1'), manifest, policy=PLAIN, delivery_id="d").decode()
     assert ',"p,""1",' in content
 
 
 def test_an_event_is_signed_over_its_timestamp_and_its_body(packet_of, manifest, now):
-    event = render_webhook(packet_of(), manifest, delivery_id="p01.webhook", key=b"k" * 32, now=now)
+    event = render_webhook(packet_of(), manifest, policy=PLAIN, delivery_id="p01.webhook", key=b"k" * 32, now=now)
     # 2015-01-06T20:55:00Z is 16441 days and 75300 s after 1970: 16441 * 86400 + 75300.
     assert event.headers["X-Deployr-Timestamp"] == str(16441 * 86400 + 75300)
     signed = b"1420577700." + event.body

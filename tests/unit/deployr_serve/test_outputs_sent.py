@@ -26,6 +26,7 @@ from deployr_serve.core.errors import (
     UnknownContext,
     UnknownPatient,
 )
+from deployr_serve.core.policy import Policies
 from deployr_serve.outputs.declared import InBasketOutput, Recipient, SmartDataOutput
 from deployr_serve.outputs.flag import render_flag
 from deployr_serve.outputs.vendor_target import VendorTarget, VendorUser
@@ -86,8 +87,11 @@ def send_to(packet_of, bundle):
 
     async def run(server, *, writer=None):
         writer = writer or FhirWriter(base=BASE, transport=server, credentials=NoCredentials())
-        output = FhirOutput("flag", writer, lambda packet, manifest, it: render_flag(packet, manifest, delivery_id=it))
-        await output.send(packet_of(), bundle, delivery_id="p01.flag")
+        plain = Policies().of("hematocrit")
+        output = FhirOutput(
+            "flag", writer, lambda packet, manifest, it: render_flag(packet, manifest, policy=plain, delivery_id=it)
+        )
+        return await output.send(packet_of(), bundle, delivery_id="p01.flag")
 
     return run
 
@@ -111,8 +115,27 @@ async def test_the_capabilities_are_asked_for_once(packet_of, bundle, send_to):
 
 async def test_nothing_is_asked_of_another_host_whatever_the_location_says(send_to):
     server = Server()
-    await send_to(server)
+    assert await send_to(server) == "https://elsewhere.example/Flag/1"
     assert {url.startswith(f"{BASE}/") for _, url in server.calls} == {True}
+
+
+@pytest.mark.parametrize("location", ["", "x" * 501, "https://emr.example/Flag/1\r\nX: 1"])
+async def test_a_location_that_is_none_is_not_kept(send_to, location):
+    answer = Response(status=201, content_type="", body=b"", headers={"location": location})
+    assert await send_to(Server(answer=answer)) is None
+
+
+@pytest.mark.parametrize(("wrong", "goes_well"), [(0, False), (1, True), (2, True)])
+async def test_several_of_which_all_but_one_are_marked_as_wrong_are_enough(send_to, wrong, goes_well):
+    server = Server(answer=outcome("multiple-matches", status=412))
+    identifier = [{"system": "urn:deployr:delivery", "value": "p01.flag"}]
+    statuses = ["entered-in-error"] * wrong + ["active"] * (2 - wrong)
+    server.held = [{"resourceType": "Flag", "identifier": identifier, "status": status} for status in statuses]
+    if goes_well:
+        assert await send_to(server) is None
+    else:
+        with pytest.raises(EmrDuplicates):
+            await send_to(server)
 
 
 async def test_a_type_that_is_not_offered_is_not_sent(send_to):
@@ -176,7 +199,8 @@ def set_element(writer_of, packet_of, bundle):
     async def run(*answers):
         transport, writer = writer_of(*answers)
         declared = SmartDataOutput(elements={"hematocrit": "DEPLOYR#001"})
-        output = SmartData(writer, targets=Targets(), declared=declared, user=VendorUser(id="1", type="External"))
+        user = VendorUser(id="1", type="External")
+        output = SmartData(writer, targets=Targets(), policies=Policies(), declared=declared, user=user)
         await output.send(packet_of(), bundle, delivery_id="p01.smart-data")
         return transport
 
@@ -223,6 +247,7 @@ def message_of(writer_of, packet_of, bundle, clock):
         output = InBasket(
             writer,
             targets=Targets(),
+            policies=Policies(),
             declared=InBasketOutput(recipients=(Recipient(id="P77"),), sender_id="DEPLOYR"),
             records=store,
             clock=clock,

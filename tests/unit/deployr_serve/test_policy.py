@@ -171,6 +171,13 @@ def test_a_model_that_is_not_available_keeps_its_deployment(read, models_of):
         lambda: policy_of(model="Hematocrit"),
         lambda: policy_of(groups=("../x",)),
         lambda: policy_of(decimals=16),
+        lambda: policy_of(packed_in=("webhook",)),
+        lambda: policy_of(message=()),
+        lambda: policy_of(message=("{patient}",)),
+        lambda: policy_of(message=("{score.real}",)),
+        lambda: policy_of(
+            mode=Mode.TRIAL, trial=trial_of(), threshold=0.5, scores_in_every_arm=True, packed_in=("flowsheet",)
+        ),
         lambda: policy_of(outputs=("a-b",), when_advised=("c-d",)),
         lambda: policy_of(trial=trial_of(unit=RandomizationUnit.TIME_BLOCK)),
         lambda: policy_of(trial=trial_of(), time_block=TimeBlock(hours=1, starts=datetime(2026, 1, 5, tzinfo=UTC))),
@@ -209,6 +216,12 @@ def test_the_words_are_filled_in_as_people_read_them():
     assert policy.in_words("{score} {score_percent} {band}", 0.75) == "0.750 75 % high"
     assert policy.in_words("{score} [{band}]", 0.25) == "0.250 []"
     assert policy_of().in_words("{score}", 0.125) == "0.12"
+
+
+@pytest.mark.parametrize(("score", "words"), [(-0.0, "0.00 0 %"), (-0.001, "0.00 0 %"), (-3.5, "-3.50 -350 %")])
+def test_no_words_show_a_zero_with_a_sign(score, words):
+    assert policy_of().in_words("{score} {score_percent}", score) == words
+    assert policy_of(decimals=2).as_it_is(score) == str(score if score < -1 else 0)
 
 
 def test_a_headline_stays_short_whatever_is_filled_in():

@@ -207,6 +207,17 @@ async def test_a_server_that_is_not_there_is_left_alone_for_a_while(over, clock,
     assert transport.open_circuits() == ("emr.example:443",)
 
 
+async def test_services_that_do_not_write_leave_those_that_read_alone(over):
+    transport, script = over(503, 503, 503, 200, circuits=QUICK)
+    for _ in range(3):
+        await failure(transport, write(writes=True))
+    refused = await failure(transport, write(writes=True))
+    assert "circuit is open" in str(refused)
+    assert await failure(transport, read()) is None
+    assert transport.open_circuits() == ("emr.example:443 (writes)",)
+    assert len(script.sent) == 4
+
+
 async def test_one_probe_goes_out_after_that_and_its_answer_lets_everybody_in(over, clock):
     transport, script = over(503, 503, 503, 200, circuits=QUICK)
     for _ in range(3):
@@ -260,20 +271,28 @@ async def test_those_who_wait_for_a_connection_when_the_server_dies_do_not_try_i
     assert sum("circuit is open" in str(error) for error in errors) == 97
 
 
-async def test_a_probe_whose_caller_goes_away_frees_the_place_for_the_next(clock):
-    hang = asyncio.Event()
-    sent = []
+async def let_others_work():
+    for _ in range(20):
+        await asyncio.sleep(0)
 
-    class Gate:
-        async def send(self, request):
-            sent.append(request)
-            if len(sent) <= 3:
-                raise EmrUnreachable("x")
-            if len(sent) == 4:
-                await hang.wait()
-            return Response(status=200, content_type="", body=b"")
 
-    transport = ResilientTransport(Gate(), clock=clock, timeout_s=8.0, circuits=QUICK)
+class Probed:
+    """A server that is down for the first three calls, and then answers when it is told to."""
+
+    def __init__(self):
+        self.answers, self.sent = asyncio.Event(), 0
+
+    async def send(self, request):
+        self.sent += 1
+        if self.sent <= 3:
+            raise EmrUnreachable("x")
+        await self.answers.wait()
+        return Response(status=200, content_type="", body=b"")
+
+
+async def test_a_probe_outlives_its_caller_and_its_answer_lets_everybody_in(clock):
+    server = Probed()
+    transport = ResilientTransport(server, clock=clock, timeout_s=8.0, circuits=QUICK)
     for _ in range(3):
         await failure(transport, write())
     clock.pass_time(5)
@@ -281,7 +300,45 @@ async def test_a_probe_whose_caller_goes_away_frees_the_place_for_the_next(clock
     await asyncio.sleep(0)
     probe.cancel()
     await asyncio.gather(probe, return_exceptions=True)
+    assert "circuit is open" in str(await failure(transport, write()))
+    server.answers.set()
+    await let_others_work()
     assert await failure(transport, write()) is None
+
+
+async def test_of_several_searches_at_once_the_refused_ones_do_not_end_the_probe(clock):
+    server = Probed()
+    transport = ResilientTransport(server, clock=clock, timeout_s=8.0, circuits=QUICK)
+    for _ in range(3):
+        await failure(transport, write())
+    clock.pass_time(5)
+
+    async def fetch():
+        async with asyncio.TaskGroup() as group:
+            for _ in range(6):
+                group.create_task(transport.send(read()))
+
+    with pytest.raises(ExceptionGroup):
+        await fetch()
+    server.answers.set()
+    await let_others_work()
+    await fetch()
+
+
+async def test_a_probe_that_is_not_heard_of_is_given_up_for_the_next(clock):
+    server = Probed()
+    transport = ResilientTransport(server, clock=clock, timeout_s=8.0, circuits=QUICK)
+    for _ in range(3):
+        await failure(transport, write())
+    clock.pass_time(5)
+    unheard = asyncio.ensure_future(transport.send(write()))
+    await let_others_work()
+    clock.pass_time(5)
+    after = asyncio.ensure_future(transport.send(write()))
+    await let_others_work()
+    assert server.sent == 5
+    server.answers.set()
+    await asyncio.gather(unheard, after)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 422, 429, 500])

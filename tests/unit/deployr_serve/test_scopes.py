@@ -5,8 +5,17 @@ from __future__ import annotations
 import pytest
 
 from deployr_core.features import FeatureSpec, SexGroup
+from deployr_core.label_rules import (
+    DiagnosisInWindow,
+    FhirPathRule,
+    FhirPathSearch,
+    LabComponent,
+    Mortality,
+    Readmission,
+)
 from deployr_serve.adapters.scopes import (
     covers,
+    label_scopes,
     missing_scopes,
     needed_scopes,
     parse_scopes,
@@ -160,5 +169,36 @@ def test_a_declaration_without_facts_needs_only_whom_it_is_about():
 
 
 def test_what_is_read_by_another_interface_needs_no_scope(feature_spec):
-    names = missing_scopes(frozenset(), needed_scopes(feature_spec, elsewhere={"labs", "medications"}))
+    names = missing_scopes(frozenset(), needed_scopes(feature_spec, elsewhere=frozenset({"labs", "medications"})))
     assert names == ("Condition (problem-list-item)", "Encounter", "Patient", "ServiceRequest")
+
+
+# -- what labels need
+
+
+@pytest.mark.parametrize(
+    ("rule", "needed"),
+    [
+        (LabComponent(components=("4544-3",), window_hours=24), "Observation Patient ServiceRequest"),
+        (Readmission(days=30), "Encounter Patient"),
+        (Mortality(days=30), "Encounter Patient"),
+        (DiagnosisInWindow(codes={"urn:x": ("1",)}, days=30), "Condition Encounter Patient"),
+        (
+            FhirPathRule(
+                expression="Bundle.entry.resource.where(issued >= %as_of and issued < %until).exists()",
+                searches=(FhirPathSearch(resource_type="DiagnosticReport"),),
+                hours=24,
+            ),
+            "DiagnosticReport Patient",
+        ),
+    ],
+    ids=lambda each: each if isinstance(each, str) else type(each).__name__,
+)
+def test_what_must_be_granted_follows_from_the_label_rule(rule, needed):
+    assert " ".join(sorted(scope.resource_type for scope in label_scopes([rule]))) == needed
+
+
+def test_results_for_labels_are_laboratory_results_and_several_rules_need_all_of_theirs():
+    both = label_scopes([LabComponent(components=("4544-3",), window_hours=24), Mortality(days=30)])
+    assert missing_scopes(frozenset(), both) == ("Encounter", "Observation (laboratory)", "Patient", "ServiceRequest")
+    assert label_scopes([]) <= both

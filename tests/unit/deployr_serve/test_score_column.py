@@ -9,43 +9,19 @@ import pytest
 from deployr_core.packet import Contribution, Failed
 from deployr_serve.core.errors import EmrRefused, InvalidScore
 from deployr_serve.core.explain import explained
-from deployr_serve.outputs.score_column import MOST_FEATURES, emr_names, render_score_column, shown
+from deployr_serve.core.policy import Policies
+from deployr_serve.outputs.score_column import MOST_FEATURES, emr_names, render_score_column
 from mock_emr.scores import Score, score_in
+
+PLAIN = Policies().of("hematocrit")
 
 
 @pytest.fixture
 def render(bundle):
     def make(packet, *, delivery_id="p01.score-column"):
-        return render_score_column(packet, bundle, namespace="SHC", delivery_id=delivery_id)
+        return render_score_column(packet, bundle, policy=PLAIN, namespace="SHC", delivery_id=delivery_id)
 
     return make
-
-
-@pytest.mark.parametrize(
-    ("score", "text"),
-    [
-        (0.0, "0"),
-        (1.0, "100"),
-        (0.75, "75"),
-        (0.125, "12.5"),
-        (0.1, "10"),
-        (0.12345, "12.35"),
-        (0.00004, "0"),
-        (0.00006, "0.01"),
-        (0.99999, "100"),
-        (1 / 3, "33.33"),
-        (1e-300, "0"),
-    ],
-)
-def test_a_probability_is_written_on_the_scale_of_0_to_100_with_at_most_two_decimals(packet_of, score, text):
-    assert shown(msgspec.structs.replace(packet_of().outcome, score=score)) == text
-
-
-@pytest.mark.parametrize(
-    ("number", "text"), [(9.5, "9.5"), (-3.0, "-3"), (1234.567, "1234.57"), (-0.001, "0"), (0.0, "0")]
-)
-def test_a_number_is_written_as_it_is_in_its_own_unit(packet_of, number, text):
-    assert shown(msgspec.structs.replace(packet_of().outcome, score=number, value_unit="g/dL")) == text
 
 
 def test_the_body_is_the_wrapped_one_with_values_as_strings(render, packet_of):

@@ -10,6 +10,7 @@ from deployr_serve.adapters.auth import NoCredentials
 from deployr_serve.adapters.epic import ScoreColumn
 from deployr_serve.adapters.vendor_write import VendorWriter
 from deployr_serve.core.errors import EmrBadResponse, EmrRefused, EmrThrottled, EmrTimeout, EmrUnreachable
+from deployr_serve.core.policy import Policies
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def column_of():
             transport=transport,
             credentials=credentials or NoCredentials(),
         )
-        return ScoreColumn(writer, namespace="SHC")
+        return ScoreColumn(writer, policies=Policies(), namespace="SHC")
 
     return make
 

@@ -8,6 +8,7 @@ import pytest
 
 from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.settings import Profile, read_settings
+from deployr_serve.store_settings import InMemory
 
 ROOT = Path(__file__).parents[3]
 LEAST = {"DEPLOYR_BUNDLES": "bundles", "DEPLOYR_EMR_FHIR_BASE": "https://emr.example/api/FHIR/R4"}
@@ -24,6 +25,7 @@ def production(tmp_path):
         "DEPLOYR_JSON_CALLERS": str(callers),
         "DEPLOYR_PROFILE": "prod",
         "DEPLOYR_STORE": "sqlite:/data/store.sqlite",
+        "DEPLOYR_AUDIT": "folder:/data/audit",
         "DEPLOYR_ID_KEY": "0123456789abcdef",
         "DEPLOYR_EMR_CLIENT_ID": "client-1",
         "DEPLOYR_EMR_KEY_FILE": str(key),
@@ -42,7 +44,7 @@ def test_two_settings_are_enough_to_try_it_out():
     assert settings.profile is Profile.DEV
     assert settings.bundles == Path("bundles")
     assert settings.fhir_base == "https://emr.example/api/FHIR/R4"
-    assert (settings.store_file, settings.vendor_base, settings.clock_file) == (None,) * 3
+    assert (settings.store, settings.vendor_base, settings.clock_file) == (InMemory(), None, None)
     assert (settings.auth.fhir, settings.auth.vendor) == ("none", "none")
     assert (settings.deadline_s, settings.search_by_get) == (8.0, False)
     assert len(settings.id_key) >= 16
@@ -56,7 +58,7 @@ def test_every_missing_setting_is_named_at_once():
 
 def test_an_empty_setting_counts_as_missing():
     assert "DEPLOYR_BUNDLES: the setting is missing" in refusal({**LEAST, "DEPLOYR_BUNDLES": ""})
-    assert read_settings({**LEAST, "DEPLOYR_STORE": ""}).store_file is None
+    assert read_settings({**LEAST, "DEPLOYR_STORE": ""}).store == InMemory()
 
 
 def test_a_misspelt_setting_is_refused_with_the_one_that_was_probably_meant():

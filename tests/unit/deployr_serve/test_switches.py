@@ -191,7 +191,7 @@ async def test_silent_mode_scores_and_stores_and_sends_nothing(services_of, requ
     answer = await infer(request_of(), services)
     assert (answer.packet.outcome.score, answer.packet.outcome.decision.why) == (3 / 4, "silent")
     assert output.sent == []
-    assert await store.pending_deliveries(created_before=now.replace(year=2100), limit=10) == ()
+    assert await store.pending_deliveries(due_before=now.replace(year=2100), limit=10) == ()
 
 
 async def test_the_decision_stands_in_the_store_before_anything_is_sent(services_of, request_of, output_of, store):

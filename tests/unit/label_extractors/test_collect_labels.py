@@ -3,82 +3,23 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-import msgspec
 import pytest
 
 from deployr_core.codes import LOINC, Code
 from deployr_core.facts import Order, OrderStatus
-from deployr_core.label_rules import Answer, LabComponent, LabPanel, LongStay, outputs_of
+from deployr_core.label_rules import Answer, LabComponent, LabPanel
 from deployr_core.packet import Censored, Failed, Rejected
 from deployr_serve.core.errors import EmrUnreachable, ModelUnavailable, StoreUnavailable, WrongPatient
-from deployr_serve.core.ports import Lane, OutcomeFacts
-from label_extractors import collect
+from deployr_serve.core.outcome_source import OutcomeFacts, OutcomeNeeds
+from deployr_serve.core.ports import Lane
+from label_extractors import waiting
 from label_extractors.collect import collect_labels
 
 DAY = 24 * 3600
 
 
-class FakeOutcomes:
-    """What has become of each patient; an exception is raised."""
-
-    def __init__(self, **patients):
-        self._patients = patients
-        self.asked = []
-        self.lanes = set()
-        self.underway = self.peak = 0
-
-    async def outcomes(self, patient_id, *, order_ids, codes, since, budget=None):
-        self.asked.append((patient_id, order_ids, codes, since))
-        self.lanes.add(budget.lane)
-        self.underway += 1
-        self.peak = max(self.peak, self.underway)
-        await asyncio.sleep(0)
-        self.underway -= 1
-        found = self._patients.get(patient_id, OutcomeFacts(labs=(), orders={}))
-        if isinstance(found, BaseException):
-            raise found
-        return found
-
-
-@pytest.fixture
-def outcomes_of():
-    return FakeOutcomes
-
-
-@pytest.fixture
-def abnormal(lab_of, now):
-    """Give a function that makes the outcome of an order: drawn 1 h and released 2 h after it, under its range."""
-
-    def make(order_id, *, after=timedelta(0), **changes):
-        return lab_of(
-            f"lab-{order_id}",
-            at=now + after + timedelta(hours=1),
-            known_at=now + after + timedelta(hours=2),
-            reference_low=35.0,
-            reference_high=47.0,
-            order_id=order_id,
-            **changes,
-        )
-
-    return make
-
-
-@pytest.fixture
-def services(services_of):
-    return services_of()
-
-
-@pytest.fixture
-def store_packets(services, packet_of):
-    async def run(*packets):
-        for packet in packets:
-            await services.store.create(packet)
-
-    return run
-
-
 async def labels_in(services):
-    return await services.store.labels(model_id="hematocrit", rule="lab-component")
+    return await services.store.labels(model_id="hematocrit", rule="lab-component", after=None, limit=100)
 
 
 async def test_nothing_to_label_asks_the_emr_nothing(services, outcomes_of):
@@ -150,9 +91,12 @@ async def test_all_packets_of_a_patient_take_one_fetch_over_all_their_orders(
         p1=OutcomeFacts(labs=(abnormal("o1"), abnormal("o2", after=timedelta(hours=2), value=41.0)), orders={})
     )
     await collect_labels(services, outcomes)
-    since = now - timedelta(days=1)
-    codes = (Code(LOINC, "4544-3"),)
-    assert sorted(outcomes.asked) == [("p1", ("o1", "o2"), codes, since), ("p2", ("o3",), codes, since)]
+    since, codes = now - timedelta(days=1), (Code(LOINC, "4544-3"),)
+    assert dict(outcomes.asked) == {
+        "p1": OutcomeNeeds(since=since, order_ids=("o1", "o2"), codes=codes),
+        "p2": OutcomeNeeds(since=since, order_ids=("o3",), codes=codes),
+    }
+    assert len(outcomes.asked) == 2
     assert [(label.packet_id, getattr(label.outcome, "value", None)) for label in await labels_in(services)] == [
         ("p01", 1.0),
         ("p02", 0.0),
@@ -185,10 +129,16 @@ async def test_a_cancelled_order_is_censored(services, store_packets, packet_of,
 
 
 @pytest.mark.parametrize(
-    "trouble", [EmrUnreachable("down"), WrongPatient("foreign"), RuntimeError("a bug")], ids=lambda e: type(e).__name__
+    ("trouble", "reason"),
+    [
+        (EmrUnreachable("down"), "emr-unreachable"),
+        (WrongPatient("foreign"), "wrong-patient"),
+        (RuntimeError("a bug"), "unexpected"),
+    ],
+    ids=str,
 )
 async def test_one_patients_trouble_does_not_stop_the_others_and_is_tried_again(
-    services, store_packets, packet_of, outcomes_of, abnormal, clock, trouble
+    services, store_packets, packet_of, outcomes_of, abnormal, clock, trouble, reason
 ):
     await store_packets(
         *(packet_of(f"p0{i}", patient_id=f"p{i}", order_id=f"o{i}") for i in (1, 2, 3)),
@@ -196,7 +146,10 @@ async def test_one_patients_trouble_does_not_stop_the_others_and_is_tried_again(
     )
     clock.pass_time(2 * DAY)
     patients = {f"p{i}": OutcomeFacts(labs=(abnormal(f"o{i}"),), orders={}) for i in (1, 2, 3)}
-    assert await collect_labels(services, outcomes_of(**{**patients, "p2": trouble})) == {"observed": 2, "failed": 2}
+    assert await collect_labels(services, outcomes_of(**{**patients, "p2": trouble})) == {
+        "observed": 2,
+        f"failed:{reason}": 2,
+    }
     assert [label.packet_id for label in await labels_in(services)] == ["p01", "p03"]
     assert await collect_labels(services, outcomes_of(**patients)) == {"observed": 1, "censored": 1}
 
@@ -220,37 +173,14 @@ async def test_a_model_that_is_not_available_does_not_stop_the_others(
     await services.store.create(packet_of("p01", model_id="albumin"))
     await services.store.create(packet_of("p02"))
     clock.pass_time(2 * DAY)
-    assert await collect_labels(services, outcomes_of()) == {"censored": 1}
-
-
-def with_rule(bundle, rule, **outputs):
-    task = msgspec.structs.replace(bundle.manifest.task, rule=rule, outputs=outputs_of(rule, **outputs))
-    means = dict.fromkeys(task.outputs.names, 0.5)
-    manifest = msgspec.structs.replace(
-        bundle.manifest,
-        task=task,
-        training=msgspec.structs.replace(bundle.manifest.training, label_means=means),
-        evaluation=msgspec.structs.replace(bundle.manifest.evaluation, label_means=means),
-    )
-    return msgspec.structs.replace(bundle, manifest=manifest)
-
-
-async def test_a_model_whose_labels_no_result_decides_is_counted_and_its_packets_are_left_alone(
-    services_of, models_of, packet_of, outcomes_of, bundle, clock
-):
-    services = services_of(models=models_of(hematocrit=with_rule(bundle, LongStay(days=7))))
-    await services.store.create(packet_of())
-    clock.pass_time(30 * DAY)
-    outcomes = outcomes_of()
-    assert await collect_labels(services, outcomes) == {"unsupported-rule": 1}
-    assert outcomes.asked == []
+    assert await collect_labels(services, outcomes_of()) == {"censored": 1, "model-unavailable": 1}
 
 
 async def test_a_level_is_observed_as_the_name_of_its_class(
-    services_of, models_of, packet_of, outcomes_of, abnormal, bundle, clock
+    services_of, models_of, packet_of, outcomes_of, abnormal, with_rule, clock
 ):
     rule = LabComponent(components=("4544-3",), window_hours=24, answer=Answer.LEVEL)
-    services = services_of(models=models_of(hematocrit=with_rule(bundle, rule, headline="low")))
+    services = services_of(models=models_of(hematocrit=with_rule(rule, headline="low")))
     await services.store.create(packet_of())
     clock.pass_time(3 * 3600)
     outcomes = outcomes_of(p1=OutcomeFacts(labs=(abnormal("o1"),), orders={}))
@@ -260,24 +190,24 @@ async def test_a_level_is_observed_as_the_name_of_its_class(
 
 
 async def test_a_panel_asks_for_all_of_its_components_and_is_observed_by_name(
-    services_of, models_of, packet_of, outcomes_of, abnormal, bundle, clock
+    services_of, models_of, packet_of, outcomes_of, abnormal, with_rule, clock
 ):
     rule = LabPanel(components={"hemoglobin": ("718-7",), "hematocrit": ("4544-3",)}, window_hours=24)
-    services = services_of(models=models_of(hematocrit=with_rule(bundle, rule, headline="hematocrit")))
+    services = services_of(models=models_of(hematocrit=with_rule(rule, headline="hematocrit")))
     await services.store.create(packet_of())
     clock.pass_time(3 * 3600)
     hemoglobin = abnormal("o1", codes=(Code(LOINC, "718-7"),), value=40.0)
     outcomes = outcomes_of(p1=OutcomeFacts(labs=(abnormal("o1"), hemoglobin), orders={}))
     assert await collect_labels(services, outcomes) == {"observed": 1}
-    assert outcomes.asked[0][2] == (Code(LOINC, "4544-3"), Code(LOINC, "718-7"))
-    [label] = await services.store.labels(model_id="hematocrit", rule="lab-panel")
+    assert outcomes.asked[0][1].codes == (Code(LOINC, "4544-3"), Code(LOINC, "718-7"))
+    [label] = await services.store.labels(model_id="hematocrit", rule="lab-panel", after=None, limit=10)
     assert label.outcome.value == {"hematocrit": 1.0, "hemoglobin": 0.0}
 
 
 async def test_many_packets_are_labelled_page_by_page_each_once(
     services, store_packets, packet_of, outcomes_of, clock, monkeypatch
 ):
-    monkeypatch.setattr(collect, "_PAGE", 3)
+    monkeypatch.setattr(waiting, "PAGE", 3)
     await store_packets(*(packet_of(f"p{i:02}", patient_id=f"p{i}") for i in range(10)))
     clock.pass_time(2 * DAY)
     assert await collect_labels(services, outcomes_of()) == {"censored": 10}
@@ -287,7 +217,7 @@ async def test_many_packets_are_labelled_page_by_page_each_once(
 async def test_a_page_full_of_packets_that_are_not_ripe_does_not_hide_those_behind_it(
     services, store_packets, packet_of, outcomes_of, clock, now, monkeypatch
 ):
-    monkeypatch.setattr(collect, "_PAGE", 2)
+    monkeypatch.setattr(waiting, "PAGE", 2)
     tomorrow = now + timedelta(days=2)
     await store_packets(
         *(packet_of(f"p0{i}", as_of=tomorrow) for i in range(4)), packet_of("p09", patient_id="p2", order_id="o2")

@@ -9,11 +9,14 @@ import pytest
 from deployr_core.codes import LOINC, Code
 from deployr_core.facts import Order, OrderStatus
 from deployr_core.label_rules import Answer, LabComponent, LabPanel, LabRule
-from deployr_core.packet import Censored, NotYet, Observed
-from label_extractors.rules import lab_label
+from deployr_core.packet import Censored, NotYet, Observed, Subject
+from deployr_core.visit_labels import Death
+from deployr_serve.core.outcome_source import OutcomeFacts
+from label_extractors.rules import Asked, label_of
 
 WINDOW = timedelta(hours=24)
 TICK = timedelta(microseconds=1)
+OPEN = OrderStatus.OPEN
 RULE = LabComponent(components=("4544-3", "20570-8"), window_hours=24)
 
 
@@ -32,8 +35,10 @@ def result(lab_of, now):
 def label(now):
     """Give a function that asks for the label of order o1, a week after the index time unless told otherwise."""
 
-    def ask(*labs, order=None, order_id="o1", after=timedelta(days=7), rule: LabRule = RULE):
-        return lab_label(rule, as_of=now, order_id=order_id, labs=labs, order=order, now=now + after)
+    def ask(*labs, order=None, order_id="o1", after=timedelta(days=7), rule: LabRule = RULE, **facts):
+        orders = {"o1": order or Order(fact_id="o1", codes=(), at=now, known_at=now, encounter_id="e1", status=OPEN)}
+        asked = Asked(rule=rule, subject=Subject(patient_id="p1", order_id=order_id), as_of=now)
+        return label_of(asked, OutcomeFacts(labs=labs, **{"orders": orders, **facts}), now=now + after)
 
     return ask
 
@@ -276,3 +281,27 @@ def test_a_panel_whose_missing_result_may_still_come_is_waited_for_whatever_the_
 def test_the_panel_of_a_cancelled_order_without_all_results_is_censored(label, result, order_of):
     cancelled = order_of(OrderStatus.CANCELLED)
     assert label(result("hct"), rule=PANEL, order=cancelled) == Censored(reason="order-cancelled")
+
+
+# -- why none will come
+
+
+def test_who_died_within_the_window_gets_no_result_because_of_that(label, now):
+    def died(after):
+        return Death(earliest=now + after, latest=now + after)
+
+    assert label(death=died(WINDOW - TICK)) == Censored(reason="died")
+    assert label(death=died(WINDOW)) == Censored(reason="no-result")
+    assert label(died_undated=True) == Censored(reason="died")
+    assert label(death=died(TICK), after=WINDOW - TICK) == NotYet(ripe_at=now + WINDOW)
+
+
+def test_a_result_counts_whatever_became_of_the_patient_or_the_record(label, result, now):
+    gone = {"death": Death(earliest=now, latest=now), "is_merged": True, "orders": {}}
+    assert label(result(), **gone).value == 1.0
+
+
+def test_an_order_that_is_not_shown_any_more_and_a_merged_record_say_so(label):
+    assert label(orders={}) == Censored(reason="order-not-visible")
+    assert label(orders={}, order_id=None) == Censored(reason="no-result")
+    assert label(is_merged=True, died_undated=True, orders={}) == Censored(reason="record-merged")

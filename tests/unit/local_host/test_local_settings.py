@@ -3,7 +3,7 @@ import json
 import pytest
 
 from deployr_serve.local_host.errors import HostSetupError
-from deployr_serve.local_host.local_settings import export_settings, read_local_settings
+from deployr_serve.local_host.local_settings import export_settings, read_cors, read_local_settings
 
 
 @pytest.fixture
@@ -56,3 +56,27 @@ def test_the_real_environment_wins():
     export_settings({"A": "file", "B": "file"}, environ)
 
     assert environ == {"A": "real", "B": "file"}
+
+
+def test_the_origins_whose_pages_may_call_are_read(written, tmp_path):
+    path = written({"Host": {"CORS": "https://sandbox.example, http://localhost:8080"}, "Values": {}})
+
+    assert read_cors(path) == ("https://sandbox.example", "http://localhost:8080")
+    assert read_cors(written({"Host": {"CORS": ""}})) == read_cors(tmp_path / "none.json") == ()
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        {"CORS": "*"},
+        {"CORS": "https://sandbox.example/"},
+        {"CORS": "https://*.example"},
+        {"CORS": "sandbox.example"},
+        {"CORS": ["https://sandbox.example"]},
+        {"CORS": "https://sandbox.example", "CORSCredentials": True},
+        "https://sandbox.example",
+    ],
+)
+def test_origins_that_are_none_and_cookies_are_refused(written, host):
+    with pytest.raises(HostSetupError, match=r"Host\.CORS"):
+        read_cors(written({"Host": host}))

@@ -1,0 +1,36 @@
+"""The folder that a command works in: its own, and emptied only if it is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from deployr_cli.failures import CommandFailed
+
+
+def fresh_workspace(workspace: Path, *, of: str) -> Path:
+    """Clear the workspace of what the same command left there, and of nothing else; give its absolute path.
+
+    Args:
+        workspace: made where it is not there.
+        of: the command, such as ``demo``.
+
+    Raises:
+        CommandFailed: there is something else in it.
+    """
+    marker = workspace / f".deployr-{of}"
+    if workspace.exists() and any(workspace.iterdir()):
+        if not marker.exists():
+            raise CommandFailed(
+                f"{workspace}: expected an empty folder or an earlier {of}'s; choose another --workspace"
+            )
+        shutil.rmtree(workspace)
+    workspace.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    return workspace.resolve()
+
+
+def as_typed(folder: Path) -> Path:
+    """Give the path as short as it can be typed from here."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder

@@ -1,0 +1,108 @@
+"""The spool in a SQLite file of its own on this machine's disk, for the processes of one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from deployr_serve.core.spool import Spooled, SpoolUnavailable, Standing, Waiting
+
+MOST_BYTES = 1024 * 1024 * 1024
+"""How large the file may grow: about 100,000 packets of 10 kB."""
+_BUSY_TIMEOUT_S = 1.0
+_PAGE_BYTES = 4096
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS spooled (place INTEGER PRIMARY KEY AUTOINCREMENT, spooled_at TEXT NOT NULL,"
+    " body BLOB NOT NULL)"
+)
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+_encode = msgspec.json.encode
+_decode = msgspec.json.Decoder(Spooled).decode
+
+
+class SqliteSpool:
+    """See `deployr_serve.core.spool.Spool`. Nobody is kept from an entry while somebody brings it into the store."""
+
+    def __init__(self, file: Path, *, most_bytes: int = MOST_BYTES) -> None:
+        self._file = file
+        self._most_bytes = most_bytes
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+        self._connection: sqlite3.Connection | None = None
+
+    async def aclose(self) -> None:
+        """Close the file; it is opened again when it is used again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
+
+    async def put(self, entry: Spooled) -> None:
+        """See `Spool`."""
+        row = (entry.spooled_at.isoformat(), _encode(entry))
+        await self._run(lambda db: db.execute("INSERT INTO spooled (spooled_at, body) VALUES (?, ?)", row))
+
+    async def oldest(self, *, limit: int) -> tuple[Waiting, ...]:
+        """See `Spool`. What cannot be read stays where it is, and an operator is told."""
+
+        def work(db: sqlite3.Connection) -> tuple[Waiting, ...]:
+            found: list[Waiting] = []
+            for place, body in db.execute("SELECT place, body FROM spooled ORDER BY place"):
+                try:
+                    found.append(Waiting(entry=_decode(body), receipt=place))
+                except msgspec.MsgspecError:
+                    _log.error("alert=spool-entry-unreadable place=%d", place)
+                if len(found) >= limit:
+                    break
+            return tuple(found)
+
+        return await self._run(work)
+
+    async def remove(self, waiting: Waiting) -> None:
+        """See `Spool`."""
+        await self._run(lambda db: db.execute("DELETE FROM spooled WHERE place = ?", (waiting.receipt,)))
+
+    async def standing(self) -> Standing:
+        """See `Spool`."""
+
+        def work(db: sqlite3.Connection) -> Standing:
+            waiting, oldest = db.execute("SELECT count(*), min(spooled_at) FROM spooled").fetchone()
+            return Standing(waiting=waiting, oldest_at=datetime.fromisoformat(oldest) if oldest else None)
+
+        return await self._run(work)
+
+    async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        def job() -> _T:
+            try:
+                if self._connection is None:
+                    self._connection = self._connect()
+                return work(self._connection)
+            except sqlite3.Error as error:
+                is_full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+                raise SpoolUnavailable("spool-full" if is_full else "spool-unavailable") from error
+            except OSError as error:
+                raise SpoolUnavailable from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+
+    def _connect(self) -> sqlite3.Connection:
+        # What waits is about patients: nobody else on this machine is to read it.
+        self._file.touch(mode=0o600, exist_ok=True)
+        connection = sqlite3.connect(self._file, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA max_page_count = {max(self._most_bytes // _PAGE_BYTES, 1)}")
+            connection.execute(_SCHEMA)
+        except BaseException:
+            connection.close()
+            raise
+        return connection

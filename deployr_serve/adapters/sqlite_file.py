@@ -1,0 +1,189 @@
+"""One SQLite file that several processes share: its connection, its thread and its transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from deployr_serve.adapters.sqlite_schema import migrate
+from deployr_serve.core.errors import StoreUnavailable
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """What somebody waits for. ``writes``: in a transaction; ``durable``: that survives a power cut."""
+
+    work: Callable[[sqlite3.Connection], Any]
+    answer: Future[Any]
+    writes: bool
+    durable: bool
+
+    def settle(self, result: object, error: BaseException | None) -> None:
+        if error is None:
+            self.answer.set_result(result)
+        else:
+            self.answer.set_exception(error)
+
+
+class SqliteFile:
+    """Opens the file when it is first used. One thread does all work, so the event loop never waits for the disk.
+
+    Whatever is asked while the thread is busy is done together: the reads first, then the writes in one transaction,
+    each of which succeeds or fails by itself, and none of which is answered before the transaction is committed. So
+    many who ask at once wait for one flush of the disk.
+
+    A write is durable: the write-ahead log is flushed before it is answered (``synchronous=FULL``), and it survives a
+    power cut. One that is not (``NORMAL``) has been handed to the operating system when it is answered: it survives
+    the death of this process, and all other processes see it. That is enough for what only holds something back until
+    a durable write comes: no effect follows from it alone. And it never gets lost where such an effect remains: both
+    go into the one log, a flush is of the whole log, and a log is read after a power cut only as far as it is whole;
+    so a durable write makes all that was committed before it durable too, whichever process committed it.
+
+    Source: https://www.sqlite.org/pragma.html#pragma_synchronous; https://www.sqlite.org/walformat.html section 4.
+    """
+
+    _prepare: Callable[[sqlite3.Connection], None] = staticmethod(migrate)
+    """Makes the tables that are missing."""
+
+    def __init__(self, file: Path, *, busy_timeout_s: float = 5.0) -> None:
+        self._file = file
+        self._busy_timeout_s = busy_timeout_s
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
+        self._asked: deque[_Asked] = deque()
+        self._is_called = False
+        self._connection: sqlite3.Connection | None = None
+        self._flushes = False
+
+    async def aclose(self) -> None:
+        """Close the file; the store opens it again when it is used again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        return await self._run(work, writes=False, durable=False)
+
+    async def _write(self, work: Callable[[sqlite3.Connection], _T], *, durable: bool = True) -> _T:
+        return await self._run(work, writes=True, durable=durable)
+
+    async def _run(self, work: Callable[[sqlite3.Connection], _T], *, writes: bool, durable: bool) -> _T:
+        answer: Future[_T] = Future()
+        self._asked.append(_Asked(work=work, answer=answer, writes=writes, durable=durable))
+        if not self._is_called:
+            self._is_called = True
+            self._thread.submit(self._do_all)
+        try:
+            return await asyncio.wrap_future(answer)
+        except sqlite3.Error as error:
+            raise StoreUnavailable("expected a store that can be read and written") from error
+        except msgspec.MsgspecError:
+            # Its message may repeat a part of the record.
+            raise StoreUnavailable("expected stored records that can be read") from None
+
+    def _do_all(self) -> None:
+        """Do what is asked by now."""
+        # First of all: what is asked after this line calls again, what was asked before it is done now.
+        self._is_called = False
+        asked = []
+        while self._asked:
+            each = self._asked.popleft()
+            if each.answer.set_running_or_notify_cancel():
+                asked.append(each)
+        if not asked:
+            return
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+        except BaseException as error:  # noqa: BLE001 handed to all who wait
+            for each in asked:
+                each.settle(None, error)
+            return
+        for each in asked:
+            if not each.writes:
+                each.settle(*_tried(each.work, self._connection))
+        if writes := [each for each in asked if each.writes]:
+            self._commit(writes, self._connection)
+
+    def _commit(self, asked: list[_Asked], db: sqlite3.Connection) -> None:
+        try:
+            self._set_flushing(any(each.durable for each in asked), db)
+            # IMMEDIATE takes the write lock at once: a read that turns into a write cannot be refused half-way.
+            db.execute("BEGIN IMMEDIATE")
+            done = [_by_itself(each.work, db) for each in asked]
+            db.execute("COMMIT")
+        except BaseException as error:  # noqa: BLE001 handed to all who wait
+            done = [(None, error)] * len(asked)
+        for each, (result, failure) in zip(asked, done, strict=True):
+            each.settle(result, failure)
+        # A full disk can refuse the COMMIT and leave the transaction open; some errors have ended it already.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+    def _set_flushing(self, flushes: bool, db: sqlite3.Connection) -> None:
+        if flushes is not self._flushes:
+            db.execute(f"PRAGMA synchronous = {'FULL' if flushes else 'NORMAL'}")
+            self._flushes = flushes
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._file, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._write_ahead(connection)
+            connection.execute("PRAGMA synchronous = FULL")
+            self._flushes = True
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _write_ahead(self, connection: sqlite3.Connection) -> None:
+        # For this one statement SQLite does not wait when another process is making the same new file: seen with six
+        # processes that start together, of which most got "database is locked" at once.
+        until = time.monotonic() + self._busy_timeout_s
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                    raise
+                time.sleep(0.005)
+            else:
+                return
+
+
+def _tried(work: Callable[[sqlite3.Connection], _T], db: sqlite3.Connection) -> tuple[_T | None, BaseException | None]:
+    try:
+        return work(db), None
+    except BaseException as error:  # noqa: BLE001 handed to whoever waits
+        return None, error
+
+
+def _by_itself(
+    work: Callable[[sqlite3.Connection], _T], db: sqlite3.Connection
+) -> tuple[_T | None, BaseException | None]:
+    """Do one of a transaction's writes, all of it or nothing.
+
+    Raises:
+        sqlite3.Error: the error has ended the whole transaction, as a full disk may.
+    """
+    db.execute("SAVEPOINT one")
+    result, failure = _tried(work, db)
+    if failure is not None:
+        if not db.in_transaction:
+            raise failure
+        db.execute("ROLLBACK TO one")
+    db.execute("RELEASE one")
+    return result, failure

@@ -1,0 +1,147 @@
+"""What comes of one request: fetched, kept where that is wished, checked for coverage, and scored."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from deployr_core.bundle import Bundle
+from deployr_core.coverage import shortfall
+from deployr_core.packet import Abstained, Failed, FetchRecord, Outcome, Rejected, Scored, StoredVector
+from deployr_core.scoring import ScoreInvalid
+from deployr_core.vectorize import vectorize
+from deployr_serve.core.errors import Abstain, AskDifferently, EmrTimeout, ModelError, ServeError, TryLater
+from deployr_serve.core.facts_kept import keep_facts, noted_as_not_kept
+from deployr_serve.core.ports import Budget, Clock, FactSource, FactsVault, FetchedFacts, Threads
+from deployr_serve.core.request import InferenceRequest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What came of it, for the packet. ``facts_sha256``: of the facts that were kept; None if none were."""
+
+    outcome: Outcome
+    fetches: tuple[FetchRecord, ...] = ()
+    facts_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Means:
+    """What an outcome is reached with. ``keep_days``: for how long facts are kept; None keeps none."""
+
+    source: FactSource
+    threads: Threads
+    clock: Clock
+    vault: FactsVault | None
+    keep_days: int | None
+
+
+async def find_outcome(
+    request: InferenceRequest, bundle: Bundle, means: Means, *, packet_id: str, budget: Budget, within_s: float
+) -> Found:
+    """Fetch, check the coverage and score; every failure becomes the outcome that the packet will hold.
+
+    Args:
+        request: what is asked.
+        bundle: of the model that is asked.
+        means: see there.
+        packet_id: what kept facts are named by.
+        budget: what fetching may use.
+        within_s: how long all of it may take from now.
+    """
+    until = means.clock.monotonic() + within_s
+    fetches: tuple[FetchRecord, ...] = ()
+    digest, not_kept = None, False
+    try:
+        try:
+            async with asyncio.timeout(within_s):
+                fetched = await means.source.fetch(
+                    request.subject, bundle.spec, as_of=request.event_time, budget=budget, handed=request.handed
+                )
+        except TimeoutError:
+            raise EmrTimeout("expected the EMR's answers within the request's deadline") from None
+        fetches = fetched.fetches
+        if means.vault is not None and means.keep_days is not None:
+            digest = await keep_facts(
+                fetched,
+                means.vault,
+                packet_id=packet_id,
+                days=means.keep_days,
+                now=means.clock.now(),
+                within_s=(until - means.clock.monotonic()) / 2,
+            )
+            not_kept = digest is None
+        outcome = await scored_in_time(
+            bundle,
+            fetched,
+            means.threads,
+            as_of=request.event_time,
+            within_s=until - means.clock.monotonic(),
+        )
+    except AskDifferently as error:
+        outcome, fetches = Rejected(reason=error.reason), error.fetches or fetches
+    except Abstain as error:
+        outcome, fetches = Abstained(reason=error.reason), error.fetches or fetches
+    except ServeError as error:
+        outcome = Failed(reason=error.reason, retryable=isinstance(error, TryLater))
+        fetches = error.fetches or fetches
+    return Found(outcome=noted_as_not_kept(outcome) if not_kept else outcome, fetches=fetches, facts_sha256=digest)
+
+
+def scored_or_abstained(bundle: Bundle, fetched: FetchedFacts, *, as_of: datetime) -> Outcome:
+    """Score what was fetched, if it is enough for the model.
+
+    Raises:
+        ModelError: the model failed.
+    """
+    encounter, outputs = fetched.encounter, bundle.manifest.task.outputs
+    try:
+        vector = vectorize(fetched.facts, bundle.spec, as_of)
+        coverage = {**vector.coverage, **fetched.dropped}
+        short = shortfall(
+            bundle.manifest.requires,
+            facts=fetched.facts,
+            vector=vector,
+            spec=bundle.spec,
+            as_of=as_of,
+            visit_classes=encounter.classes if encounter else (),
+            oldest_answer_s=fetched.oldest_answer_s,
+        )
+        if short is not None:
+            return Abstained(reason=short.value, coverage=coverage)
+        answer = bundle.model.answer(vector)
+    except (ScoreInvalid, ValueError) as error:
+        raise ModelError("expected the outputs that the model promises") from error
+    return Scored(
+        score=answer[outputs.place],
+        outputs=outputs.named(answer),
+        value_unit=outputs.unit,
+        vector=StoredVector.of(vector),
+        coverage=coverage,
+        entity_id=encounter.contact_serial_number if encounter else None,
+    )
+
+
+async def scored_in_time(
+    bundle: Bundle, fetched: FetchedFacts, threads: Threads, *, as_of: datetime, within_s: float
+) -> Outcome:
+    """Score as `scored_or_abstained` does; a model whose code is somebody else's holds up nobody meanwhile.
+
+    Raises:
+        ModelError: the model failed, or did not answer within the time.
+    """
+    work = partial(scored_or_abstained, bundle, fetched, as_of=as_of)
+    if not bundle.manifest.model.runs_code:
+        # Trees and sums of our own take a fraction of a millisecond: less than handing them to a thread.
+        return work()
+    try:
+        return await threads.run(work, name=bundle.digest, within_s=within_s)
+    except ModelError:
+        raise
+    except TimeoutError:
+        raise ModelError("expected the model to answer within the request's deadline") from None
+    except Exception as error:  # noqa: BLE001 whatever somebody else's code raises is the model's failure
+        # Its message may repeat a value.
+        raise ModelError(f"expected an answer of the model, got {type(error).__name__}") from None

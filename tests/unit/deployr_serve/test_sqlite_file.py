@@ -1,0 +1,144 @@
+"""What is asked of one SQLite file at once is committed at once, and flushed to the disk where it must be."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+
+import pytest
+
+from deployr_serve.adapters.sqlite_store import SqliteStore
+from deployr_serve.core.caller import USED_TOKENS
+from deployr_serve.core.errors import RecordChanged, StoreUnavailable
+from deployr_serve.core.switches import KIND as SWITCH
+
+
+class Recorder:
+    """A connection that tells how each of its transactions ended, and whether the log was flushed for it."""
+
+    def __init__(self, connection):
+        self._connection = connection
+        self.commits = []
+        self.refuses = False
+
+    def execute(self, statement, *arguments):
+        if statement == "COMMIT":
+            if self.refuses:
+                raise sqlite3.OperationalError("database or disk is full")
+            [[level]] = self._connection.execute("PRAGMA synchronous").fetchall()
+            self.commits.append({1: "not flushed", 2: "flushed"}[level])
+        return self._connection.execute(statement, *arguments)
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+
+@pytest.fixture
+async def store(tmp_path):
+    made = SqliteStore(tmp_path / "store.sqlite")
+    await made.check()
+    made._connection = Recorder(made._connection)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+def commits(store):
+    return store._connection.commits
+
+
+@pytest.fixture
+def at_once(store):
+    """Give a function that keeps the store's thread busy until everything is asked, and gives what came of each."""
+
+    async def ask(*asked):
+        until = threading.Event()
+        busy = asyncio.ensure_future(store._read(lambda _: until.wait()))
+        tasks = [asyncio.ensure_future(each) for each in asked]
+        # Each begins once before the loop comes back to this.
+        await asyncio.sleep(0)
+        until.set()
+        await busy
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    return ask
+
+
+async def test_writes_that_are_asked_at_once_are_one_transaction(store, commits, at_once, packet_of):
+    created = await at_once(*(store.create(packet_of(f"p{number:02}")) for number in range(16)))
+    assert [each.packet.packet_id for each in created] == [f"p{number:02}" for number in range(16)]
+    assert commits == ["flushed"]
+
+
+async def test_a_write_that_fails_beside_others_fails_alone_and_leaves_nothing(
+    store, commits, at_once, packet_of, delivery_of
+):
+    await store.create(packet_of("p01"))
+    commits.clear()
+    first, refused, last = await at_once(
+        store.create(packet_of("p02")),
+        store.replace(packet_of("p01", site="elsewhere"), etag="7", deliveries=(delivery_of("p01"),)),
+        store.create(packet_of("p03")),
+    )
+    assert (first.packet.packet_id, type(refused), last.packet.packet_id) == ("p02", RecordChanged, "p03")
+    assert (await store.read("p01")).packet == packet_of("p01")
+    assert await store.read_delivery("p01.score-column") is None
+    assert commits == ["flushed"]
+
+
+async def test_where_the_commit_fails_nobody_who_shared_it_is_told_that_it_was_stored(store, at_once, packet_of):
+    store._connection.refuses = True
+    answers = await at_once(*(store.create(packet_of(f"p{number}")) for number in range(3)))
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
+    store._connection.refuses = False
+    assert [await store.read(f"p{number}") for number in range(3)] == [None] * 3
+    assert await store.create(packet_of("p0")) is not None
+
+
+async def test_a_read_beside_a_write_sees_nothing_that_is_not_committed(store, at_once, packet_of):
+    store._connection.refuses = True
+    refused, seen = await at_once(store.create(packet_of("p01")), store.read("p01"))
+    assert (type(refused), seen) == (StoreUnavailable, None)
+
+
+async def test_a_caller_who_gave_up_before_its_turn_has_written_nothing(store, at_once, packet_of):
+    async def give_up():
+        waiting = asyncio.ensure_future(store.create(packet_of("p01")))
+        await asyncio.sleep(0)
+        waiting.cancel()
+
+    await at_once(give_up())
+    assert await store.read("p01") is None
+
+
+async def test_a_packet_is_flushed_once_it_holds_its_answer_and_its_claim_is_not(store, commits, packet_of, received):
+    created = await store.create(packet_of(outcome=received))
+    await store.replace(packet_of(), etag=created.etag)
+    assert commits == ["not flushed", "flushed"]
+
+
+async def test_what_only_guards_is_not_flushed_and_a_switch_is(store, commits, now):
+    used = await store.create_record(USED_TOKENS, "a", b"", now=now)
+    await store.replace_record(USED_TOKENS, "a", b"", etag=used.etag)
+    await store.create_record(SWITCH, "all", b"{}", now=now)
+    assert commits == ["not flushed", "not flushed", "flushed"]
+
+
+async def test_a_guard_that_shares_a_transaction_with_a_packet_is_flushed_with_it(
+    store, commits, at_once, packet_of, now
+):
+    await at_once(store.create_record(USED_TOKENS, "a", b"", now=now), store.create(packet_of()))
+    assert commits == ["flushed"]
+
+
+async def test_what_was_not_flushed_is_there_for_every_other_process_and_after_the_death_of_this_one(
+    store, tmp_path, packet_of, received, now
+):
+    await store.create(packet_of(outcome=received))
+    await store.create_record(USED_TOKENS, "a", b"", now=now)
+    # Whatever another connection sees is in the file as the operating system has it.
+    other = SqliteStore(tmp_path / "store.sqlite")
+    assert (await other.read("p01")).packet == packet_of(outcome=received)
+    assert await other.create_record(USED_TOKENS, "a", b"", now=now) is None
+    await other.aclose()

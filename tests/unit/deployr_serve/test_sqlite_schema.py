@@ -1,0 +1,91 @@
+"""The tables of a SQLite store come by numbered steps, whatever the file was before."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from deployr_serve.adapters import sqlite_schema
+from deployr_serve.adapters.sqlite_store import SqliteStore
+from deployr_serve.core.errors import StoreUnavailable
+
+TABLES = {"packets", "deliveries", "labels", "events", "records"}
+
+
+@pytest.fixture
+def db(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "store.sqlite", isolation_level=None)) as opened:
+        yield opened
+
+
+def version_of(db):
+    return db.execute("PRAGMA user_version").fetchone()[0]
+
+
+def tables_of(db):
+    return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def test_a_new_file_takes_all_steps(db):
+    sqlite_schema.migrate(db)
+    assert tables_of(db) >= TABLES
+    assert version_of(db) == len(sqlite_schema._STEPS)
+
+
+def test_a_file_from_before_steps_were_numbered_keeps_what_it_holds(db):
+    for statement in sqlite_schema._STEPS[0]:
+        db.execute(statement)
+    db.execute("INSERT INTO records VALUES ('switch', 'all', 1, NULL, x'00')")
+    sqlite_schema.migrate(db)
+    assert db.execute("SELECT record_id FROM records").fetchall() == [("all",)]
+    assert version_of(db) == len(sqlite_schema._STEPS)
+
+
+async def test_packets_from_before_the_period_was_indexed_are_found_by_it(db, tmp_path, packet_of, now):
+    for statement in sqlite_schema._STEPS[0]:
+        db.execute(statement)
+    body = msgspec.json.encode(packet_of())
+    db.execute("INSERT INTO packets VALUES ('p01', 1, 'hematocrit', 'scored', ?)", (body,))
+    db.execute("PRAGMA user_version = 1")
+    store = SqliteStore(tmp_path / "store.sqlite")
+    everything = {"model_id": "hematocrit", "after": None, "limit": 10}
+    [found] = await store.packets(**everything, since=now, until=now + timedelta(microseconds=1))
+    assert found == packet_of()
+    assert await store.packets(**everything, until=now) == ()
+    await store.aclose()
+
+
+def test_only_the_steps_that_were_not_taken_are_taken(db, monkeypatch):
+    sqlite_schema.migrate(db)
+    # Taken twice, this step would fail.
+    steps = (*sqlite_schema._STEPS, ("CREATE TABLE added (x)",))
+    monkeypatch.setattr(sqlite_schema, "_STEPS", steps)
+    sqlite_schema.migrate(db)
+    sqlite_schema.migrate(db)
+    assert "added" in tables_of(db)
+    assert version_of(db) == len(steps)
+
+
+def test_a_step_that_fails_leaves_the_file_as_it_was(db, monkeypatch):
+    sqlite_schema.migrate(db)
+    before = version_of(db)
+    monkeypatch.setattr(sqlite_schema, "_STEPS", (*sqlite_schema._STEPS, ("CREATE TABLE added (x)", "nonsense")))
+    with pytest.raises(sqlite3.OperationalError):
+        sqlite_schema.migrate(db)
+    assert "added" not in tables_of(db)
+    assert version_of(db) == before
+
+
+async def test_a_file_of_a_newer_version_is_refused_and_left_alone(db, tmp_path):
+    newer = len(sqlite_schema._STEPS) + 1
+    db.execute(f"PRAGMA user_version = {newer}")
+    store = SqliteStore(tmp_path / "store.sqlite")
+    with pytest.raises(StoreUnavailable, match=f"this one has {newer}: use the version of deployr that made it"):
+        await store.check()
+    await store.aclose()
+    assert version_of(db) == newer
+    assert tables_of(db) == set()
