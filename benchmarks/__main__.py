@@ -15,10 +15,17 @@ from benchmarks.bpa import alerts
 from benchmarks.cpu import reading
 from benchmarks.explaining import explaining
 from benchmarks.inference import one_inference
+from benchmarks.labels import label_extraction
 from benchmarks.load import sustained_load
 from benchmarks.measured import Measured
+from benchmarks.outage import outage_drill
+from benchmarks.population import synthetic_hospital
+from benchmarks.replay import replaying
+from benchmarks.serving import serving
 from benchmarks.startup import fresh_process
+from benchmarks.store import stored_packets
 from benchmarks.training import training_share
+from benchmarks.trial import silent_trial
 from benchmarks.vectorizing import vectorizing
 from benchmarks.warehouse import featurizing
 
@@ -27,13 +34,20 @@ BENCHMARKS = (
     one_inference,
     reading,
     alerts,
+    serving,
     sustained_load,
+    outage_drill,
     many_patients,
+    stored_packets,
+    replaying,
+    label_extraction,
     fresh_process,
     vectorizing,
     explaining,
     featurizing,
     training_share,
+    synthetic_hospital,
+    silent_trial,
 )
 
 

@@ -15,7 +15,7 @@ from benchmarks.staging import NOW, write_model
 from deployr_cli.demo.processes import Running, running
 from deployr_cli.demo.run import TASK
 from deployr_core.features import FeatureSpec
-from deployr_serve.adapters.models import read_bundle
+from deployr_serve.adapters.bundle_files import read_bundle
 from deployr_serve.bootstrap import Application, build
 from deployr_serve.settings import read_settings
 

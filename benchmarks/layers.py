@@ -41,7 +41,7 @@ _LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     "vectorize": tuple(f"/deployr_core/{name}" for name in ("vectorize", "layout", "declared", "features", "exact")),
     "coverage, score": ("/deployr_core/", "/treelite/"),
-    "store": (f"{_ADAPTERS}sqlite_store", f"{_ADAPTERS}memory_store", "/concurrent/futures/"),
+    "store": (f"{_ADAPTERS}sqlite_", f"{_ADAPTERS}memory_store", "/concurrent/futures/"),
     "write to the EMR": ("/deployr_serve/outputs/", f"{_ADAPTERS}epic.py"),
     "event loop": ("/asyncio/", "/selectors.py"),
 }

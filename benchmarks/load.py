@@ -127,7 +127,7 @@ async def _load(
 ) -> Load:
     """Send ``rate`` requests a second, each when it is due, and wait for all."""
     pids = {"host": measured.processes.host_pid, "EMR": measured.processes.emr_pid, "requests": os.getpid()}
-    before = {name: _processor_s(pid) for name, pid in pids.items()}
+    before = {name: processor_s(pid) for name, pid in pids.items()}
     started = time.perf_counter()
 
     async def send(due: float, what: Asked) -> float | None:
@@ -149,11 +149,11 @@ async def _load(
         rate=rate,
         latencies_ms=answered,
         failures=len(latencies) - len(answered),
-        processor_s={name: (_processor_s(pid) - before[name]) / elapsed for name, pid in pids.items()},
+        processor_s={name: (processor_s(pid) - before[name]) / elapsed for name, pid in pids.items()},
     )
 
 
-def _processor_s(pid: int) -> float:
+def processor_s(pid: int) -> float:
     """Give the seconds of processor time that the process has used, in user and system mode."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

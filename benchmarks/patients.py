@@ -6,9 +6,10 @@ import gzip
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from benchmarks.staging import ENCOUNTER, PATIENT, write_patient
+from benchmarks.staging import ENCOUNTER, NOW, PATIENT, write_patient
 
 _RECORD = ("Observation", "Condition", "MedicationRequest")
 
@@ -31,13 +32,16 @@ def asked(patient: int, order: int) -> Asked:
     )
 
 
-def write_patients(folder: Path, *, patients: int, orders: int, of_each: int | None = None) -> None:
+def write_patients(
+    folder: Path, *, patients: int, orders: int, of_each: int | None = None, now: datetime = NOW
+) -> None:
     """Write so many patients as NDJSON, alike but for their ids, with so many orders each.
 
-    ``of_each``: how many results, how many diagnoses and how many medications each has; None leaves all 500.
+    ``of_each``: how many results, how many diagnoses and how many medications each has; None leaves all 500. ``now``:
+    the instant that their records end at.
     """
     folder.mkdir(parents=True)
-    for kind, lines in _one_patient(orders).items():
+    for kind, lines in _one_patient(orders, now).items():
         kept = lines[:of_each] if kind in _RECORD else lines
         with gzip.open(folder / f"{kind}.ndjson.gz", "wb", compresslevel=1) as file:
             for number in range(patients):
@@ -48,7 +52,7 @@ def write_patients(folder: Path, *, patients: int, orders: int, of_each: int | N
 def write_long_record(folder: Path) -> None:
     """Write the one patient with every result, diagnosis and medication twice, under other ids: 1,000 resources."""
     folder.mkdir(parents=True)
-    for kind, lines in _one_patient(1).items():
+    for kind, lines in _one_patient(1, NOW).items():
         if kind in _RECORD:
             prefix = {"Observation": b"bench-lab-", "Condition": b"bench-condition-"}.get(kind, b"bench-medication-")
             lines = [*lines, *(line.replace(prefix, prefix + b"again-") for line in lines)]
@@ -56,8 +60,8 @@ def write_long_record(folder: Path) -> None:
             file.write(b"\n".join(lines) + b"\n")
 
 
-def _one_patient(orders: int) -> Mapping[str, list[bytes]]:
+def _one_patient(orders: int, now: datetime) -> Mapping[str, list[bytes]]:
     with tempfile.TemporaryDirectory() as scratch:
-        write_patient(Path(scratch) / "fhir", orders=orders)
+        write_patient(Path(scratch) / "fhir", orders=orders, now=now)
         files = sorted((Path(scratch) / "fhir").glob("*.ndjson.gz"))
         return {file.name.partition(".")[0]: gzip.decompress(file.read_bytes()).splitlines() for file in files}

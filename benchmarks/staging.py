@@ -37,18 +37,18 @@ def write_model(folder: Path, *, trees: int) -> None:
     write_bundle(trained, folder / "bundles" / TASK)
 
 
-def write_patient(folder: Path, *, orders: int) -> None:
+def write_patient(folder: Path, *, orders: int, now: datetime = NOW) -> None:
     """Write one patient with 500 resources that the model asks for, and orders to be signed, as NDJSON."""
     folder.mkdir(parents=True)
     files: dict[str, list[dict[str, Any]]] = {}
-    for resource in _resources(orders):
+    for resource in _resources(orders, now):
         files.setdefault(resource["resourceType"], []).append(resource)
     for kind, resources in files.items():
         with gzip.open(folder / f"{kind}.ndjson.gz", "wb") as file:
             file.write(b"\n".join(msgspec.json.encode(resource) for resource in resources))
 
 
-def _resources(orders: int) -> Iterator[dict[str, Any]]:
+def _resources(orders: int, now: datetime) -> Iterator[dict[str, Any]]:
     subject = {"reference": f"Patient/{PATIENT}"}
     encounter = {"reference": f"Encounter/{ENCOUNTER}"}
     yield {"resourceType": "Patient", "id": PATIENT, "gender": "female", "birthDate": "1950-05-01"}
@@ -58,7 +58,7 @@ def _resources(orders: int) -> Iterator[dict[str, Any]]:
         "status": "in-progress",
         "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "IMP"},
         "subject": subject,
-        "period": {"start": (NOW - timedelta(days=9)).isoformat()},
+        "period": {"start": (now - timedelta(days=9)).isoformat()},
     }
     for number in range(orders):
         yield {
@@ -69,12 +69,12 @@ def _resources(orders: int) -> Iterator[dict[str, Any]]:
             "code": {"coding": [{"system": "http://loinc.org", "code": "58410-2"}]},
             "subject": subject,
             "encounter": encounter,
-            "authoredOn": (NOW - timedelta(minutes=1)).isoformat(),
+            "authoredOn": (now - timedelta(minutes=1)).isoformat(),
         }
     spec = shipped_declaration(shipped_task(TASK).declaration)
     analytes = next(group.analytes for group in spec.groups if isinstance(group, LabGroup))
     for number in range(_RESOURCES - 100):
-        analyte, at = analytes[number % len(analytes)], NOW - timedelta(hours=10 + number % 12)
+        analyte, at = analytes[number % len(analytes)], now - timedelta(hours=10 + number % 12)
         yield {
             "resourceType": "Observation",
             "id": f"bench-lab-{number}",
@@ -101,7 +101,7 @@ def _resources(orders: int) -> Iterator[dict[str, Any]]:
             },
         }
     for number in range(50):
-        recorded = (NOW - timedelta(hours=20 + number)).isoformat()
+        recorded = (now - timedelta(hours=20 + number)).isoformat()
         yield {
             "resourceType": "Condition",
             "id": f"bench-condition-{number}",
