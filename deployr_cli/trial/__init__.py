@@ -1,0 +1,1 @@
+"""`deployr trial silent`: the published silent trial, repeated on a synthetic hospital."""
