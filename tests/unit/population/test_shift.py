@@ -253,7 +253,7 @@ def test_a_file_that_sets_no_knob_is_refused(tmp_path: Path, text: str, said: st
 
 
 def test_the_documented_file_is_the_shifted_profile() -> None:
-    assert read_shift(ROOT / "docs" / "examples" / "infrastructure-shift.yaml") == SHIFTED
+    assert read_shift(ROOT / "docs" / "examples" / "mock-emr" / "infrastructure-shift.yaml") == SHIFTED
 
 
 def test_the_shifted_profile_leaves_labels_readable() -> None:
