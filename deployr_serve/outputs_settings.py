@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from deployr_serve.auth_settings import Reader
-from deployr_serve.core.deliver import EXPIRES_AFTER, FLOWSHEET_READ_BACK_HOURS
+from deployr_serve.core.deliver import EXPIRES_AFTER
 from deployr_serve.setting_values import existing_file
 
 FHIR_KINDS: Mapping[str, str] = {
@@ -57,10 +57,6 @@ def read_outputs(reader: Reader) -> OutputSettings:
         reader.problems.setdefault("DEPLOYR_EMR_VENDOR_BASE", "expected the base that DEPLOYR_OUTPUTS writes to")
     if settings.names & _IN_NAME_OF_A_USER and not reader.has("DEPLOYR_EMR_USER_ID"):
         reader.problems.setdefault("DEPLOYR_EMR_USER_ID", "expected the user in whose name scores are written")
-    if "flowsheet" in settings.names and settings.expires_after > timedelta(hours=FLOWSHEET_READ_BACK_HOURS):
-        # Past that nobody can tell whether a value whose answer was lost had arrived: it would be filed twice.
-        problem = f"expected at most {FLOWSHEET_READ_BACK_HOURS} hours with a flowsheet: older rows cannot be read back"
-        reader.problems.setdefault("DEPLOYR_OUTPUT_EXPIRES_HOURS", problem)
     if "webhook" in settings.names and settings.webhook_key is None:
         reader.problems.setdefault("DEPLOYR_WEBHOOK_KEY", "expected the key that signs events")
     return settings

@@ -13,7 +13,6 @@ from deployr_serve.adapters.epic_client import VendorClient, metered
 from deployr_serve.adapters.epic_facts import FlowsheetRowAnswer
 from deployr_serve.adapters.identity import FHIR, Encounters, PatientIndex
 from deployr_serve.adapters.vendor_write import VendorWriter
-from deployr_serve.core.deliver import FLOWSHEET_READ_BACK_HOURS
 from deployr_serve.core.errors import (
     EmrThrottled,
     OutcomeUnknown,
@@ -33,6 +32,8 @@ from deployr_serve.outputs.vendor_target import VendorTarget, VendorUser, Vendor
 from deployr_serve.outputs.wording import scored
 
 _ROWS_PATH = "api/epic/2014/Clinical/Patient/GETFLOWSHEETROWS/FlowsheetRows"
+_MOST_HOURS = 72
+"""How far back flowsheets can be read. Source: wire formats document, section 2 [seen]."""
 _HOUR = timedelta(hours=1)
 
 
@@ -118,7 +119,7 @@ class Flowsheet:
         asked = {name: query[name] for name in ("PatientID", "PatientIDType", "ContactID", "ContactIDType")}
         body = {
             **asked,
-            "LookbackHours": min(hours, FLOWSHEET_READ_BACK_HOURS),
+            "LookbackHours": min(hours, _MOST_HOURS),
             "UserID": self._user.id,
             "UserIDType": self._user.type,
             "FlowsheetRowIDs": [{"ID": query["FlowsheetID"], "Type": query["FlowsheetIDType"]}],

@@ -47,8 +47,6 @@ HELD_FOR = timedelta(seconds=2 * RELAY_WITHIN_S)
 """How long a delivery that is being sent is nobody else's: of a worker that died meanwhile it is sent again then."""
 EXPIRES_AFTER = timedelta(hours=24)
 """How long after it was made a score may still be sent, unless the site says otherwise."""
-FLOWSHEET_READ_BACK_HOURS = 72
-"""How far back flowsheets can be read. Source: wire formats document, section 2 [seen]."""
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(seconds=30), timedelta(minutes=5)
 _LINES = 8
 """How many patients' deliveries the relay sends at a time."""

@@ -59,13 +59,14 @@ async def test_what_another_system_copied_is_reported_without_the_patient(site, 
     assert len(emr.parts.written.resources()) == 2
 
 
-async def test_an_emr_that_lets_nobody_change_anything_is_told_of(site, now):
+async def test_marked_the_copy_stays_and_says_that_it_is_an_error(site, now):
     settings, emr, _ = site
     [flag] = emr.parts.written.resources()
     emr.parts.written.create({name: value for name, value in flag.items() if name not in {"id", "meta"}}, now=now)
-    found, said = await looked(settings, mark=True)
-    assert found.found[0].refusal == "output-not-offered"
-    assert "not marked: output-not-offered" in said
+    found, _ = await looked(settings, mark=True)
+    assert (found.found[0].marked, found.found[0].refusal) == (("w2",), None)
+    stands = {each["id"]: each["status"] for each in emr.parts.written.resources()}
+    assert stands == {"w1": flag["status"], "w2": "entered-in-error"}
 
 
 async def test_an_emr_that_cannot_be_asked_is_counted(site):

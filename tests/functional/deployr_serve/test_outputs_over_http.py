@@ -212,7 +212,6 @@ async def test_a_parquet_file_holds_the_same_record(bridge_of, outputs_file, tmp
         ({"DEPLOYR_OUTPUTS": "flag,flag"}, None, "DEPLOYR_OUTPUTS: expected each once"),
         ({"DEPLOYR_OUTPUTS": "flowsheet", "DEPLOYR_EMR_USER_ID": ""}, None, "DEPLOYR_EMR_USER_ID"),
         ({"DEPLOYR_OUTPUTS": "flowsheet"}, "schema_version: 1\n", "DEPLOYR_OUTPUTS_FILE: flowsheet"),
-        ({"DEPLOYR_OUTPUTS": "flowsheet", "DEPLOYR_OUTPUT_EXPIRES_HOURS": "73"}, None, "expected at most 72 hours"),
         ({"DEPLOYR_OUTPUTS": "webhook", "DEPLOYR_WEBHOOK_KEY": "short"}, None, "at least 32 bytes"),
         ({"DEPLOYR_OUTPUTS": "webhook"}, 'schema_version: 1\nwebhook: {url: "http://h/?id=1"}\n', "without user name"),
         ({"DEPLOYR_OUTPUTS": "file-drop"}, 'schema_version: 1\nfile-drop: {folder: "/none"}\n', "one that exists"),

@@ -11,7 +11,7 @@ from deployr_serve.core.errors import EmrRefused, InvalidScore
 from deployr_serve.core.explain import explained
 from deployr_serve.core.policy import Policies
 from deployr_serve.outputs.score_column import MOST_FEATURES, emr_names, render_score_column
-from mock_emr.scores import Score, score_in
+from mock_emr.scores import Feature, Score, score_in
 
 PLAIN = Policies().of("hematocrit")
 
@@ -95,7 +95,8 @@ def test_the_concepts_stand_beside_the_score_with_the_values_that_they_were_made
 
 
 def test_an_emr_that_shares_no_code_with_us_takes_the_features(render, explained_packet):
-    assert score_in(render(explained_packet).body) == Score(csn="42", name="HCT", value="75")
+    made_of = Feature(name="hematocrit", contribution="0.25", values=("1", "30"))
+    assert score_in(render(explained_packet).body) == Score(csn="42", name="HCT", value="75", features=(made_of,))
 
 
 def test_a_concept_that_was_absent_has_the_value_0(render, explained_packet):

@@ -56,8 +56,9 @@ def at_once(store):
         until = threading.Event()
         busy = asyncio.ensure_future(store._read(lambda _: until.wait()))
         tasks = [asyncio.ensure_future(each) for each in asked]
-        # Each begins once before the loop comes back to this.
-        await asyncio.sleep(0)
+        # Each begins, and one that gives up has done so, before the loop has come back to this so often.
+        for _ in range(5):
+            await asyncio.sleep(0)
         until.set()
         await busy
         return await asyncio.gather(*tasks, return_exceptions=True)
