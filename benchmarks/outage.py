@@ -18,8 +18,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -41,7 +41,7 @@ _PATIENTS, _OF_EACH, _DELAY_MS = 100, 20, 20
 _LONGEST_WAIT_S, _DRAINED_WITHIN_S = 30.0, 600.0
 _EVERY_S = 0.5
 _AHEAD = timedelta(minutes=6)
-"""Longer than a delivery ever waits for its next try: moves a short drill's clock past all of that."""
+"""Longer than a delivery ever waits for its next try: moves a short drill's clock past that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +149,11 @@ def outage_drill() -> list[Measured]:
 
 
 def drill(*, seconds: float, rate: float, hurries: bool = False) -> Drill:
-    """Run the drill; ``hurries``: once the last request is answered, the app's clock is moved past all waits."""
+    """Run the drill.
+
+    ``hurries``: for a short drill on a machine of any speed. Each outage lasts until its traces are seen, the requests
+    of a phase wait until it has begun, and once the last is answered the app's clock is moved past all waits.
+    """
     total = round(seconds * rate)
     orders = -(-total // _PATIENTS)
     charts = functools.partial(write_patients, patients=_PATIENTS, orders=orders, of_each=_OF_EACH)
@@ -172,6 +176,7 @@ class _Run:
         self.drilled = drilled
         self._started = 0.0
         self._ahead = timedelta()
+        self._begun = [asyncio.Event() for _ in PHASES]
 
     async def all(self) -> None:
         """Send what is due, take things down and put them up again, and watch."""
@@ -184,10 +189,11 @@ class _Run:
             outages = asyncio.create_task(self._outages(session))
             await self._requests(session)
             await outages
-            if self._hurries:
-                self._ahead = _AHEAD
             ended = time.perf_counter()
-            while not self._is_drained() and time.perf_counter() - ended < _DRAINED_WITHIN_S:  # noqa: ASYNC110 it is
+            while not self._is_drained() and time.perf_counter() - ended < _DRAINED_WITHIN_S:
+                if self._hurries:
+                    # Again and again: a try that finds the EMR's circuit still open puts its delivery off once more.
+                    self._ahead += _AHEAD
                 await asyncio.sleep(_EVERY_S)  # the host that drains, in another process
             self.drilled.drained_s = time.perf_counter() - ended
             watching.cancel()
@@ -206,6 +212,8 @@ class _Run:
         sent = []
         for number in range(round(drilled.seconds * drilled.rate)):
             due = number / drilled.rate
+            if self._hurries:
+                await self._begun[int(due * len(PHASES) / drilled.seconds)].wait()
             await asyncio.sleep(max(0.0, self._started + due - time.perf_counter()))
             sent.append(asyncio.create_task(self._ask(session, number, due)))
         drilled.answers = list(await asyncio.gather(*sent))
@@ -230,16 +238,27 @@ class _Run:
         return Answered(due_s=due, latency_ms=took_ms, said=said)
 
     async def _outages(self, session: aiohttp.ClientSession) -> None:
-        length = self.drilled.seconds / len(PHASES)
-        await self._until(length)
-        with _locked(self._store):
-            await self._until(2 * length)
+        """Take the store down, then the EMR's writes, and put each up again."""
+        self._begun[0].set()
+        await self._until_phase(1)
+        async with _locked(self._store):
+            self._begun[1].set()
+            await self._until_phase(2, seen=lambda: self._spooled() > 0)
         faults = f"{self._processes.emr}/admin/faults"
         async with session.put(faults, json=[{"route": "score", "status": 503}]) as response:
             response.raise_for_status()
-        await self._until(3 * length)
+        self._begun[2].set()
+        await self._until_phase(3, seen=lambda: self._spooled() == 0 < self._pending())
         async with session.delete(faults) as response:
             response.raise_for_status()
+        for begun in self._begun[3:]:
+            begun.set()
+
+    async def _until_phase(self, phase: int, *, seen: Callable[[], bool] = lambda: True) -> None:
+        await self._until(self.drilled.seconds * phase / len(PHASES))
+        ended = time.perf_counter() + _LONGEST_WAIT_S
+        while self._hurries and not seen() and time.perf_counter() < ended:  # noqa: ASYNC110 it is the host that acts,
+            await asyncio.sleep(_EVERY_S / 5)  # in another process
 
     async def _until(self, at_s: float) -> None:
         await asyncio.sleep(max(0.0, self._started + at_s - time.perf_counter()))
@@ -296,11 +315,11 @@ def _grouped(file: Path, sql: str) -> Counter[str]:
             return Counter()
 
 
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Keep everybody else from writing to the store."""
-    with closing(sqlite3.connect(file, timeout=30.0, isolation_level=None)) as db:
-        db.execute("BEGIN EXCLUSIVE")
+@asynccontextmanager
+async def _locked(file: Path) -> AsyncIterator[None]:
+    """Keep everybody else from writing to the store, from the moment that the lock is had."""
+    with closing(sqlite3.connect(file, timeout=30.0, isolation_level=None, check_same_thread=False)) as db:
+        await asyncio.to_thread(db.execute, "BEGIN EXCLUSIVE")
         try:
             yield
         finally:
