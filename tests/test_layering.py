@@ -110,7 +110,8 @@ AREAS = {
     "deployr_serve.outputs": Area(ours=CORE, others=NUMBERS, banned=TRAINING_ONLY, pure=True),
     # An adapter that writes to the EMR calls the pure renderer of what it writes; the arrows still point inwards.
     "deployr_serve.adapters": Area(
-        ours=(*CORE, "deployr_serve.outputs", "deployr_serve.adapters.pickled"), banned=TRAINING_ONLY
+        ours=(*CORE, "deployr_serve.outputs", "deployr_serve.adapters.pickled", "deployr_serve.storage_limits"),
+        banned=TRAINING_ONLY,
     ),
     # The one place in serving that deserialises a joblib file, after its digest, and only where the site allows it.
     "deployr_serve.adapters.pickled": Area(ours=CORE, banned=TRAINING_ONLY - {"joblib", "pickle"}),
@@ -256,7 +257,10 @@ AREAS = {
     ),
     # The host's queues are a service of the platform: the app puts messages into them, as into Azure's.
     "deployr_serve.local_host.queue_file": Area(banned=TRAINING_ONLY),
-    "deployr_serve.local_host.queue_storage": Area(ours=("deployr_serve.local_host.queue_file",), banned=TRAINING_ONLY),
+    "deployr_serve.local_host.queue_storage": Area(
+        ours=("deployr_serve.local_host.queue_file", "deployr_serve.storage_limits"), banned=TRAINING_ONLY
+    ),
+    "deployr_serve.storage_limits": Area(banned=TRAINING_ONLY),
     "label_extractors": Area(
         ours=(*CORE, "deployr_serve.label_settings"), others=NUMBERS, banned=TRAINING_ONLY, pure=True
     ),

@@ -7,9 +7,10 @@ import hashlib
 import io
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deployr_serve.core.errors import StoreUnavailable
+from deployr_serve.storage_limits import storage_limits
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
@@ -32,7 +33,7 @@ def blob_container(
     """
     from azure.storage.blob.aio import ContainerClient
 
-    limits: dict[str, Any] = {"retry_total": 1, "connection_timeout": within_s, "read_timeout": within_s}
+    limits = storage_limits(connecting_s=within_s, reading_s=within_s)
     # aiohttp warns of bodies of a megabyte and more: they hold up everybody else while they are sent.
     limits |= {"max_single_put_size": _BLOCK, "max_block_size": _BLOCK}
     if ";" in where:

@@ -17,6 +17,7 @@ from deployr_serve.adapters.blob_bodies import BlobBodies, blob_container
 from deployr_serve.adapters.ids import new_entry_id
 from deployr_serve.core.errors import StoreUnavailable
 from deployr_serve.core.spool import Spooled, SpoolUnavailable, Standing, Waiting
+from deployr_serve.storage_limits import storage_limits
 
 if TYPE_CHECKING:
     from azure.storage.queue.aio import QueueClient
@@ -137,14 +138,7 @@ def open_queue_spool(where: str) -> QueueSpool:
     """
     from azure.storage.queue.aio import QueueClient
 
-    # The SDK's own wait before a repeat is 15 s: somebody waits for an answer here.
-    limits: dict[str, Any] = {
-        "retry_total": 1,
-        "initial_backoff": 0.1,
-        "random_jitter_range": 0.1,
-        "connection_timeout": _WITHIN_S,
-        "read_timeout": _WITHIN_S,
-    }
+    limits = storage_limits(connecting_s=_WITHIN_S, reading_s=_WITHIN_S)
     if where.startswith("https://"):
         from azure.identity.aio import DefaultAzureCredential
 

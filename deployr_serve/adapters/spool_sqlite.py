@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from deployr_serve.adapters.sqlite_file import SqliteFile
+from deployr_serve.core.errors import StoreUnavailable
 from deployr_serve.core.spool import Spooled, SpoolUnavailable, Standing, Waiting
 
 MOST_BYTES = 1024 * 1024 * 1024
 """How large the file may grow: about 100,000 packets of 10 kB."""
 _BUSY_TIMEOUT_S = 1.0
-_PAGE_BYTES = 4096
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS spooled (place INTEGER PRIMARY KEY AUTOINCREMENT, spooled_at TEXT NOT NULL,"
     " body BLOB NOT NULL)"
@@ -29,25 +28,23 @@ _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(Spooled).decode
 
 
-class SqliteSpool:
+def _make_table(db: sqlite3.Connection) -> None:
+    db.execute(_SCHEMA)
+
+
+class SqliteSpool(SqliteFile):
     """See `deployr_serve.core.spool.Spool`. Nobody is kept from an entry while somebody brings it into the store."""
 
-    def __init__(self, file: Path, *, most_bytes: int = MOST_BYTES) -> None:
-        self._file = file
-        self._most_bytes = most_bytes
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
-        self._connection: sqlite3.Connection | None = None
+    _prepare = staticmethod(_make_table)
 
-    async def aclose(self) -> None:
-        """Close the file; it is opened again when it is used again."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
+    def __init__(self, file: Path, *, most_bytes: int = MOST_BYTES) -> None:
+        super().__init__(file, busy_timeout_s=_BUSY_TIMEOUT_S)
+        self._most_bytes = most_bytes
 
     async def put(self, entry: Spooled) -> None:
         """See `Spool`."""
         row = (entry.spooled_at.isoformat(), _encode(entry))
-        await self._run(lambda db: db.execute("INSERT INTO spooled (spooled_at, body) VALUES (?, ?)", row))
+        await self._write(lambda db: db.execute("INSERT INTO spooled (spooled_at, body) VALUES (?, ?)", row))
 
     async def oldest(self, *, limit: int) -> tuple[Waiting, ...]:
         """See `Spool`. What cannot be read stays where it is, and an operator is told."""
@@ -63,11 +60,11 @@ class SqliteSpool:
                     break
             return tuple(found)
 
-        return await self._run(work)
+        return await self._read(work)
 
     async def remove(self, waiting: Waiting) -> None:
         """See `Spool`."""
-        await self._run(lambda db: db.execute("DELETE FROM spooled WHERE place = ?", (waiting.receipt,)))
+        await self._write(lambda db: db.execute("DELETE FROM spooled WHERE place = ?", (waiting.receipt,)))
 
     async def standing(self) -> Standing:
         """See `Spool`."""
@@ -76,33 +73,21 @@ class SqliteSpool:
             waiting, oldest = db.execute("SELECT count(*), min(spooled_at) FROM spooled").fetchone()
             return Standing(waiting=waiting, oldest_at=datetime.fromisoformat(oldest) if oldest else None)
 
-        return await self._run(work)
+        return await self._read(work)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        def job() -> _T:
-            try:
-                if self._connection is None:
-                    self._connection = self._connect()
-                return work(self._connection)
-            except sqlite3.Error as error:
-                is_full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-                raise SpoolUnavailable("spool-full" if is_full else "spool-unavailable") from error
-            except OSError as error:
-                raise SpoolUnavailable from error
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+    async def _run(self, work: Callable[[sqlite3.Connection], _T], *, writes: bool, durable: bool) -> _T:
+        try:
+            return await super()._run(work, writes=writes, durable=durable)
+        except StoreUnavailable as error:
+            is_full = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+            raise SpoolUnavailable("spool-full" if is_full else "spool-unavailable") from error
+        except OSError as error:
+            raise SpoolUnavailable from error
 
     def _connect(self) -> sqlite3.Connection:
         # What waits is about patients: nobody else on this machine is to read it.
         self._file.touch(mode=0o600, exist_ok=True)
-        connection = sqlite3.connect(self._file, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        try:
-            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA max_page_count = {max(self._most_bytes // _PAGE_BYTES, 1)}")
-            connection.execute(_SCHEMA)
-        except BaseException:
-            connection.close()
-            raise
+        connection = super()._connect()
+        [page_bytes] = connection.execute("PRAGMA page_size").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {max(self._most_bytes // page_bytes, 1)}")
         return connection

@@ -73,23 +73,22 @@ class _StoreInCircuit:
                 is_open = "expected the store to be available; it was not lately, so its circuit is open"
                 raise StoreUnavailable(is_open, why=self._why)
             self._circuit = breaker.sent(self._circuit, now, POLICY)
-            probe, outcome = isinstance(self._circuit, HalfOpen), Outcome.UNKNOWN
+            # Whatever else it says, it has answered.
+            probe, outcome = isinstance(self._circuit, HalfOpen), Outcome.ANSWERED
             try:
                 async with asyncio.timeout(within_s):
-                    result = await method(*arguments, **named)
-                outcome = Outcome.ANSWERED
+                    return await method(*arguments, **named)
             except TimeoutError:
                 outcome = Outcome.UNAVAILABLE
                 raise StoreUnavailable("expected the store to answer within its share of the deadline") from None
             except StoreUnavailable as error:
                 outcome, self._why = Outcome.UNAVAILABLE, error.why
                 raise
-            except Exception:
-                outcome = Outcome.ANSWERED
+            except asyncio.CancelledError:
+                outcome = Outcome.UNKNOWN
                 raise
             finally:
                 self._note(outcome, probe=probe)
-            return result
 
         return call
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from deployr_core.forgetting import is_forgotten
-from deployr_core.packet import Abstained, Attempt, Failed, InferencePacket, Received
+from deployr_core.packet import Abstained, Failed, InferencePacket, Received
 from deployr_serve.core.decide import SWITCHED_OFF
 from deployr_serve.core.errors import InProgress, KeyReused, RecordChanged
+from deployr_serve.core.life import attempt_of, stepped
 from deployr_serve.core.ports import Clock, InferenceStore, Stored
 
 POLL_S = 0.02
@@ -45,7 +46,7 @@ async def claim(
         # Who waited for an attempt takes its answer: many who ask at once must not try a struggling EMR one by one.
         if retried is not None and not (waited and held.packet.is_terminal):
             try:
-                return await store.replace(retried, etag=held.etag)
+                return await store.replace(stepped(held.packet, retried), etag=held.etag)
             except RecordChanged:
                 continue
         if held.packet.is_terminal:
@@ -74,16 +75,15 @@ def _retry(held: InferencePacket, fresh: InferencePacket, *, is_off: bool) -> In
     attempt is kept.
     """
     match held.outcome:
-        case Failed(reason=reason):
+        case Failed():
             pass
         case Abstained(reason=reason) if reason == SWITCHED_OFF and not is_off:
             pass
         case Received(lease_until=lease) if lease < fresh.started_at:
-            reason = "lease-expired"
+            pass
         case _:
             return None
-    attempt = Attempt(started_at=held.started_at, ended_at=held.updated_at, reason=reason)
-    return msgspec.structs.replace(fresh, earlier_attempts=(*held.earlier_attempts, attempt))
+    return msgspec.structs.replace(fresh, earlier_attempts=(*held.earlier_attempts, attempt_of(held)))
 
 
 async def _pause(clock: Clock, *, until: float) -> None:

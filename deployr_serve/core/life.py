@@ -14,6 +14,7 @@ import msgspec
 
 from deployr_core.packet import (
     Abstained,
+    Attempt,
     Delivery,
     DeliveryState,
     Failed,
@@ -98,6 +99,14 @@ def stepped(before: InferencePacket | None, after: InferencePacket) -> Inference
     ):
         raise ImpossibleStep("expected a packet to stay about the same request")
     return after
+
+
+def attempt_of(held: InferencePacket) -> Attempt:
+    """Give what stays on record of an attempt that another one takes over from; one without an end had died."""
+    outcome = held.outcome
+    tag = str(outcome.__struct_config__.tag)
+    reason = "lease-expired" if isinstance(outcome, Received) else getattr(outcome, "reason", tag)
+    return Attempt(started_at=held.started_at, ended_at=held.updated_at, reason=reason)
 
 
 def moved(before: Delivery | None, after: Delivery) -> Delivery:

@@ -17,9 +17,9 @@ from typing import Protocol
 import msgspec
 
 from deployr_core.forgetting import is_forgotten
-from deployr_core.packet import Attempt, Delivery, DeliveryState, Event, Failed, InferencePacket, Received
+from deployr_core.packet import Delivery, DeliveryState, Event, Failed, InferencePacket, Received
 from deployr_serve.core.errors import Expired, RecordChanged, StoreUnavailable
-from deployr_serve.core.life import PacketState, moved, state_of, stepped
+from deployr_serve.core.life import PacketState, attempt_of, moved, state_of, stepped
 from deployr_serve.core.ports import Clock, InferenceStore, Stored
 
 SCHEMA_VERSION = 1
@@ -136,13 +136,7 @@ def begun(spooled: InferencePacket, held: InferencePacket | None, *, now: dateti
     """Give the packet as it was received, with what ``held`` tells of earlier attempts: what is stored at first."""
     earlier = spooled.earlier_attempts
     if held is not None:
-        match held.outcome:
-            case Received():
-                reason = "lease-expired"
-            case outcome:
-                reason = str(getattr(outcome, "reason", outcome.__struct_config__.tag))
-        attempt = Attempt(started_at=held.started_at, ended_at=held.updated_at, reason=reason)
-        earlier = (*held.earlier_attempts, attempt)
+        earlier = (*held.earlier_attempts, attempt_of(held))
     received = Received(lease_until=now + _HELD_FOR)
     return msgspec.structs.replace(
         spooled, outcome=received, fetches=(), updated_at=spooled.started_at, earlier_attempts=earlier

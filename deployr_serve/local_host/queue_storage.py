@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from deployr_serve.local_host.queue_file import Message, QueueFile, Queues, QueueUnavailable
+from deployr_serve.storage_limits import storage_limits
 
 _FILE = "sqlite:"
-_LIMITS: dict[str, Any] = {"retry_total": 1, "connection_timeout": 5, "read_timeout": 10}
-"""The SDK's own would hold a tick for minutes; whoever put or took a message does so again."""
+_LIMITS = storage_limits(connecting_s=5, reading_s=10)
 _AZURITE = (
     "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey="
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;"
