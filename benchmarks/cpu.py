@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from benchmarks.hospital import Hospital, hospital
-from benchmarks.measured import Measured, faster
+from benchmarks.measured import Measured
 from benchmarks.patients import write_long_record
+from benchmarks.recorded_emr import recorded
 from benchmarks.staging import ENCOUNTER, NOW, PATIENT
 from deployr_core.packet import Subject
 from deployr_core.vectorize import vectorize
@@ -22,17 +23,17 @@ from deployr_serve.adapters.fhir_source import plan
 
 _SUBJECT = Subject(patient_id=PATIENT, encounter_id=ENCOUNTER, order_id="bench-order-0")
 _MOST_MS = 10.0
-_ROUNDS, _WARM_UP = 40, 5
+_ROUNDS, _WARM_UP = 60, 5
 
 
 def reading() -> list[Measured]:
-    """Measure processor time, not the clock: the EMR is another process, and answers at once.
+    """Measure processor time, not the clock: the EMR is another process, and answers from memory.
 
     Ours is six searches with every guard, and the vector. The baseline makes the same searches with fhirclient, and
     counts the codes that were known by then; it checks nothing.
     """
-    with hospital(write_long_record, emr_delay_ms=0) as measured:
-        ours, baseline = asyncio.run(_medians(measured))
+    with hospital(write_long_record, emr_delay_ms=0) as measured, recorded(measured.processes.emr) as emr:
+        ours, baseline, ratio = asyncio.run(_medians(measured, emr))
     return [
         Measured(
             name="processor time of fetch and vectorize, 1,000 resources",
@@ -43,17 +44,28 @@ def reading() -> list[Measured]:
             goal=f"value <= {_MOST_MS:g} ms",
             met=ours <= _MOST_MS,
         ),
-        faster("the same through fhirclient objects", ours, baseline, at_least=10.0),
+        Measured(
+            name="the same through fhirclient objects",
+            value=round(ours, 3),
+            unit="ms",
+            baseline=round(baseline, 3),
+            ratio=round(ratio, 3),
+            goal="10x less",
+            met=ratio <= 0.1,
+        ),
     ]
 
 
-async def _medians(measured: Hospital) -> tuple[float, float]:
-    """Give the median processor milliseconds of ours and of the baseline, measured in turn."""
+async def _medians(measured: Hospital, emr: str) -> tuple[float, float, float]:
+    """Give the median processor milliseconds of ours and of the baseline, measured in turn, and the median ratio.
+
+    The ratio is of one and the next: a machine that others share may be half as fast a second later.
+    """
     from fhirclient.server import FHIRServer  # type: ignore[import-untyped]
 
     # By the machine's clock, as a hospital runs it: a replay's is a file, which is read at each look.
-    application = measured.application(DEPLOYR_CLOCK_FILE="")
-    queries, server = _queries(measured), FHIRServer(None, f"{measured.processes.emr}/api/FHIR/R4/")
+    application = measured.application(DEPLOYR_CLOCK_FILE="", DEPLOYR_EMR_FHIR_BASE=f"{emr}/api/FHIR/R4")
+    queries, server = _queries(measured), FHIRServer(None, f"{emr}/api/FHIR/R4/")
     source = application.services.source
 
     async def read(number: int) -> None:
@@ -76,7 +88,9 @@ async def _medians(measured: Hospital) -> tuple[float, float]:
     finally:
         gc.unfreeze()
         await application.aclose()
-    return statistics.median(samples["read"][_WARM_UP:]), statistics.median(samples["parse"][_WARM_UP:])
+    ours, baseline = samples["read"][_WARM_UP:], samples["parse"][_WARM_UP:]
+    ratio = statistics.median(one / other for one, other in zip(ours, baseline, strict=True))
+    return statistics.median(ours), statistics.median(baseline), ratio
 
 
 async def _processor_ms(step: Callable[[int], Awaitable[None]], number: int) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 
@@ -86,23 +86,20 @@ class AnalyteLayout:
     edges: tuple[float, ...]
     columns: dict[Statistic, int]
 
-    def factor(self, code: Code, unit: str) -> float | None:
-        """Give the factor to the declared unit, or None without a reviewed conversion."""
-        return conversion_factor(code, unit=unit, wanted=self.analyte.unit)
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ResultReading:
+    """How results become values: the test that a code names, its unit and its plausible range.
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ResultLayout:
-    """A group of results: its tests in the declared order, where a code finds its test, and its window.
-
-    ``remembered``: what `remember` found, by codes and unit; looked up by whoever reads results, a thousand at a time.
+    Groups of one kind that declare the same tests share one, so that what two windows hold is read once. ``lookback``:
+    the longest of theirs. ``remembered``: what `remember` found, by codes and unit; looked up by whoever reads results,
+    a thousand at a time.
     """
 
-    group: ResultGroup
-    analytes: tuple[AnalyteLayout, ...]
+    analytes: tuple[Analyte, ...]
     place_of: Mapping[Code, int]
     lookback: timedelta
-    remembered: dict[tuple[tuple[Code, ...], str], tuple[tuple[int, float | None], ...]]
+    remembered: dict[tuple[tuple[Code, ...], str], tuple[tuple[int, float | None], ...]] = field(default_factory=dict)
 
     def remember(self, codes: tuple[Code, ...], unit: str) -> tuple[tuple[int, float | None], ...]:
         """Find the place of each test that these codes name, with the factor to its unit or None, and remember it.
@@ -118,7 +115,18 @@ class ResultLayout:
     def _converted(self, codes: tuple[Code, ...], unit: str) -> Iterator[tuple[int, float | None]]:
         for place in dict.fromkeys(self.place_of[code] for code in codes if code in self.place_of):
             analyte = self.analytes[place]
-            yield place, analyte.factor(next(key for key in analyte.analyte.keys if key in codes), unit)
+            key = next(key for key in analyte.keys if key in codes)
+            yield place, conversion_factor(key, unit=unit, wanted=analyte.unit)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultLayout:
+    """A group of results: its tests in the declared order, how its results are read, and its window."""
+
+    group: ResultGroup
+    analytes: tuple[AnalyteLayout, ...]
+    reading: ResultReading
+    lookback: timedelta
 
 
 GroupLayout = CategoryLayout | CodeLayout | ResultLayout
@@ -147,8 +155,9 @@ def layout_of(spec: FeatureSpec) -> FeatureLayout:
     names: list[str] = []
     groups_of: list[str] = []
     layouts: list[GroupLayout] = []
+    readings = _readings(spec)
     for group in spec.groups:
-        layouts.append(_lay_out(group, names))
+        layouts.append(_lay_out(group, names, readings))
         groups_of += [group.name] * (len(names) - len(groups_of))
     return FeatureLayout(
         spec_digest=spec.digest(), names=tuple(names), groups_of=tuple(groups_of), groups=tuple(layouts)
@@ -176,11 +185,11 @@ def groups_of_mapping(grouping: Grouping | None) -> dict[Code, Code] | None:
     return {Code(line.system, line.code): Code(grouping.system, line.group) for line in grouping.codes}
 
 
-def _lay_out(group: Group, names: list[str]) -> GroupLayout:
+def _lay_out(group: Group, names: list[str], readings: Mapping[Hashable, ResultReading]) -> GroupLayout:
     if isinstance(group, CodeGroup):
         return _lay_out_codes(group, names)
     if isinstance(group, ResultGroup):
-        return _lay_out_results(group, names)
+        return _lay_out_results(group, names, readings[_reads(group)])
     return _lay_out_categories(group, names)
 
 
@@ -216,7 +225,28 @@ def _lay_out_codes(group: CodeGroup, names: list[str]) -> CodeLayout:
     )
 
 
-def _lay_out_results(group: ResultGroup, names: list[str]) -> ResultLayout:
+def _readings(spec: FeatureSpec) -> dict[Hashable, ResultReading]:
+    """Give how results are read, by what `_reads` says of a group."""
+    alike: dict[Hashable, list[ResultGroup]] = {}
+    for group in spec.groups:
+        if isinstance(group, ResultGroup):
+            alike.setdefault(_reads(group), []).append(group)
+    return {
+        key: ResultReading(
+            analytes=groups[0].analytes,
+            place_of={code: place for place, analyte in enumerate(groups[0].analytes) for code in analyte.keys},
+            lookback=timedelta(days=max(group.lookback_days for group in groups)),
+        )
+        for key, groups in alike.items()
+    }
+
+
+def _reads(group: ResultGroup) -> Hashable:
+    """Give what two groups have in common that read the same results alike."""
+    return type(group), tuple((analyte.keys, analyte.unit, analyte.plausible_range) for analyte in group.analytes)
+
+
+def _lay_out_results(group: ResultGroup, names: list[str], reading: ResultReading) -> ResultLayout:
     labels = _labels([analyte.key for analyte in group.analytes])
     analytes = tuple(
         _lay_out_analyte(group, analyte, label, names) for analyte, label in zip(group.analytes, labels, strict=True)
@@ -224,9 +254,8 @@ def _lay_out_results(group: ResultGroup, names: list[str]) -> ResultLayout:
     return ResultLayout(
         group=group,
         analytes=analytes,
-        place_of={key: place for place, analyte in enumerate(group.analytes) for key in analyte.keys},
+        reading=reading,
         lookback=timedelta(days=group.lookback_days),
-        remembered={},
     )
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +43,15 @@ from deployr_core.features import (
     SexGroup,
     VisitGroup,
 )
-from deployr_core.layout import AnalyteLayout, CategoryLayout, CodeLayout, ResultLayout, layout_of
+from deployr_core.layout import AnalyteLayout, CategoryLayout, CodeLayout, ResultLayout, ResultReading, layout_of
 from deployr_core.units import MILLION, canonical_value
 
 _Dated = tuple[datetime, datetime, float]
 CodedFacts = Sequence[Diagnosis] | Sequence[Medication] | Sequence[Procedure] | Sequence[Order] | Sequence[Visit]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
+_UNREAD = ("not_mapped", "no_number", "unit_not_convertible", "implausible")
+"""Why a result gives no value, as `FeatureVector.coverage` names it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -106,6 +109,7 @@ def vectorize(facts: PatientFacts, spec: FeatureSpec, as_of: datetime) -> Featur
     layout = layout_of(spec)
     row: dict[int, float] = {}
     coverage: Counter[str] = Counter()
+    results: dict[ResultReading, _Results] = {}
     for group in layout.groups:
         match group:
             case CategoryLayout():
@@ -113,7 +117,9 @@ def vectorize(facts: PatientFacts, spec: FeatureSpec, as_of: datetime) -> Featur
             case CodeLayout():
                 row.update(_code_counts(group, facts, as_of, coverage))
             case ResultLayout():
-                row.update(_result_statistics(group, facts, as_of, coverage))
+                if group.reading not in results:
+                    results[group.reading] = _read_results(group.reading, result_facts(group.group, facts), as_of)
+                row.update(_result_statistics(group, results[group.reading], as_of, coverage))
     indices = sorted(column for column, value in row.items() if value != 0.0)
     return FeatureVector(
         spec_digest=layout.spec_digest,
@@ -198,39 +204,60 @@ def result_facts(group: ResultGroup, facts: PatientFacts) -> Sequence[Lab] | Seq
     return facts.labs if isinstance(group, LabGroup) else facts.vitals
 
 
-def _result_statistics(
-    layout: ResultLayout, facts: PatientFacts, as_of: datetime, coverage: Counter[str]
-) -> dict[int, float]:
-    start, name = as_of - layout.lookback, layout.group.name
-    results: list[list[_Dated]] = [[] for _ in layout.analytes]
-    seen = no_number = no_unit = not_mapped = implausible = 0
-    remembered = layout.remembered
-    for fact in result_facts(layout.group, facts):
-        if not (start <= fact.at < as_of and fact.known_at < as_of):
+class _Results(NamedTuple):
+    """What was read of the results in a window: values by test, the instants of all, and why some gave no value."""
+
+    dated: list[list[_Dated]]
+    at: list[datetime]
+    unread: list[tuple[datetime, str]]
+
+    def since(self, start: datetime) -> _Results:
+        """Give those of a shorter window."""
+        return _Results(
+            dated=[[each for each in dated if each[0] >= start] for dated in self.dated],
+            at=[at for at in self.at if at >= start],
+            unread=[each for each in self.unread if each[0] >= start],
+        )
+
+
+def _read_results(reading: ResultReading, facts: Sequence[Lab] | Sequence[Vital], as_of: datetime) -> _Results:
+    """Read what is known, of the longest window that any group has."""
+    start, remembered, analytes = as_of - reading.lookback, reading.remembered, reading.analytes
+    ranges = [analyte.plausible_range for analyte in analytes]
+    read = _Results(dated=[[] for _ in analytes], at=[], unread=[])
+    for fact in facts:
+        at, known_at = fact.at, fact.known_at
+        if not (start <= at < as_of and known_at < as_of):
             continue
-        seen += 1
+        read.at.append(at)
         reported, conversions = fact.value, remembered.get((fact.codes, fact.unit))
         if conversions is None:
-            conversions = layout.remember(fact.codes, fact.unit)
-        not_mapped += not conversions
+            conversions = reading.remember(fact.codes, fact.unit)
+        if not conversions:
+            read.unread.append((at, "not_mapped"))
         for place, factor in conversions:
             if reported is None or reported != reported:
-                no_number += 1
+                read.unread.append((at, "no_number"))
             elif factor is None:
-                no_unit += 1
+                read.unread.append((at, "unit_not_convertible"))
+            elif (value := canonical_value(reported, factor, ranges[place])) is None:
+                read.unread.append((at, "implausible"))
             else:
-                value = canonical_value(reported, factor, layout.analytes[place].plausible)
-                if value is None:
-                    implausible += 1
-                else:
-                    results[place].append((fact.at, fact.known_at, value))
-    coverage[f"{name}.results"] += seen
-    coverage[f"{name}.not_mapped"] += not_mapped
-    coverage[f"{name}.no_number"] += no_number
-    coverage[f"{name}.unit_not_convertible"] += no_unit
-    coverage[f"{name}.implausible"] += implausible
+                read.dated[place].append((at, known_at, value))
+    return read
+
+
+def _result_statistics(
+    layout: ResultLayout, read: _Results, as_of: datetime, coverage: Counter[str]
+) -> dict[int, float]:
+    name = layout.group.name
+    if layout.lookback < layout.reading.lookback:
+        read = read.since(as_of - layout.lookback)
+    coverage[f"{name}.results"] += len(read.at)
+    for reason in _UNREAD:
+        coverage[f"{name}.{reason}"] += sum(why == reason for _, why in read.unread)
     row: dict[int, float] = {}
-    for analyte, dated in zip(layout.analytes, results, strict=True):
+    for analyte, dated in zip(layout.analytes, read.dated, strict=True):
         row.update(_analyte_statistics(analyte, dated, as_of))
     return row
 

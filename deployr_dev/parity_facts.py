@@ -13,7 +13,7 @@ from deployr_core.codes import Code
 from deployr_core.facts import Demographics, Lab, PatientFacts, Sex, Vital
 from deployr_core.features import AgeGroup, EthnicityGroup, FeatureSpec, RaceGroup, SexGroup, WindowedGroup
 from deployr_core.layout import CategoryLayout, CodeLayout, ResultLayout, layout_of
-from deployr_core.units import canonical_value
+from deployr_core.units import canonical_value, conversion_factor
 from deployr_core.vectorize import CodedFacts, coded_facts, result_facts
 
 Pair = tuple[PatientFacts, PatientFacts, datetime]
@@ -196,11 +196,13 @@ def _result_rows(
     results: dict[str, Lab | Vital] = {fact.fact_id: fact for facts in held for fact in facts}
     for fact in results.values():
         places: dict[int | None, Code | None] = {
-            layout.place_of[code]: code for code in reversed(fact.codes) if code in layout.place_of
+            layout.reading.place_of[code]: code for code in reversed(fact.codes) if code in layout.reading.place_of
         }
         for place, code in (places or {None: next(iter(fact.codes), None)}).items():
             analyte = None if place is None else layout.analytes[place]
-            factor = None if analyte is None or code is None else analyte.factor(code, fact.unit)
+            factor = None
+            if analyte is not None and code is not None:
+                factor = conversion_factor(code, unit=fact.unit, wanted=analyte.analyte.unit)
             yield Row(
                 patient=patient,
                 feature=None if analyte is None else analyte.analyte.code,

@@ -6,7 +6,7 @@ server is there, never what it says: a patient whose record always gives status 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 
 
@@ -97,11 +97,11 @@ def _counted(circuit: Closed, outcome: Outcome, now: float, policy: BreakerPolic
     if now >= circuit.window_ends:
         circuit = Closed(in_a_row=circuit.in_a_row, window_ends=now + policy.window_s)
     failed = outcome is Outcome.UNAVAILABLE
-    circuit = replace(
-        circuit,
+    circuit = Closed(
         in_a_row=circuit.in_a_row + 1 if failed else 0,
         calls=circuit.calls + 1,
         failures=circuit.failures + failed,
+        window_ends=circuit.window_ends,
     )
     too_many = circuit.calls >= policy.least_calls and circuit.failures >= policy.share * circuit.calls
     return Open(until=now + policy.open_s) if circuit.in_a_row >= policy.in_a_row or too_many else circuit

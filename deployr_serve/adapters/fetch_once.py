@@ -65,9 +65,15 @@ class FetchOnce:
         """Let go of what is old, and of the oldest where there is too much; what is under way stays."""
         oldest_kept = self._clock.monotonic() - HOLD_S
         over = len(self._shared) - _AT_MOST + 1
-        for place, (key, shared) in enumerate(list(self._shared.items())):
-            if shared.task.done() and (shared.started < oldest_kept or place < over):
-                del self._shared[key]
+        let_go = []
+        # They stand in the order in which they began.
+        for place, (key, shared) in enumerate(self._shared.items()):
+            if place >= over and shared.started >= oldest_kept:
+                break
+            if shared.task.done():
+                let_go.append(key)
+        for key in let_go:
+            del self._shared[key]
 
     def _forget_a_failure(self, key: Hashable, done: asyncio.Task[FetchedFacts]) -> None:
         # Asked for its exception even where nobody waits any more: asyncio complains of one that nobody looked at.

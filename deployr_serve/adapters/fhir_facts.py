@@ -169,7 +169,9 @@ def lab(
     if resource.issued is None:
         dropped["labs.no_release_time"] += 1
         return None
-    effective = effective_of(resource)
+    effective = resource.effective_date_time
+    if effective is None:
+        effective = effective_of(resource)
     if resource.id is None or effective is None:
         dropped["labs.no_id_or_specimen_time"] += 1
         return None
@@ -179,7 +181,8 @@ def lab(
         dropped["labs.in_the_future"] += 1
         return None
     value, unit = measured_of(resource, "labs", dropped)
-    low, high = reference_range(resource, unit=unit)
+    # A record holds a thousand results, most without these: a look costs less than a call.
+    low, high = reference_range(resource, unit=unit) if resource.reference_range else (None, None)
     codes = codes_of(resource.code)
     if not codes:
         dropped["labs.unmapped_code"] += 1
@@ -192,8 +195,8 @@ def lab(
         unit=unit,
         reference_low=low,
         reference_high=high,
-        abnormal=abnormal_flag(resource),
-        order_id=order_id_of(resource, fhir_base=fhir_base),
+        abnormal=abnormal_flag(resource) if resource.interpretation else None,
+        order_id=order_id_of(resource, fhir_base=fhir_base) if resource.based_on else None,
     )
 
 

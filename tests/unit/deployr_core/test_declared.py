@@ -369,7 +369,7 @@ def test_every_new_kind_has_its_features_in_the_declared_order() -> None:
 def test_other_codes_of_a_test_add_no_feature() -> None:
     (labs,) = layout_of(parse(VALID["other codes of the same test"])).groups
     assert layout_of(parse(VALID["other codes of the same test"])).names == ("labs/718-7/last",)
-    assert labs.place_of == {Code(LOINC, "718-7"): 0, Code(LOCAL, "HB"): 0, Code(LOINC, "20509-6"): 0}
+    assert labs.reading.place_of == {Code(LOINC, "718-7"): 0, Code(LOCAL, "HB"): 0, Code(LOINC, "20509-6"): 0}
 
 
 def test_a_weight_belongs_to_its_codes_column_and_is_1_where_none_is_declared() -> None:
