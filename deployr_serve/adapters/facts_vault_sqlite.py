@@ -21,21 +21,18 @@ _TABLES = (
 )
 
 
-def _make_tables(db: sqlite3.Connection) -> None:
-    # What is erased must not stay readable in the file's free pages: a key that leaks later would open it.
-    db.execute("PRAGMA secure_delete = ON")
-    for statement in _TABLES:
-        db.execute(statement)
-
-
 class SqliteFactsVault(SqliteFile):
     """See `deployr_serve.core.ports.FactsVault` for what each method promises."""
-
-    _prepare = staticmethod(_make_tables)
 
     def __init__(self, file: Path, *, keys: SealingKeys, busy_timeout_s: float = 5.0) -> None:
         super().__init__(file, busy_timeout_s=busy_timeout_s)
         self._keys = keys
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        # What is erased must not stay readable in the file's free pages: a key that leaks later would open it.
+        connection.execute("PRAGMA secure_delete = ON")
+        for statement in _TABLES:
+            connection.execute(statement)
 
     async def keep(self, packet_id: str, digest: str, content: bytes, *, expires_at: datetime) -> None:
         # Sealed by the file's own thread: compressing a long chart would hold up the event loop.

@@ -28,14 +28,8 @@ _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(Spooled).decode
 
 
-def _make_table(db: sqlite3.Connection) -> None:
-    db.execute(_SCHEMA)
-
-
 class SqliteSpool(SqliteFile):
     """See `deployr_serve.core.spool.Spool`. Nobody is kept from an entry while somebody brings it into the store."""
-
-    _prepare = staticmethod(_make_table)
 
     def __init__(self, file: Path, *, most_bytes: int = MOST_BYTES) -> None:
         super().__init__(file, busy_timeout_s=_BUSY_TIMEOUT_S)
@@ -87,7 +81,9 @@ class SqliteSpool(SqliteFile):
     def _connect(self) -> sqlite3.Connection:
         # What waits is about patients: nobody else on this machine is to read it.
         self._file.touch(mode=0o600, exist_ok=True)
-        connection = super()._connect()
+        return super()._connect()
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
         [page_bytes] = connection.execute("PRAGMA page_size").fetchone()
         connection.execute(f"PRAGMA max_page_count = {max(self._most_bytes // page_bytes, 1)}")
-        return connection
+        connection.execute(_SCHEMA)

@@ -53,9 +53,6 @@ class SqliteFile:
     Source: https://www.sqlite.org/pragma.html#pragma_synchronous; https://www.sqlite.org/walformat.html section 4.
     """
 
-    _prepare: Callable[[sqlite3.Connection], None] = staticmethod(migrate)
-    """Makes the tables that are missing."""
-
     def __init__(self, file: Path, *, busy_timeout_s: float = 5.0) -> None:
         self._file = file
         self._busy_timeout_s = busy_timeout_s
@@ -148,6 +145,10 @@ class SqliteFile:
             connection.close()
             raise
         return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Make the tables that are missing."""
+        migrate(connection)
 
     def _write_ahead(self, connection: sqlite3.Connection) -> None:
         # For this one statement SQLite does not wait when another process is making the same new file: seen with six
