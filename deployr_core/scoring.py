@@ -159,6 +159,7 @@ class TreeEnsemble(ScorerBase):
         self.outputs = outputs
         target, column = (outputs.place, max(classes)) if self._takes_last else (0, outputs.place + 1)
         self._paths = TreePaths(self._model, target=target, column=column - 1)
+        self._walked: tuple[bytes | None, list[float]] = None, []
 
     def raw(self, vector: FeatureVector) -> tuple[float, ...]:
         """Walk all trees; see `Scorer`."""
@@ -184,6 +185,15 @@ class TreeEnsemble(ScorerBase):
         return row
 
     def _numbers(self, row: NDArray[Any]) -> list[float]:
+        """Walk all trees, unless the row is the very one of last time: what has just been scored is explained next."""
+        content = row.tobytes()
+        last, numbers = self._walked
+        if content != last:
+            numbers = self._found(row)
+            self._walked = content, numbers
+        return numbers
+
+    def _found(self, row: NDArray[Any]) -> list[float]:
         found = np.asarray(self._predict(self._model, row, nthread=1, pred_margin=True), dtype=np.float64)
         # Shape (1, n_targets, n_classes), of which both classes of a forest's label are given, or the one margin.
         numbers: list[float] = (found[0, :, -1] if self._takes_last else found[0, 0]).tolist()
@@ -343,10 +353,11 @@ def dense_row(vector: FeatureVector, *, n_features: int, input_type: InputType) 
         ValueError: another width, or a number that does not fit.
     """
     check_width(vector, n_features)
-    dense = vector.dense()
-    if not (np.abs(dense) <= _LARGEST[input_type]).all():
+    if not (np.abs(vector.values) <= _LARGEST[input_type]).all():
         raise ValueError(f"expected features that fit into {input_type}")
-    return dense.astype(_DTYPE[input_type]).reshape(1, -1)
+    row = np.zeros((1, n_features), dtype=_DTYPE[input_type])
+    row[0, vector.indices] = vector.values
+    return row
 
 
 def check_width(vector: FeatureVector, n_features: int) -> None:

@@ -108,9 +108,9 @@ def _read(body: bytes, search: Search, *, name: str, now: datetime, version: Ver
 
 
 def _whole(page: wire.Page, search: Search, *, name: str, now: datetime) -> Found | str:
-    wanted = {search.resource_type, "OperationOutcome"}
+    wanted = (getattr(wire, search.resource_type), wire.OperationOutcome)
     for entry in page.entry:
-        if type(entry.resource).__name__ not in wanted and (entry.search is None or entry.search.mode != "include"):
+        if type(entry.resource) not in wanted and (entry.search is None or entry.search.mode != "include"):
             raise WrongPatient(f"expected only {search.resource_type} to be handed over")
     if next_links(page):
         return "incomplete"
@@ -181,7 +181,7 @@ def _insist_on(patient_id: str, found: Found, search: Search, *, fhir_base: str)
             resource.subject is None or resource.subject.reference != plainly
         ):
             about = subject_of(resource, fhir_base=fhir_base)
-        if about not in {patient_id, None} or asked not in {resource.id, None}:
+        if about not in (patient_id, None) or asked not in (resource.id, None):
             raise WrongPatient("expected what is handed over to be about the patient of the request")
 
 

@@ -7,7 +7,8 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,11 +26,18 @@ class _Asked:
     """What somebody waits for. ``writes``: in a transaction; ``durable``: that survives a power cut."""
 
     work: Callable[[sqlite3.Connection], Any]
-    answer: Future[Any]
+    answer: asyncio.Future[Any]
     writes: bool
     durable: bool
 
     def settle(self, result: object, error: BaseException | None) -> None:
+        """Have the loop of whoever waits tell them; a loop that has closed meanwhile has nobody who waits."""
+        with suppress(RuntimeError):
+            self.answer.get_loop().call_soon_threadsafe(self._tell, result, error)
+
+    def _tell(self, result: object, error: BaseException | None) -> None:
+        if self.answer.done():
+            return
         if error is None:
             self.answer.set_result(result)
         else:
@@ -75,13 +83,13 @@ class SqliteFile:
         return await self._run(work, writes=True, durable=durable)
 
     async def _run(self, work: Callable[[sqlite3.Connection], _T], *, writes: bool, durable: bool) -> _T:
-        answer: Future[_T] = Future()
+        answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         self._asked.append(_Asked(work=work, answer=answer, writes=writes, durable=durable))
         if not self._is_called:
             self._is_called = True
             self._thread.submit(self._do_all)
         try:
-            return await asyncio.wrap_future(answer)
+            return await answer
         except sqlite3.Error as error:
             raise StoreUnavailable("expected a store that can be read and written") from error
         except msgspec.MsgspecError:
@@ -95,7 +103,7 @@ class SqliteFile:
         asked = []
         while self._asked:
             each = self._asked.popleft()
-            if each.answer.set_running_or_notify_cancel():
+            if not each.answer.cancelled():
                 asked.append(each)
         if not asked:
             return

@@ -33,6 +33,9 @@ MOST_DRAFT_ORDERS = 200
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.ASCII | re.IGNORECASE)
 _USER = re.compile(r"[A-Za-z]{1,40}/[A-Za-z0-9\-.]{1,64}\Z", re.ASCII)
 _TOKEN = re.compile(r"[!-~]{1,16384}\Z", re.ASCII)
+_COLON = re.compile(rb"\s*:\s*")
+_MOST_PLACES = 64
+"""Where a field that is handed over is looked for; what stands behind more of its namesakes is read with the rest."""
 _ORDER_TYPES = frozenset({"ServiceRequest", "ProcedureRequest"})
 """What orders a test, in R4 and in STU3."""
 
@@ -118,7 +121,7 @@ def parse_hook_call(body: bytes, *, content_type: str | None, service: CdsServic
         subject=subject,
         user=context["userId"],
         drafts=_drafts(context, service.hook, subject.patient_id) if service.hook in WITH_ORDERS else (),
-        prefetch={key: bytes(raw) for key, raw in prefetch.items() if key in keys},
+        prefetch={key: value for key, value in prefetch.items() if key in keys},
         token=_token(fields, has_server=server is not None, patient_id=subject.patient_id),
     )
 
@@ -154,16 +157,17 @@ def requests_of(
     )
 
 
-def _read(body: bytes) -> tuple[dict[str, Any], dict[str, msgspec.Raw]]:
+def _read(body: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Give the fields, each of which stands once, and apart from them what was handed over, unread.
 
     What is handed over is by far the most of it, and is decoded later into the few fields that are used; so it is cut
     out before the rest is read strictly, which is slow.
     """
     try:
-        prefetch = msgspec.json.decode(body, type=_Envelope).prefetch or {}
-        # The largest first: what is left is copied each time.
-        for key, value in sorted(((key, bytes(raw)) for key, raw in prefetch.items()), key=lambda each: -len(each[1])):
+        handed = msgspec.json.decode(body, type=_Envelope).prefetch or {}
+        prefetch = {key: bytes(raw) for key, raw in handed.items()}
+        # The largest first: what is left is copied each time, and looked through for the next.
+        for key, value in sorted(prefetch.items(), key=lambda each: -len(each[1])):
             body = _without(body, key, value)
         return parse_object(body), prefetch
     except msgspec.ValidationError:
@@ -176,12 +180,16 @@ def _read(body: bytes) -> tuple[dict[str, Any], dict[str, msgspec.Raw]]:
 
 def _without(body: bytes, key: str, value: bytes) -> bytes:
     """Put ``null`` in place of a field's value, where it can be found; where not, it is read with the rest."""
-    start = body.find(value)
-    while start >= 0:
-        before = body[max(start - len(key) - 64, 0) : start].rstrip()
-        if before.endswith(b":") and before[:-1].rstrip().endswith(f'"{key}"'.encode()):
-            return body[:start] + b"null" + body[start + len(value) :]
-        start = body.find(value, start + 1)
+    # Looked for by its name, which is short: to search for the whole of a long value takes longer than to compare it.
+    name, past = f'"{key}"'.encode(), 0
+    for _ in range(_MOST_PLACES):
+        named = body.find(name, past)
+        if named < 0:
+            break
+        past = named + len(name)
+        colon = _COLON.match(body, past)
+        if colon is not None and body.startswith(value, colon.end()):
+            return body[: colon.end()] + b"null" + body[colon.end() + len(value) :]
     return body
 
 

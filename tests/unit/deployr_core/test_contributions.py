@@ -242,6 +242,17 @@ def test_of_a_forest_the_score_itself_is_explained(kind: str, held_out: Floats) 
         assert ensemble.explain(vector_of(row)).explained == ensemble.score(vector_of(row))
 
 
+def test_what_is_explained_is_the_row_asked_about_whichever_was_scored_last(held_out: Floats) -> None:
+    """The last row's numbers are kept: they must serve that row alone."""
+    ensemble, checkpoint, _ = ensemble_of("gradient boosting")
+    one, other = map(vector_of, held_out[:2])
+    alone = [TreeEnsemble(checkpoint, n_features=N_FEATURES).explain(each).explained for each in (one, other)]
+    assert alone[0] != alone[1]
+    for scored in (one, other):
+        ensemble.score(scored)
+        assert [ensemble.explain(each).explained for each in (one, other)] == alone
+
+
 @pytest.mark.parametrize("kind", ["gradient boosting", "histogram boosting", "LightGBM", "XGBoost"])
 def test_of_boosted_trees_the_log_odds_are_explained(kind: str, held_out: Floats) -> None:
     ensemble, _, _ = ensemble_of(kind)
@@ -286,7 +297,7 @@ def test_xgboosts_own_path_contributions_are_the_same_within_its_float32(kind: s
         assert [*parts_of(told), told.base] == pytest.approx(parts.tolist(), abs=2e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     kind=st.sampled_from(sorted(MAKERS)),
     n=st.integers(1, 30),

@@ -97,6 +97,21 @@ def test_what_is_handed_over_and_repeats_elsewhere_is_cut_out_where_it_was_hande
     assert call.draft_for("hct").reference == "ServiceRequest/d1"
 
 
+@pytest.mark.parametrize("between", [":", " : ", "\n:\t", ":" + " " * 200])
+def test_what_is_handed_over_is_cut_out_however_it_is_spaced(services, between, monkeypatch):
+    read = []
+    monkeypatch.setattr(cds_request, "parse_object", lambda body: read.append(body) or json.loads(body))
+    body = call_of().removesuffix(b"}") + f', "prefetch": {{"labs"{between}{LABS}}}}}'.encode()
+    assert parsed(services["hct-order-sign"], body).prefetch == {"labs": LABS.encode()}
+    assert json.loads(read[0])["prefetch"] == {"labs": None}
+
+
+def test_what_stands_behind_many_of_its_name_is_read_all_the_same(services):
+    namesakes = [draft(labs=number) for number in range(100)]
+    call = parsed(services["hct-order-sign"], call_of(*namesakes, prefetch={"labs": {"a": 1}}))
+    assert (call.prefetch, len(call.drafts)) == ({"labs": b'{"a": 1}'}, 100)
+
+
 def test_an_order_of_stu3_fires_as_one_of_r4_does_and_a_drug_does_not(services, now):
     service = services["hct-order-sign"]
     for kind, asked in (("ProcedureRequest", 1), ("MedicationRequest", 0)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from datetime import timedelta
 
 import pytest
 
@@ -133,6 +134,27 @@ async def test_a_guard_that_shares_a_transaction_with_a_packet_is_flushed_with_i
     assert commits == ["flushed"]
 
 
+async def test_a_record_costs_as_much_beside_many_of_its_kind_as_beside_few(store, now):
+    steps = []
+
+    async def create(name):
+        made = await store.create_record(USED_TOKENS, name, b"", now=now, expires_at=now + timedelta(hours=1))
+        assert made is not None
+
+    async def steps_of(name):
+        steps.clear()
+        store._connection.set_progress_handler(lambda: steps.append(1) and None, 1)
+        await create(name)
+        store._connection.set_progress_handler(None, 1)
+        return len(steps)
+
+    await create("first")
+    beside_few = await steps_of("second")
+    for number in range(500):
+        await create(f"t{number}")
+    assert await steps_of("last") <= 2 * beside_few
+
+
 async def test_what_was_not_flushed_is_there_for_every_other_process_and_after_the_death_of_this_one(
     store, tmp_path, packet_of, received, now
 ):
@@ -143,3 +165,34 @@ async def test_what_was_not_flushed_is_there_for_every_other_process_and_after_t
     assert (await other.read("p01")).packet == packet_of(outcome=received)
     assert await other.create_record(USED_TOKENS, "a", b"", now=now) is None
     await other.aclose()
+
+
+def test_who_is_gone_when_the_work_is_done_is_not_told_and_holds_up_nobody(tmp_path):
+    """One gives up while the work is under way; of another, the loop itself has closed by then."""
+    store, begun, until = SqliteStore(tmp_path / "store.sqlite"), threading.Event(), threading.Event()
+    complaints = []
+
+    def work(_):
+        begun.set()
+        until.wait()
+
+    async def gone(*, ends_first):
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+        task = asyncio.ensure_future(store._read(work))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        if not ends_first:
+            until.set()
+            await store.check()
+
+    async def after():
+        until.set()
+        await store.check()
+        await store.aclose()
+
+    asyncio.run(gone(ends_first=False))
+    begun.clear()
+    until.clear()
+    asyncio.run(gone(ends_first=True))
+    asyncio.run(after())
+    assert complaints == []
