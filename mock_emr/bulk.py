@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 
 from mock_emr.paging import opaque
-from mock_emr.store import Form, Store
+from mock_emr.store import Form, Record, Store
 
 MOST_IN_A_FILE = 10_000
 """How many resources of the chart one file is made of, whether they show or not."""
@@ -19,7 +19,8 @@ MOST_IN_A_FILE = 10_000
 class Export:
     """One export: ``now`` is the EMR's instant that it shows, ``url`` what was asked, ``types`` what it holds.
 
-    ``of_patients``: it leaves out what is about no patient.
+    ``of_patients``: it leaves out what is about no patient; ``group``: what is about others than these; ``since``: what
+    has shown as it does since that instant or longer.
     """
 
     client_id: str | None
@@ -27,6 +28,17 @@ class Export:
     url: str
     types: tuple[str, ...]
     of_patients: bool
+    group: frozenset[str] | None = field(default=None, repr=False)
+    since: datetime | None = None
+
+    def holds(self, record: Record) -> Form | None:
+        """Give what the export shows of a resource; None where it leaves it out."""
+        form = record.at(self.now)
+        if form is None or (self.of_patients and form.patient_id is None):
+            return None
+        if self.group is not None and form.patient_id not in self.group:
+            return None
+        return form if self.since is None or record.changed_at(self.now) > self.since else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +104,5 @@ class Exports:
     def _forms(self, export: Export, resource_type: str, number: int) -> Iterator[Form]:
         records = islice(self._store.all_of(resource_type), number * MOST_IN_A_FILE, (number + 1) * MOST_IN_A_FILE)
         for record in records:
-            form = record.at(export.now)
-            if form is not None and (form.patient_id is not None or not export.of_patients):
+            if (form := export.holds(record)) is not None:
                 yield form

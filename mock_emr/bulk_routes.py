@@ -5,20 +5,24 @@ Source: FHIR Bulk Data Access 2.0, https://hl7.org/fhir/uv/bulkdata/export.html.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 from starlette.requests import Request
 from starlette.routing import Route
 
 from mock_emr.bulk import Export
-from mock_emr.dates import wire_instant
+from mock_emr.dates import DateError, interval_of, wire_instant
 from mock_emr.emr import FHIR_ROOT, Emr, Handler, gate
 from mock_emr.exchange import JSON, Answer, Exchange, refuse
 from mock_emr.fhir_search import check_scope, check_type
 from mock_emr.outcomes import invalid_value, not_found, not_supported
 
+INPATIENTS = "inpatients"
 NDJSON = "application/fhir+ndjson"
 STATUS_PATH = FHIR_ROOT + "/bulk-status"
 FILE_PATH = FHIR_ROOT + "/bulk-files"
+_UNDERWAY = (None, "in-progress")
 _FORMATS = (NDJSON, "application/ndjson", "ndjson")
 
 
@@ -31,6 +35,7 @@ def bulk_routes(emr: Emr) -> list[Route]:
     return [
         route(FHIR_ROOT + "/$export", _export_all, "GET"),
         route(FHIR_ROOT + "/Patient/$export", _export_patients, "GET"),
+        route(FHIR_ROOT + "/Group/{group}/$export", _export_group, "GET"),
         route(STATUS_PATH + "/{export}", _status, "GET"),
         route(STATUS_PATH + "/{export}", _drop, "DELETE"),
         route(FILE_PATH + "/{export}/{kind}.{number:int}.ndjson", _file, "GET"),
@@ -45,7 +50,21 @@ async def _export_patients(emr: Emr, request: Request, exchange: Exchange) -> An
     return _start(emr, request, exchange, of_patients=True)
 
 
-def _start(emr: Emr, request: Request, exchange: Exchange, *, of_patients: bool) -> Answer:
+async def _export_group(emr: Emr, request: Request, exchange: Exchange) -> Answer:
+    """Export everything about those who are in hospital now: the one group there is."""
+    if request.path_params["group"] != INPATIENTS:
+        raise refuse(404, not_found("Group"))
+    now = emr.clock.now()
+    stays = (form for record in emr.store.all_of("Encounter") if (form := record.at(now)) is not None)
+    group = frozenset(
+        form.patient_id for form in stays if form.patient_id and _UNDERWAY in form.terms.get("status", ())
+    )
+    return _start(emr, request, exchange, of_patients=True, group=group)
+
+
+def _start(
+    emr: Emr, request: Request, exchange: Exchange, *, of_patients: bool, group: frozenset[str] | None = None
+) -> Answer:
     prefer = request.headers.get("prefer", "").replace(" ", "").split(",")
     exchange.parameters = tuple(sorted(request.query_params))
     if "respond-async" not in prefer:
@@ -54,8 +73,9 @@ def _start(emr: Emr, request: Request, exchange: Exchange, *, of_patients: bool)
     if sent.pop("_outputFormat", NDJSON) not in _FORMATS:
         raise refuse(400, invalid_value("_outputFormat", f"Expected {NDJSON}."))
     types = tuple(sent.pop("_type").split(",")) if "_type" in sent else emr.store.types()
+    since = _since(sent.pop("_since", None))
     if sent and "handling=lenient" not in prefer:
-        raise refuse(400, not_supported("Of the export's parameters only _type and _outputFormat are offered."))
+        raise refuse(400, not_supported("Of the export's parameters only _type, _since and _outputFormat are offered."))
     for resource_type in types:
         check_type(emr, exchange, resource_type)
         check_scope(emr, exchange, resource_type, "r")
@@ -66,9 +86,18 @@ def _start(emr: Emr, request: Request, exchange: Exchange, *, of_patients: bool)
             url=emr.url(request, request.url.path) + (f"?{request.url.query}" if request.url.query else ""),
             types=types,
             of_patients=of_patients,
+            group=group,
+            since=since,
         )
     )
     return Answer(status=202, headers={"Content-Location": emr.url(request, f"{STATUS_PATH}/{export_id}")})
+
+
+def _since(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else interval_of(text).low
+    except DateError as error:
+        raise refuse(400, invalid_value("_since", str(error))) from error
 
 
 async def _status(emr: Emr, request: Request, exchange: Exchange) -> Answer:

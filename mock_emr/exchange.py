@@ -10,8 +10,11 @@ from mock_emr.journal import Write
 from mock_emr.outcomes import Issue, outcome_body
 
 FHIR_JSON = "application/fhir+json"
+FHIR_XML = "application/fhir+xml"
 JSON = "application/json"
 HTML = "text/html"
+XML_FORMATS = ("xml", "application/xml", "text/xml", FHIR_XML)
+"""What asks for XML. Source: FHIR R4 http.html#mime-type."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,11 @@ from mock_emr.bulk_routes import bulk_routes
 from mock_emr.capability import capability_statement, smart_configuration
 from mock_emr.dates import wire_instant
 from mock_emr.emr import FHIR_ROOT, TOKEN_PATH, Emr, Face, Handler, gate
-from mock_emr.exchange import JSON, Answer, Exchange, refuse
+from mock_emr.exchange import JSON, Answer, Exchange, Refused, refuse
 from mock_emr.fhir_batch import batch
 from mock_emr.fhir_search import everything, read, searched
 from mock_emr.fhir_writes import create, update
+from mock_emr.fhir_xml import as_xml, wants_xml
 from mock_emr.outcomes import not_supported
 
 _FORM = "application/x-www-form-urlencoded"
@@ -37,7 +38,7 @@ def fhir_routes(emr: Emr) -> list[Route]:
 
     def secured(path: str, handler: Handler, *methods: str, fault_route: str | None = None) -> Route:
         template = FHIR_ROOT + path
-        endpoint = gate(emr, handler, route=template, face=_FACE, fault_route=fault_route)
+        endpoint = gate(emr, _in_the_format_asked(handler), route=template, face=_FACE, fault_route=fault_route)
         return Route(template, endpoint, methods=list(methods))
 
     return [
@@ -54,6 +55,20 @@ def fhir_routes(emr: Emr) -> list[Route]:
         secured("/{type}", create, "POST"),
         secured("/{rest:path}", _not_offered, "GET", "POST", "PUT", "PATCH", "DELETE"),
     ]
+
+
+def _in_the_format_asked(handler: Handler) -> Handler:
+    """Let a handler answer in XML where that is asked for, its refusals too."""
+
+    async def answered(emr: Emr, request: Request, exchange: Exchange) -> Answer:
+        if not wants_xml(request):
+            return await handler(emr, request, exchange)
+        try:
+            return as_xml(await handler(emr, request, exchange))
+        except Refused as refused:
+            raise Refused(as_xml(refused.answer)) from refused
+
+    return answered
 
 
 async def _metadata(emr: Emr, request: Request, _: Exchange) -> Answer:

@@ -196,4 +196,6 @@ def _page(emr: Emr, request: Request, exchange: Exchange, resource_type: str, na
 
 
 def _page_url(emr: Emr, request: Request, resource_type: str, session_id: str, number: int) -> str:
-    return f"{emr.url(request, FHIR_ROOT)}/{resource_type}?sessionID={session_id}&page={number}"
+    # A page is in the format of the search that it is of.
+    asked = f"&{urlencode({'_format': held})}" if (held := request.query_params.get("_format")) else ""
+    return f"{emr.url(request, FHIR_ROOT)}/{resource_type}?sessionID={session_id}&page={number}{asked}"

@@ -1,15 +1,20 @@
 """FHIR as XML, of resources that are held as JSON.
 
-Source: FHIR STU3 xml.html: elements in the order of their type, primitives in `value`, ids of elements and the urls of
-extensions as attributes.
+Source: FHIR R4 and STU3 xml.html: elements in the order of their type, primitives in `value`, ids of elements and the
+urls of extensions as attributes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 from lxml import etree
+from starlette.requests import Request
+
+from mock_emr.exchange import FHIR_JSON, FHIR_XML, JSON, XML_FORMATS, Answer
 
 NAMESPACE = "http://hl7.org/fhir"
 
@@ -23,59 +28,68 @@ _FIRST = (
     "modifierExtension",
     "identifier",
 )
-# Where sources order otherwise; what a table does not name comes last. Elements within elements stay as they were read.
+# The elements of R4 and of STU3 in one row, which both agree with. What a row does not name comes last; a type without
+# a row, and elements within elements, stay as they were read.
 _ORDER: Mapping[str, tuple[str, ...]] = {
-    "Bundle": (*_FIRST, "type", "total", "link", "entry"),
-    "Condition": (
-        *_FIRST,
-        "clinicalStatus",
-        "verificationStatus",
-        "category",
-        "severity",
-        "code",
-        "bodySite",
-        "subject",
-        "context",
-        "onsetDateTime",
-        "onsetPeriod",
-        "onsetString",
-        "abatementDateTime",
-        "abatementPeriod",
-        "abatementString",
-        "assertedDate",
-        "asserter",
-        "stage",
-        "evidence",
-        "note",
-    ),
-    "Observation": (
-        *_FIRST,
-        "basedOn",
-        "status",
-        "category",
-        "code",
-        "subject",
-        "context",
-        "effectiveDateTime",
-        "effectivePeriod",
-        "issued",
-        "performer",
-        "valueQuantity",
-        "valueCodeableConcept",
-        "valueString",
-        "dataAbsentReason",
-        "interpretation",
-        "comment",
-        "bodySite",
-        "method",
-        "specimen",
-        "device",
-        "referenceRange",
-        "related",
-        "component",
-    ),
-    "OperationOutcome": (*_FIRST, "issue"),
+    name: (*_FIRST, *words.split())
+    for name, words in {
+        "Bundle": ("type timestamp total link entry"),
+        "Condition": (
+            "clinicalStatus verificationStatus category severity code bodySite subject encounter context "
+            "onsetDateTime onsetPeriod onsetString abatementDateTime abatementPeriod abatementString recordedDate "
+            "recorder assertedDate asserter stage evidence note"
+        ),
+        "Encounter": (
+            "status statusHistory class classHistory type serviceType priority subject episodeOfCare basedOn "
+            "participant appointment period length reasonCode reasonReference diagnosis account hospitalization "
+            "location serviceProvider partOf"
+        ),
+        "MedicationRequest": (
+            "status statusReason intent category priority doNotPerform reportedBoolean reportedReference "
+            "medicationCodeableConcept medicationReference subject encounter supportingInformation authoredOn "
+            "requester performer performerType recorder reasonCode reasonReference basedOn groupIdentifier "
+            "courseOfTherapyType insurance note dosageInstruction dispenseRequest substitution priorPrescription"
+        ),
+        "Observation": (
+            "basedOn partOf status category code subject focus encounter context effectiveDateTime "
+            "effectivePeriod effectiveInstant issued performer valueQuantity valueCodeableConcept valueString "
+            "dataAbsentReason interpretation comment note bodySite method specimen device referenceRange "
+            "hasMember derivedFrom related component"
+        ),
+        "OperationOutcome": ("issue"),
+        "Patient": (
+            "active name telecom gender birthDate deceasedBoolean deceasedDateTime address maritalStatus "
+            "multipleBirthBoolean multipleBirthInteger photo contact communication generalPractitioner "
+            "managingOrganization link"
+        ),
+        "Procedure": (
+            "basedOn partOf status statusReason category code subject encounter performedDateTime performedPeriod "
+            "performedString recorder asserter performer location reasonCode reasonReference bodySite outcome "
+            "report complication followUp note"
+        ),
+        "ServiceRequest": (
+            "basedOn replaces requisition status intent category priority doNotPerform code orderDetail subject "
+            "encounter occurrenceDateTime occurrencePeriod asNeededBoolean authoredOn requester performerType "
+            "performer locationCode locationReference reasonCode reasonReference insurance supportingInfo "
+            "specimen bodySite note patientInstruction"
+        ),
+    }.items()
 }
+
+
+def wants_xml(request: Request) -> bool:
+    """Tell whether XML is asked for: by ``_format``, which counts first, or by an Accept that names no JSON."""
+    if asked := request.query_params.get("_format", "").lower():
+        return asked in XML_FORMATS
+    accepted = {part.partition(";")[0].strip() for part in request.headers.get("accept", "").lower().split(",")}
+    return bool(accepted & set(XML_FORMATS)) and not accepted & {FHIR_JSON, JSON}
+
+
+def as_xml(answer: Answer) -> Answer:
+    """Give an answer in XML; one that holds no resource as it is."""
+    if answer.media_type != FHIR_JSON or not answer.body:
+        return answer
+    return replace(answer, body=xml_of(msgspec.json.decode(answer.body)), media_type=FHIR_XML)
 
 
 def xml_of(resource: Mapping[str, Any]) -> bytes:

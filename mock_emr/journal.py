@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from itertools import islice
 
 
@@ -136,7 +138,7 @@ class Journal:
     def note(self, call: Call) -> None:
         """Add a call that was answered."""
         self._sequence += 1
-        self._entries.append(Entry(sequence=self._sequence, call=call))
+        self._entries.append(Entry(sequence=self._sequence, call=_sharing(call)))
         self._tallies[call.method, call.route, call.resource_type, call.status] += 1
         if call.write is not None:
             self._writes[call.write.is_new] += 1
@@ -165,3 +167,15 @@ class Journal:
             score_writes_repeated=self._writes[False],
             peak_concurrent=self._peak,
         )
+
+
+def _sharing(call: Call) -> Call:
+    """Let calls of a kind share the texts that came with each of them, which are half of what the journal holds."""
+    kind = call.resource_type
+    return replace(call, resource_type=None if kind is None else sys.intern(kind), parameters=_one(call.parameters))
+
+
+@lru_cache(maxsize=4096)
+def _one(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Give the tuple that was first met with these names."""
+    return names

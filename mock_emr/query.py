@@ -9,6 +9,7 @@ from datetime import datetime
 
 from mock_emr.dates import DateError, DateTest, date_test_of, passes
 from mock_emr.elements import local_reference
+from mock_emr.exchange import XML_FORMATS
 from mock_emr.outcomes import Issue, invalid_value, missing_element, not_supported, unknown_parameter
 from mock_emr.parameters import Parameter, Term, parameters_of
 from mock_emr.store import Form, Record, Store
@@ -237,5 +238,5 @@ def _can_sort(value: str, known: Mapping[str, Parameter]) -> bool:
 
 
 def _check_format(value: str) -> None:
-    if value.lower() not in _JSON_FORMATS:
-        raise QueryError(406, not_supported("This EMR answers in JSON only: _format=json."))
+    if value.lower() not in (*_JSON_FORMATS, *XML_FORMATS):
+        raise QueryError(406, not_supported("Expected _format=json or _format=xml."))

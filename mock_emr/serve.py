@@ -81,10 +81,11 @@ def create_app(
         LoadError, StoreError: the folder cannot be loaded.
     """
     store = load_folder(chart) if isinstance(chart, Path) else chart
+    clock = clock or EmrClock(real_now=real_now)
     searches, identifiers = Searches(token_bytes=token_bytes), PatientIdentifiers(store)
     emr = Emr(
         store=store,
-        clock=clock or EmrClock(real_now=real_now),
+        clock=clock,
         clients=clients or {},
         users=users or {},
         open_access=open_access,
@@ -95,7 +96,7 @@ def create_app(
         searches=searches,
         scopes=ScopePolicy(),
         scores=ScoreColumn(),
-        written=Written(),
+        written=Written(now=clock.now),
         write_site=write_site or WriteSite(),
         journal=Journal(),
         faults=Faults(),

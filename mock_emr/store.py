@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -69,6 +69,12 @@ class Record:
             return self.settled
         return next((form for at, form in reversed(self.moves) if now >= at), self.early)
 
+    def changed_at(self, now: datetime) -> datetime:
+        """Give since when the EMR shows the resource as it does at ``now``; it must show by then."""
+        if now >= self.settled_from:
+            return max(self.shown_from, self.settled_from)
+        return next((at for at, _ in reversed(self.moves) if now >= at), self.shown_from)
+
 
 class Store:
     """The chart, indexed. It never changes: what can be seen of it depends on the instant alone."""
@@ -79,16 +85,15 @@ class Store:
         Raises:
             StoreError: two resources share type and id, or a date cannot be read.
         """
-        numbered = [_with_csn(item) for item in loaded]
         self._records: dict[str, dict[str, Record]] = {}
         self._of_patient: dict[tuple[str, str], list[Record]] = {}
         self._identified: dict[tuple[str, Term], list[Record]] = {}
         self._encounter_by_csn: dict[str, Record] = {}
-        for item in numbered:
-            _check_dates(item)
-        links = links_among(item.resource for item in numbered)
-        for item in numbered:
-            self._add(item, links)
+        # A resource takes five times its text, and all are seen once before the first is indexed: the text is kept.
+        texts: list[tuple[bytes, str]] = []
+        links = links_among(_noted(loaded, texts))
+        for raw, source in texts:
+            self._add(Loaded(resource=msgspec.json.decode(raw), raw=raw, source=source), links)
 
     def types(self) -> tuple[str, ...]:
         """Give the resource types that are held, in order of their names."""
@@ -162,6 +167,14 @@ def made_csn(encounter_id: str) -> str:
     """Make the contact serial number of an encounter that came without: 12 digits, the same for the same id."""
     digest = hashlib.sha256(f"csn:{encounter_id}".encode()).digest()
     return str(10**11 + int.from_bytes(digest[:8], "big") % (9 * 10**11))
+
+
+def _noted(loaded: Iterable[Loaded], texts: list[tuple[bytes, str]]) -> Iterator[Resource]:
+    """Give the resources one by one, checked and numbered, and note the text and the source of each."""
+    for item in map(_with_csn, loaded):
+        _check_dates(item)
+        texts.append((item.raw, item.source))
+        yield item.resource
 
 
 def _with_csn(item: Loaded) -> Loaded:

@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from mock_emr.emr import STU3_ROOT, Emr, gate
-from mock_emr.exchange import FHIR_JSON, Answer, Exchange, Refused, refuse
+from mock_emr.exchange import FHIR_JSON, XML_FORMATS, Answer, Exchange, Refused, refuse
 from mock_emr.fhir_search import check_scope, is_strict, next_page_url, page_number
-from mock_emr.fhir_xml import xml_of
+from mock_emr.fhir_xml import as_xml
 from mock_emr.outcomes import no_results, not_supported, operation_outcome, session_gone
 from mock_emr.paging import Search
 from mock_emr.query import Query, QueryError, found, query_of
@@ -25,8 +25,6 @@ from mock_emr.store import Form
 from mock_emr.stu3 import TYPES, stu3_of
 from mock_emr.vendor_patients import PatientIdentifiers, resource_of
 
-FHIR_XML = "application/fhir+xml"
-_XML = ("xml", "application/xml", "text/xml", FHIR_XML)
 _JSON = ("json", "application/json", FHIR_JSON)
 
 
@@ -51,14 +49,9 @@ class _Searches:
         except Refused as refused:
             if as_json:
                 raise
-            outcome = msgspec.json.decode(refused.answer.body)
-            answer = refused.answer
-            raise Refused(
-                Answer(status=answer.status, body=xml_of(outcome), media_type=FHIR_XML, headers=answer.headers)
-            ) from refused
-        if as_json:
-            return Answer(body=msgspec.json.encode(bundle))
-        return Answer(body=xml_of(bundle), media_type=FHIR_XML)
+            raise Refused(as_xml(refused.answer)) from refused
+        answer = Answer(body=msgspec.json.encode(bundle))
+        return answer if as_json else as_xml(answer)
 
     def _bundle(self, emr: Emr, request: Request, exchange: Exchange) -> dict[str, Any]:
         resource_type = str(request.path_params["type"])
@@ -135,11 +128,11 @@ class _Searches:
 
 def _wants_json(request: Request) -> bool:
     asked = request.query_params.get("_format", "").lower()
-    if asked and asked not in (*_XML, *_JSON):
+    if asked and asked not in (*XML_FORMATS, *_JSON):
         raise refuse(406, not_supported("Expected _format=xml or _format=json."))
     accepted = [part.partition(";")[0].strip() for part in request.headers.get("accept", "").lower().split(",")]
     # Only who asks for JSON alone gets it: a browser's or a library's */* means what the vendor gives.
-    return asked in _JSON if asked else bool(set(_JSON) & set(accepted)) and not set(_XML) & set(accepted)
+    return asked in _JSON if asked else bool(set(_JSON) & set(accepted)) and not set(XML_FORMATS) & set(accepted)
 
 
 def _search_of(query: Query, forms: tuple[Form, ...], exchange: Exchange) -> Search:

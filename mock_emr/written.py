@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from heapq import heappop, heappush
 from typing import Any, Literal
 
 import msgspec
@@ -73,10 +74,29 @@ class Message:
     written_at: datetime
 
 
-class Written:
-    """Everything that was written, oldest first."""
+@dataclass(frozen=True, kw_only=True, order=True)
+class _Coming:
+    """A result that is to come in ``at``; those of one order at one instant in their own order."""
 
-    def __init__(self) -> None:
+    at: datetime
+    number: int
+    order_id: str
+    is_last: bool
+    resource: Resource = field(repr=False, compare=False)
+
+
+class Written:
+    """Everything that was written, oldest first, and what comes in by itself once its instant has come.
+
+    What has come in stays, like all that was written, when the clock is put back.
+
+    Args:
+        now: gives the EMR's instant.
+    """
+
+    def __init__(self, *, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._coming: list[_Coming] = []
         self.flowsheet: list[FlowsheetValue] = []
         self.messages: list[Message] = []
         self._smart_data: dict[tuple[str, str | None, str], SmartDataValue] = {}
@@ -108,6 +128,15 @@ class Written:
         held[resource_id] = _form(resource, resource_id, version=1, now=now)
         return held[resource_id]
 
+    def expect(self, results: Sequence[tuple[datetime, Resource]], *, order_id: str) -> None:
+        """Let the results of an order that was created come in, each at its instant; the last one completes it.
+
+        None comes of an order that has been revoked by then.
+        """
+        for number, (at, resource) in enumerate(results):
+            is_last = number == len(results) - 1
+            heappush(self._coming, _Coming(at=at, number=number, order_id=order_id, is_last=is_last, resource=resource))
+
     def update(self, resource: Resource, resource_id: str, *, now: datetime) -> Form:
         """Put a resource in place of the one with this id, as its next version.
 
@@ -120,21 +149,36 @@ class Written:
 
     def read(self, resource_type: str, resource_id: str) -> Form | None:
         """Give one resource that was created; None if there is no such."""
+        self._come_in()
         return self._forms.get(resource_type, {}).get(resource_id)
 
     def of_patient(self, resource_type: str, patient_id: str) -> tuple[Form, ...]:
         """Give the resources of a type that were created about a patient."""
+        self._come_in()
         forms = self._forms.get(resource_type, {}).values()
         return tuple(form for form in forms if form.patient_id == patient_id)
 
     def found(self, query: Query) -> tuple[Form, ...]:
         """Give the resources that meet a search."""
+        self._come_in()
         forms = self._forms.get(query.resource_type, {}).values()
         return tuple(form for form in forms if all(matches(criterion, form) for criterion in query.criteria))
 
     def resources(self) -> tuple[Resource, ...]:
         """Give every resource that was created."""
+        self._come_in()
         return tuple(msgspec.json.decode(form.body) for held in self._forms.values() for form in held.values())
+
+    def _come_in(self) -> None:
+        now = self._now()
+        while self._coming and self._coming[0].at <= now:
+            coming = heappop(self._coming)
+            order = msgspec.json.decode(self._forms["ServiceRequest"][coming.order_id].body)
+            if order["status"] == "revoked":
+                continue
+            self.create(coming.resource, now=coming.at)
+            if coming.is_last:
+                self.update({**order, "status": "completed"}, coming.order_id, now=coming.at)
 
 
 def version_of(form: Form) -> int:

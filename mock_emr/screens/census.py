@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from mock_emr.elements import child, each
 from mock_emr.emr import Emr
 from mock_emr.scores import Cell
-from mock_emr.screens.people import Person, person_in
+from mock_emr.screens.people import Person, name_of, person_in
 from mock_emr.screens.score_cells import ScoreCell, by_contact, score_cells
 from mock_emr.store import Form, csn_of
 
@@ -128,12 +129,15 @@ def _patients(emr: Emr) -> Iterator[Form]:
 
 def _is_called(emr: Emr, patient_id: str, words: str) -> bool:
     form = emr.store.read("Patient", patient_id, now=emr.clock.now())
-    if form is None:
-        return False
-    patient = msgspec.json.decode(form.body)
+    return form is not None and any(words in text for text in _names(form.body))
+
+
+@lru_cache(maxsize=100_000)
+def _names(body: bytes) -> tuple[str, ...]:
+    """Give all that a patient can be found by; remembered, because each search looks at everybody."""
+    patient = msgspec.json.decode(body)
     values = [str(held.get("value", "")) for held in each(patient.get("identifier"))]
-    person = person_in(patient, now=emr.clock.now())
-    return any(words in text.casefold() for text in (person.title, patient_id, *values))
+    return tuple(text.casefold() for text in (name_of(patient) or "", str(patient["id"]), *values))
 
 
 def _listed(emr: Emr, patient_id: str, stay: _Stay | None, contacts: Mapping[str, Sequence[Cell]]) -> Listed | None:

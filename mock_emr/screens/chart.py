@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -105,8 +106,9 @@ def chart_of(emr: Emr, patient_id: str, *, span: timedelta | None) -> Chart:
         each for each in emr.written.resources() if reference_text(each.get("subject")) == f"Patient/{patient_id}"
     ]
     labs: list[Resource] = []
-    rows: list[Resource] = [held for held in written if held["resourceType"] == "Observation"]
-    for held in _shown(emr, "Observation", patient_id, since=since):
+    rows: list[Resource] = []
+    measured = (held for held in written if held["resourceType"] == "Observation")
+    for held in chain(_shown(emr, "Observation", patient_id, since=since), measured):
         is_lab = any(code == "laboratory" for _, code in codings(held.get("category")))
         (labs if is_lab else rows).append(held)
     window = None if since is None else (since, now)

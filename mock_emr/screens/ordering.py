@@ -14,6 +14,7 @@ import msgspec
 from mock_emr.dates import wire_instant
 from mock_emr.elements import child, each, reference_text
 from mock_emr.emr import Emr
+from mock_emr.laboratory import Laboratory
 from mock_emr.screens.advisories import Advisory
 from mock_emr.screens.asking import CLINICIAN, Answered, Question, advice, report, taken_up
 from mock_emr.screens.bridge import Bridge
@@ -58,6 +59,7 @@ class Ordering:
         self._pending: OrderedDict[str, Pending] = OrderedDict()
         self._drafts = 0
         self._orderables: tuple[Orderable, ...] | None = None
+        self._laboratory = Laboratory(emr.store)
 
     def orderables(self) -> tuple[Orderable, ...]:
         """Give the tests that were ordered here before, those ordered most often first."""
@@ -138,8 +140,16 @@ class Ordering:
         return stands
 
     def _file(self, order: Resource) -> Resource:
+        """File an order; its results come in as the clock moves on.
+
+        A packet over CDS Hooks knows no order's id, so a result that names one could never be its label: those come as
+        from a laboratory whose interface does not link them.
+        """
         form = self._emr.written.create({**order, "status": "active"}, now=self._emr.clock.now())
         filed: Resource = msgspec.json.decode(form.body)
+        settings = self._bridge.settings
+        results = self._laboratory.results(filed, linked=settings is None or settings.way == "bpa")
+        self._emr.written.expect(results, order_id=str(filed["id"]))
         return filed
 
     def _draft_id(self) -> str:

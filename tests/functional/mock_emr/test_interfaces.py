@@ -181,12 +181,66 @@ async def test_an_export_of_all_holds_every_type(emr: Any) -> None:
         ("", {}, 400),
         ("?_outputFormat=csv", ASYNC, 400),
         ("?_type=Spaceship", ASYNC, 404),
-        ("?_since=2015-01-01T00:00:00Z", ASYNC, 400),
-        ("?_since=2015-01-01T00:00:00Z", {"Prefer": "respond-async, handling=lenient"}, 202),
+        ("?_since=yesterday", ASYNC, 400),
+        ("?_elements=id", ASYNC, 400),
+        ("?_elements=id", {"Prefer": "respond-async, handling=lenient"}, 202),
     ],
 )
 async def test_an_export_that_cannot_be_made_is_refused(emr: Any, query: str, headers: Any, status: int) -> None:
     assert (await emr.get(f"{ROOT}/$export{query}", headers=headers)).status == status
+
+
+async def exported(emr: Any, path: str) -> dict[str, int]:
+    """Give how many resources of each type an export holds."""
+    status = (await emr.get(f"{ROOT}/{path}", headers=ASYNC)).headers["content-location"]
+    await emr.get(status)
+    return {file["type"]: file["count"] for file in (await emr.get(status)).json()["output"]}
+
+
+async def test_an_export_since_an_instant_holds_what_has_changed_after_it(emr: Any) -> None:
+    # Each of the two patients has results from 11:00 on, a minute apart, seven of them; their stays began at 10:00, and
+    # their orders, signed at 10:30, are completed by the last result, at 11:06.
+    assert await exported(emr, "$export?_since=2015-01-06T11:04:00Z") == {"Observation": 4, "ServiceRequest": 2}
+    assert await exported(emr, "$export?_since=2015-01-06T11:06:00Z") == {}
+
+
+async def test_an_export_of_the_group_of_inpatients_holds_those_who_are_in_hospital(emr: Any) -> None:
+    everybody = {"Encounter": 2, "Observation": 14, "Patient": 2, "ServiceRequest": 2}
+    assert await exported(emr, "Group/inpatients/$export") == everybody
+    assert (await emr.get(f"{ROOT}/Group/outpatients/$export", headers=ASYNC)).status == 404
+    await emr.call("PUT", "/admin/clock", json={"now": "2015-01-08T00:00:00Z"})
+    assert await exported(emr, "Group/inpatients/$export") == {}
+
+
+# -- R4 in XML
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"), [("&_format=xml", {}), ("", {"Accept": "application/fhir+xml"})], ids=["_format", "Accept"]
+)
+async def test_r4_is_answered_in_xml_where_that_is_asked_for(emr: Any, query: str, headers: Any) -> None:
+    found = await emr.get(f"{ROOT}/Observation?patient=p1&_count=5{query}", headers=headers)
+    assert (found.status, found.headers["content-type"]) == (200, "application/fhir+xml")
+    bundle = etree.fromstring(found.body)
+    assert bundle.tag == f"{XML}Bundle"
+    observations = bundle.findall(f"{XML}entry/{XML}resource/{XML}Observation")
+    assert len(observations) == 5
+    elements = [element.tag.removeprefix(XML) for element in observations[0]]
+    assert elements == ["id", "basedOn", "status", "category", "code", "subject", "effectiveDateTime", "valueQuantity"]
+    [next_page] = [
+        link.find(f"{XML}url").get("value")
+        for link in bundle.findall(f"{XML}link")
+        if link.find(f"{XML}relation").get("value") == "next"
+    ]
+    rest = etree.fromstring((await emr.get(next_page, headers=headers)).body)
+    assert len(rest.findall(f"{XML}entry")) == 2
+
+
+async def test_one_resource_and_a_refusal_are_in_xml_too(emr: Any) -> None:
+    patient = await emr.get(f"{ROOT}/Patient/p1?_format=xml")
+    assert etree.fromstring(patient.body).find(f"{XML}id").get("value") == "p1"
+    refused = await emr.get(f"{ROOT}/Patient/nobody?_format=xml")
+    assert (refused.status, etree.fromstring(refused.body).tag) == (404, f"{XML}OperationOutcome")
 
 
 # -- STU3

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -19,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
+from mock_emr.__main__ import main
 from mock_emr.assertion import keys_in
 from mock_emr.hosting import LOOPBACK, bound_socket
 
@@ -77,36 +78,48 @@ def test_the_process_says_where_it_listens_and_ends_cleanly_on_a_signal(folder: 
         assert (emr.returncode, out, err) == (0, "", "")
 
 
-def refused(*arguments: str) -> str:
-    with process(*arguments) as emr:
-        out, err = emr.communicate(timeout=30)
-    assert emr.returncode == 2
-    assert out == ""
-    assert "Traceback" not in err
-    return err
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Give a function that runs the command in this process, and gives why it did not start."""
+
+    def run(*arguments: str) -> str:
+        try:
+            code = main(arguments)
+        except SystemExit as ended:
+            code = ended.code
+        out, err = capsys.readouterr()
+        assert (code, out) == (2, "")
+        return err
+
+    return run
 
 
 def test_a_missing_folder_is_named_in_one_line(tmp_path: Path) -> None:
-    err = refused("--data", str(tmp_path / "nowhere"))
+    with process("--data", str(tmp_path / "nowhere")) as emr:
+        out, err = emr.communicate(timeout=30)
+    assert (emr.returncode, out) == (2, "")
     assert err.count("\n") == 1
     assert "nowhere: expected a folder" in err
 
 
-def test_a_bad_line_is_named_by_file_and_number_in_one_line(folder: Path) -> None:
+def test_a_bad_line_is_named_by_file_and_number_in_one_line(folder: Path, refused: Refused) -> None:
     (folder / "Patient.ndjson").write_text(PATIENT + "{\n")
     err = refused("--data", str(folder))
     assert err.count("\n") == 1
     assert "Patient.ndjson: line 2: expected one JSON object" in err
 
 
-def test_a_key_file_that_cannot_be_used_is_named_in_one_line(folder: Path) -> None:
+def test_a_key_file_that_cannot_be_used_is_named_in_one_line(folder: Path, refused: Refused) -> None:
     (folder / "keys.json").write_text("{}")
     for option in ("bridge", f"bridge={folder}/keys.json", f"bridge={folder}/none.json"):
         assert refused("--data", str(folder), "--client", option).count("\n") == 1
 
 
 @pytest.mark.parametrize("option", [("--now", "2015-01-06"), ("--now", "noon"), ("--delay-ms", "-1")])
-def test_an_option_that_cannot_be_read_is_named(folder: Path, option: tuple[str, str]) -> None:
+def test_an_option_that_cannot_be_read_is_named(folder: Path, option: tuple[str, str], refused: Refused) -> None:
     assert option[0] in refused("--data", str(folder), *option)
 
 
@@ -137,7 +150,7 @@ def test_a_running_clock_takes_its_file_along_though_nobody_asks_it(folder: Path
         assert file.read_text() == "2015-01-06T13:00:00+00:00"
 
 
-def test_a_faults_or_clock_file_that_cannot_be_used_is_named_in_one_line(folder: Path) -> None:
+def test_a_faults_or_clock_file_that_cannot_be_used_is_named_in_one_line(folder: Path, refused: Refused) -> None:
     data = ("--data", str(folder))
     (folder / "faults.yaml").write_text("- {route: Patient}")
     assert "faults.yaml: fault rule [0]: expected at least one of" in refused(
@@ -148,7 +161,7 @@ def test_a_faults_or_clock_file_that_cannot_be_used_is_named_in_one_line(folder:
     assert "nowhere" in refused(*data, "--now", "2015-01-06T12:00:00Z", "--clock-file", f"{folder}/nowhere/now")
 
 
-def test_a_users_password_comes_from_a_file(folder: Path) -> None:
+def test_a_users_password_comes_from_a_file(folder: Path, refused: Refused) -> None:
     (folder / "password").write_text("secret\n")
     with process("--data", str(folder), "--user", f"bridge={folder}/password") as emr:
         assert emr.stdout is not None
@@ -161,7 +174,7 @@ def test_a_users_password_comes_from_a_file(folder: Path) -> None:
         assert refused("--data", str(folder), "--user", option).count("\n") == 1
 
 
-def test_a_port_that_is_taken_is_named(folder: Path) -> None:
+def test_a_port_that_is_taken_is_named(folder: Path, refused: Refused) -> None:
     with process("--data", str(folder), "--open") as first:
         assert first.stdout is not None
         port = first.stdout.readline().strip().rpartition(":")[2]
