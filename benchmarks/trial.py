@@ -43,7 +43,7 @@ def silent_trial(orders: int = _SHORT, *, console: Console | None = None) -> lis
         _measured(f"{name}: the whole of it", figures.seconds / 60, "min", at_most=_MOST_MINUTES if is_whole else None),
     ]
     measured += (_measured(f"{name}: {step}, by the clock", seconds, "s") for step, seconds in found.steps_s.items())
-    for process, used in found.used.items():
+    for process, used in figures.processor_s.items():
         if process.startswith("host"):
             measured.append(_measured(f"{name}: processor time of the bridge, {process}", used.first_thread_s, "s"))
             measured.append(_measured(f"{name}: of its store and other threads, {process}", used.others_s, "s"))
@@ -51,7 +51,7 @@ def silent_trial(orders: int = _SHORT, *, console: Console | None = None) -> lis
             measured.append(_measured(f"{name}: processor time, {process}", used.first_thread_s + used.others_s, "s"))
     measured += (
         _measured(f"{name}: memory late over early, {process}", held.last_mb / held.first_mb, "x", at_most=_MOST_GROWTH)
-        for process, held in found.memory.items()
+        for process, held in figures.memory_mb.items()
     )
     return measured
 

@@ -1,4 +1,4 @@
-"""Progress of long work: on a terminal a bar that moves, anywhere else one line a step when it is done."""
+"""Progress of long work: on a terminal a bar that moves, anywhere else a line each minute and one at the end."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 Tell = Callable[[int, int], None]
+_SAY_EVERY_S = 60.0
 
 
 @contextmanager
@@ -19,14 +20,18 @@ def bar(console: Console, title: str) -> Iterator[Tell]:
         with _moving(console, title) as tell:
             yield tell
         return
-    started = time.perf_counter()
-    reached = [0]
+    started = said = time.perf_counter()
+    reached = 0
 
-    def remember(done: int, _: int) -> None:
-        reached[0] = done
+    def remember(done: int, total: int) -> None:
+        nonlocal reached, said
+        reached, now = done, time.perf_counter()
+        if now - said >= _SAY_EVERY_S:
+            said = now
+            console.print(f"  {title:<44} {done:>8,}  {now - started:6.1f} s, of {total:,}", highlight=False)
 
     yield remember
-    count = f"{reached[0]:>8,}" if reached[0] else " " * 8
+    count = f"{reached:>8,}" if reached else " " * 8
     console.print(f"[green]✓[/green] {title:<44} {count}  {time.perf_counter() - started:6.1f} s", highlight=False)
 
 

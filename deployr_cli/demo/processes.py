@@ -22,7 +22,8 @@ from deployr_cli.failures import CommandFailed
 
 CLIENT_ID = "deployr-demo"
 _KEY_ID = "demo-1"
-_START_S = 60.0
+_START_S = 300.0
+"""A process that ends is noticed at once; half a million resources take a mock EMR half a minute of an idle core."""
 _STOP_S = 10.0
 
 

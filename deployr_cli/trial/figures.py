@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import msgspec
 
 from deployr_cli.trial.hospital import TrialOrder
+from deployr_cli.trial.usage import Growth, ProcessorTime
 from deployr_core.label_rules import rule_name
 from deployr_core.packet import Censored, InferencePacket, Label, Observed, Scored
 from deployr_dev.evaluation.held_out import PeopleSource, evaluate_held_out
@@ -43,7 +44,8 @@ class TrialFigures(msgspec.Struct, frozen=True, kw_only=True):
     ``orders``: asked about. ``packets``: stored. ``unfinished``: of these without an end; ``failed``: that ended
     without a score; ``lost``: which should be there and are not. ``unlabelled``: scored, and neither observed nor
     censored; ``censored``: by reason. ``seconds``: of the whole command; ``orders_per_second``: from the first order
-    asked about to the last label extracted.
+    asked about to the last label extracted; while that went on, ``processor_s``: seconds of processor time by process,
+    ``memory_mb``: resident memory by process. From run to run with one seed, only these four differ.
     """
 
     tasks: Mapping[str, TaskFigures]
@@ -56,6 +58,8 @@ class TrialFigures(msgspec.Struct, frozen=True, kw_only=True):
     censored: Mapping[str, int]
     seconds: float
     orders_per_second: float
+    processor_s: Mapping[str, ProcessorTime]
+    memory_mb: Mapping[str, Growth]
 
     @property
     def complaints(self) -> tuple[str, ...]:
@@ -100,7 +104,7 @@ async def evidence_of(
     found: Counter[tuple[str, datetime]] = Counter()
     censored: Counter[str] = Counter()
     unfinished = failed = unlabelled = 0
-    for packet in await _packets(store, manifest.model_id):
+    async for packet in _packets(store, manifest.model_id):
         found[packet.subject.patient_id, packet.as_of] += 1
         if not packet.is_terminal:
             unfinished += 1
@@ -160,11 +164,13 @@ async def _labels(store: SqliteStore, model_id: str, trained: TrainedBundle) -> 
     return found
 
 
-async def _packets(store: SqliteStore, model_id: str) -> list[InferencePacket]:
-    found: list[InferencePacket] = []
-    while page := await store.packets(model_id=model_id, after=found[-1].packet_id if found else None, limit=_PAGE):
-        found += page
-    return found
+async def _packets(store: SqliteStore, model_id: str) -> AsyncIterator[InferencePacket]:
+    """Give a model's packets; a page of them is in memory at a time."""
+    last: str | None = None
+    while page := await store.packets(model_id=model_id, after=last, limit=_PAGE):
+        for packet in page:
+            yield packet
+        last = page[-1].packet_id
 
 
 def _row(packet: InferencePacket, outcome: Scored, label: float, person_id: int) -> HeldOutPrediction:

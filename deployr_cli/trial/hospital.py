@@ -23,10 +23,10 @@ from deployr_cli.progress import bar
 from deployr_cli.trial.models import GROUPS, Group
 from mock_emr.dates import BEGINNING
 from mock_emr.population.config import PopulationConfig
-from mock_emr.population.profiles import PROFILES
+from mock_emr.population.profiles import PROFILES, at_week
 from mock_emr.visibility import Links, showing_of
 
-PAST_WEEKS = 10
+PAST_WEEKS = 6
 """How long before the trial the hospital begins: what the models are trained on."""
 _FEWEST_PATIENTS = 400
 _SPARE = 1.15
@@ -118,9 +118,8 @@ def trial_hospital(folder: Path, *, orders: int, weeks: int, seed: int, console:
 
 def _config(patients: int, *, weeks: int, seed: int) -> PopulationConfig:
     """Give a hospital whose record over FHIR is not quite its warehouse's, and which changes when the trial begins."""
-    profile = PROFILES["shifted"]
-    shift = replace(profile.shift, analyser_from_week=PAST_WEEKS, drift_from_week=PAST_WEEKS)
-    return replace(profile, seed=seed, patients=patients, weeks=PAST_WEEKS + weeks, shift=shift)
+    hospital = replace(PROFILES["shifted"], seed=seed, patients=patients, weeks=PAST_WEEKS + weeks)
+    return at_week(hospital, PAST_WEEKS)
 
 
 def next_after(instants: Sequence[datetime], instant: datetime) -> datetime | None:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from deployr_cli.trial.models import GROUPS
 from deployr_cli.trial.paper import CITATION, TABLE_1, TABLE_2
-from deployr_cli.trial.tables import SIDES, Found, interval, percent, published
+from deployr_cli.trial.tables import SIDES, Found, fall, interval, percent, published
 from deployr_dev.evaluation import plots
 from deployr_dev.evaluation.pages import templates, write_whole
 from deployr_dev.evaluation.records import Evaluation, PrecisionRecallPoints, RocPoints
@@ -42,6 +42,7 @@ def write_page(found: Found, file: Path) -> None:
         citation=CITATION,
         interval=interval,
         sides=SIDES,
+        fall=fall(found.figures),
         pictures={
             task: [
                 (when, _pictures(f"{task}-{when}", evaluation)) for when, evaluation in zip(SIDES, both, strict=True)
@@ -70,4 +71,4 @@ def _pictures(name: str, evaluation: Evaluation | None) -> dict[str, Any]:
             identifier=f"{name}-precision-recall",
         )
     drawn["Calibration"] = plots.calibration_plot(evaluation.calibration, identifier=f"{name}-calibration")
-    return {title: Markup(text) for title, text in drawn.items()}  # noqa: S704 # svg.py escapes all words
+    return {title: Markup(text) for title, text in drawn.items()}  # noqa: S704 # the drawing escapes all words

@@ -28,7 +28,8 @@ LONGEST_UNDER_WAY = timedelta(minutes=30)
 """How far the clocks move on at most while an order waits for its answer."""
 LONGEST_AS_HOOK = timedelta(minutes=4)
 """The same over CDS Hooks, which believes an ``authoredOn`` that is up to 5 minutes from its own clock."""
-LABELS_EVERY = timedelta(days=7)
+LABELS_EVERY = timedelta(days=2)
+"""A run groups what waits for a label in memory: with a week of it at the paper's size, a host grew by a fifth."""
 _MEMORY_READINGS = 200
 _NAMESPACE = uuid.UUID("0d3f6a2e-6a55-4f0c-8f5c-3f1f5f4b7f11")
 

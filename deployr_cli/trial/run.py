@@ -121,7 +121,7 @@ def run_silent_trial(
         evaluations = _evaluations(trained, evidence, extract, seed=seed, console=console)
         people = extract.demographics(set(persons.values()))
     found = Found(
-        figures=_figures(evidence, evaluations, replayed, orders=orders, seconds=time.perf_counter() - started),
+        figures=_figures(evidence, evaluations, replayed, used, orders=orders, seconds=time.perf_counter() - started),
         cohorts={
             group.name: (
                 cohort_figures(hospital.past[group.name], persons=persons, people=people),
@@ -133,8 +133,6 @@ def run_silent_trial(
         },
         evaluations=evaluations,
         replayed=replayed,
-        used=used,
-        memory=growth(replayed.memory_mb),
         steps_s=watch.steps_s,
     )
     write_page(found, workspace / PAGE)
@@ -232,6 +230,7 @@ def _figures(
     evidence: Mapping[str, ModelEvidence],
     evaluations: Mapping[str, tuple[Evaluation | None, Evaluation | None]],
     replayed: Replayed,
+    used: Mapping[str, ProcessorTime],
     *,
     orders: int,
     seconds: float,
@@ -250,4 +249,6 @@ def _figures(
         censored=dict(sum((each.censored for each in evidence.values()), Counter[str]())),
         seconds=round(seconds, 1),
         orders_per_second=round(orders / (replayed.asking_s + replayed.labelling_s), 2),
+        processor_s=used,
+        memory_mb=growth(replayed.memory_mb),
     )

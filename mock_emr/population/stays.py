@@ -18,11 +18,14 @@ def draw_stays(persons: Persons, config: PopulationConfig, *, rng: Generator) ->
     """Draw each patient's stays, at least one, log-normal in length, longer and likelier for the more ill.
 
     First admissions lean to the front of the period, later ones follow a log-normal gap; one that would
-    begin too near the period's end is not drawn. A stay still open at the period's end ends there.
+    begin too near the period's end is not drawn. A stay still open at the period's end ends there. From the week of
+    the drift on, admissions are as much shorter or longer as the configuration says.
     """
     period, marginals = config.period_hours, config.marginals
     (median_stay, stay_log_sd), (median_gap, gap_log_sd) = marginals.stay_hours, marginals.gap_hours
     again = marginals.return_chance
+    drift_begins = float(config.hours(np.array(config.week_start(config.shift.drift_from_week))))
+    drift = np.log(config.shift.drift_stay_factor)
     severity = persons.illness.mean(axis=1)
     admitted = (period - SHORTEST_STAY_H) * rng.random(len(persons)) ** marginals.front_load
     present = np.arange(len(persons))
@@ -31,7 +34,10 @@ def draw_stays(persons: Persons, config: PopulationConfig, *, rng: Generator) ->
     ends: list[Floats] = []
     for number in range(marginals.most_stays):
         length = np.exp(
-            np.log(median_stay) + 0.15 * severity[present] + stay_log_sd * rng.standard_normal(len(present))
+            np.log(median_stay)
+            + 0.15 * severity[present]
+            + stay_log_sd * rng.standard_normal(len(present))
+            + drift * (admitted >= drift_begins)
         )
         discharged = _by_daylight(
             admitted + np.clip(length, SHORTEST_STAY_H, LONGEST_STAY_H), admitted, config, rng=rng

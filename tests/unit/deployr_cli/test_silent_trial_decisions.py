@@ -6,15 +6,17 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from deployr_cli.demo.events import OrderSigned
 from deployr_cli.trial.cohorts import cohort_figures
-from deployr_cli.trial.figures import TrialFigures
+from deployr_cli.trial.figures import Estimated, TaskFigures, TrialFigures
 from deployr_cli.trial.hospital import TrialOrder, next_after
 from deployr_cli.trial.models import GROUPS
 from deployr_cli.trial.paper import TABLE_1, TABLE_2
 from deployr_cli.trial.replay import AT_ONCE, LONGEST_AS_HOOK, LONGEST_UNDER_WAY, Way, holds_until, may_go_on, way_of
+from deployr_cli.trial.tables import fall
 from deployr_cli.trial.usage import Growth, ProcessorTime, growth, processor_time, resident_mb
 from deployr_core.codes import Code
 from deployr_core.facts import BirthDate, Demographics, Sex
@@ -99,7 +101,35 @@ def test_one_packet_that_is_not_as_it_should_be_is_complained_of(kind: str) -> N
 
 
 def figures(**counts: int) -> TrialFigures:
-    return TrialFigures(tasks={}, orders=1, packets=4, censored={}, seconds=1.0, orders_per_second=1.0, **counts)
+    return TrialFigures(
+        tasks={},
+        orders=1,
+        packets=4,
+        censored={},
+        seconds=1.0,
+        orders_per_second=1.0,
+        processor_s={},
+        memory_mb={},
+        **counts,
+    )
+
+
+def test_fall_is_the_mean_over_the_measured_tasks_beside_that_of_the_paper_over_the_same() -> None:
+    def side(auroc: float | None) -> Estimated:
+        return Estimated(n=9, prevalence=0.5, auroc=auroc, low=auroc, high=auroc)
+
+    found = figures(lost=0, unfinished=0, failed=0, unlabelled=0)
+    tasks = {
+        "hematocrit": TaskFigures(retrospective=side(0.9), prospective=side(0.8)),
+        "wbc": TaskFigures(retrospective=side(0.7), prospective=side(0.74)),
+        "sodium": TaskFigures(retrospective=side(0.7), prospective=side(None)),
+    }
+
+    # The paper: hematocrit .86 and .83, leukocytes .76 and .69.
+    assert fall(msgspec.structs.replace(found, tasks=tasks)) == (
+        "The AUROC fell for 1 of 2 models, in the mean from 0.800 to 0.770; the paper's from 0.810 to 0.760."
+    )
+    assert fall(found) == ""
 
 
 def test_processor_time_is_parted_into_first_thread_and_others(tmp_path: Path) -> None:

@@ -222,6 +222,25 @@ def test_case_mix_drifts_from_its_week_on_in_both_tellings_alike(told: Told, pla
     assert abs(means["drifted", False] - means["plain", False]) < 0.5
 
 
+def test_stays_are_shorter_from_the_week_of_the_drift_on_in_both_tellings_alike(
+    told: Told, plain: tuple[Rows, Rows]
+) -> None:
+    omop, fhir = told(drift_from_week=2, drift_stay_factor=0.5)
+    begins = np.datetime64("2025-01-20T00:00:00")
+    by_id = {one["id"]: one["valueQuantity"]["value"] for one in fhir["Observation"]}
+
+    assert omop["person"] == plain[0]["person"]
+    assert all(by_id[f"syn-l-{row['measurement_id']}"] == row["value_as_number"] for row in omop["measurement"])
+    lengths = {}
+    for name, rows in (("drifted", omop), ("plain", plain[0])):
+        for after in (False, True):
+            held = [row for row in rows["visit_occurrence"] if (row["visit_start_datetime"] >= begins) == after]
+            lengths[name, after] = [row["visit_end_datetime"] - row["visit_start_datetime"] for row in held]
+    assert lengths["drifted", False] == lengths["plain", False]
+    # Half as long, but never shorter than the shortest stay, and until an afternoon.
+    assert 0.45 < np.sum(lengths["drifted", True]) / np.sum(lengths["plain", True]) < 0.85
+
+
 def test_knobs_are_read_from_yaml(tmp_path: Path) -> None:
     file = tmp_path / "shift.yaml"
     file.write_text("unmapped_diagnoses: 0.2\nother_units: [Glucose]\nanalyser_ward: ICU\n")
@@ -242,6 +261,7 @@ def test_knobs_are_read_from_yaml(tmp_path: Path) -> None:
         ("units_side: left", "units_side"),
         ("late_hours: -1", "late_hours must be 0 or more"),
         ("analyser_factor: 0", "analyser_factor must be more than 0"),
+        ("drift_stay_factor: 0", "drift_stay_factor must be more than 0"),
     ],
 )
 def test_a_file_that_sets_no_knob_is_refused(tmp_path: Path, text: str, said: str) -> None:
