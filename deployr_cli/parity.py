@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
+from datetime import date, datetime, time
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -14,11 +15,13 @@ import numpy as np
 from rich.console import Console
 
 from deployr_cli.failures import CommandFailed
-from deployr_cli.parity_emr import OrderRead, read_folder, read_server
+from deployr_cli.parity_emr import OrderRead, OrdersRead, read_folder, read_server
 from deployr_cli.parity_table import show_parity
 from deployr_cli.progress import Tell, bar
 from deployr_core.facts import PatientFacts
 from deployr_dev.parity import PairedOrder, ParityReport, parity_report
+from deployr_dev.parity_kinds import Cause
+from deployr_dev.parity_periods import case_mix
 from deployr_dev.sources.mapping import SourceMapping
 from deployr_serve.adapters.bundle_files import read_bundle
 from deployr_serve.core.errors import ServeError
@@ -44,6 +47,7 @@ def run_parity(
     json_file: Path | None,
     seed: int,
     *,
+    reference_until: date | None = None,
     console: Console | None = None,
 ) -> ParityReport:
     """Compare a sample of orders from both sides, print what was found, write it as JSON; give the report.
@@ -59,6 +63,7 @@ def run_parity(
         sample: how many orders; fewer if there are no more.
         json_file: where to write the report; None writes none.
         seed: of the sample.
+        reference_until: the first day, in the mapping's zone, of a later period that is compared with what was before.
         console: where to print; None prints on standard output.
 
     Raises:
@@ -82,16 +87,34 @@ def run_parity(
             else:
                 reading = read_folder(Path(fhir), loaded, known=persons, zone=zone, sample=sample, rng=rng, tell=tell)
             try:
-                orders = asyncio.run(reading)
+                read = asyncio.run(reading)
             except ServeError as error:
                 raise CommandFailed(f"{fhir}: the EMR did not give what was asked: {error}") from error
         with bar(console, "Reading the warehouse") as tell:
-            pairs = _paired(orders, warehouse, persons, tell)
+            pairs = _paired(read.orders, warehouse, persons, tell)
+        periods: tuple[Cause, ...] = ()
+        if reference_until is not None:
+            with bar(console, "Comparing the two periods") as tell:
+                start = datetime.combine(reference_until, time(), zone)
+                periods = case_mix(_all_orders(read, warehouse, persons, tell), loaded.spec, reference_until=start)
     with bar(console, "Comparing"):
         # A decision at the prevalence flags about as many as there are; a fixed 0.5 would never flag a rare outcome.
         threshold = loaded.manifest.evaluation.label_means[loaded.manifest.task.outputs.headline]
-        report = parity_report(pairs, loaded.spec, score=loaded.model.score, threshold=threshold, warehouse_zone=zone)
+        report = parity_report(
+            pairs,
+            loaded.spec,
+            score=loaded.model.score,
+            threshold=threshold,
+            charts=read.charts,
+            warehouse_zone=zone,
+            periods=periods,
+        )
     show_parity(report, manifest=loaded.manifest, console=console)
+    if read.unread:
+        console.print(
+            f"Of {read.unread} patients the EMR did not give the whole chart: causes are told without it.",
+            highlight=False,
+        )
     if json_file is not None:
         json_file.write_bytes(report.to_json())
     return report
@@ -121,6 +144,18 @@ def _paired(
         ]
         tell(len(pairs), len(orders))
     return pairs
+
+
+def _all_orders(
+    read: OrdersRead, warehouse: Warehouse, persons: dict[str, int], tell: Tell
+) -> Iterator[tuple[PatientFacts, datetime]]:
+    """Give the warehouse's facts with each order that was looked at, patient by patient."""
+    signed = {persons[identifier]: instants for identifier, instants in read.signed.items()}
+    # Of the warehouse: an interface that changes the EMR's numbers must not pass for other patients.
+    for number, facts in enumerate(warehouse.patients(tuple(signed)), start=1):
+        for signed_at in signed[int(facts.patient_id)]:
+            yield facts, signed_at
+        tell(number, len(signed))
 
 
 def _opened(source: str, console: Console) -> AbstractContextManager[Warehouse]:

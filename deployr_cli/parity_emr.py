@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
@@ -15,14 +16,17 @@ import numpy as np
 
 from deployr_cli.demo.events import OrderSigned, orders_signed, patient_identifiers
 from deployr_cli.failures import CommandFailed
+from deployr_cli.parity_charts import read_chart
 from deployr_cli.progress import Tell
 from deployr_core.bundle import Bundle
 from deployr_core.codes import LOINC, Code
 from deployr_core.facts import PatientFacts
+from deployr_core.features import WindowedGroup
 from deployr_core.instants import parse_fhir_datetime
 from deployr_core.label_rules import Answer, LabComponent, LabelRule, horizon
 from deployr_core.labels import Answered, label_of_results
 from deployr_core.packet import Subject
+from deployr_dev.parity_facts import Chart
 from deployr_serve.adapters import fhir_wire as wire
 from deployr_serve.adapters.auth import NoCredentials
 from deployr_serve.adapters.clock import SystemClock
@@ -30,6 +34,7 @@ from deployr_serve.adapters.fhir_outcomes import FhirOutcomes
 from deployr_serve.adapters.fhir_search import FhirClient, Search
 from deployr_serve.adapters.fhir_source import FhirSource
 from deployr_serve.adapters.http import AiohttpTransport
+from deployr_serve.core.errors import ServeError
 from deployr_serve.core.outcome_source import OutcomeNeeds, OutcomeSource
 
 _AT_ONCE = 4
@@ -69,6 +74,20 @@ class _Emr:
     at_once: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrdersRead:
+    """What was read: the orders, and by the EMR's patient id the charts of their patients.
+
+    ``signed``: when which orders were signed, by patient identifier: all that were looked at, sampled or not.
+    ``unread``: of how many patients the EMR gave no chart, or one too long to be read.
+    """
+
+    orders: Sequence[OrderRead]
+    charts: Mapping[str, Chart]
+    signed: Mapping[str, Sequence[datetime]]
+    unread: int
+
+
 _Sampled = Sequence[tuple[OrderSigned, str]]
 
 
@@ -81,7 +100,7 @@ async def read_folder(
     sample: int,
     rng: np.random.Generator,
     tell: Tell,
-) -> list[OrderRead]:
+) -> OrdersRead:
     """Read a sample of the orders in a folder of NDJSON, through a mock EMR on loopback whose clock is put to each.
 
     Args:
@@ -115,7 +134,9 @@ async def read_folder(
         # One at a time: they share the clock.
         _connected(url + FHIR_ROOT, zone=zone, put_clock=clock.put, at_once=1) as emr,
     ):
-        return await _read(emr, [(event, identifiers[event.patient_id]) for event in chosen], bundle, tell)
+        looked_at = [(event, identifiers[event.patient_id]) for event in events]
+        sampled = [(event, identifiers[event.patient_id]) for event in chosen]
+        return await _read(emr, sampled, bundle, tell, looked_at=looked_at)
 
 
 async def read_server(
@@ -127,7 +148,7 @@ async def read_server(
     sample: int,
     rng: np.random.Generator,
     tell: Tell,
-) -> list[OrderRead]:
+) -> OrdersRead:
     """Read a sample of orders from an open FHIR server as it is now; what was not known by then, no vector sees.
 
     A server tells the orders of a patient, but not those of everybody. So known patients are looked up in the order of
@@ -141,8 +162,10 @@ async def read_server(
         identifiers = sorted(known)
         each = max(1, sample // _FEWEST_PATIENTS)
         found: list[tuple[OrderSigned, str]] = []
+        looked_at: list[tuple[OrderSigned, str]] = []
         for place in rng.permutation(len(identifiers)):
             events = await _orders_of(emr, identifiers[place], panels=bundle.manifest.task.panels)
+            looked_at += [(event, identifiers[place]) for event in events]
             chosen = sorted(rng.permutation(len(events))[:each])
             found += [(events[number], identifiers[place]) for number in chosen]
             if len(found) >= sample:
@@ -151,7 +174,7 @@ async def read_server(
             raise CommandFailed(
                 f"{base}: expected orders of patients whose identifiers are in the warehouse, found none"
             )
-        return await _read(emr, found[:sample], bundle, tell)
+        return await _read(emr, found[:sample], bundle, tell, looked_at=looked_at)
 
 
 @asynccontextmanager
@@ -189,8 +212,8 @@ async def _orders_of(emr: _Emr, identifier: str, *, panels: Sequence[str]) -> li
     return sorted(events, key=lambda event: (event.signed_at, event.order_id))
 
 
-async def _read(emr: _Emr, orders: _Sampled, bundle: Bundle, tell: Tell) -> list[OrderRead]:
-    """Read each order's facts at its instant, then, when all labels are ripe, what came of them."""
+async def _read(emr: _Emr, orders: _Sampled, bundle: Bundle, tell: Tell, *, looked_at: _Sampled) -> OrdersRead:
+    """Read each order's facts at its instant, then, when all labels are ripe, what came of them, and the charts."""
     gate = asyncio.Semaphore(emr.at_once)
     done = 0
 
@@ -218,7 +241,20 @@ async def _read(emr: _Emr, orders: _Sampled, bundle: Bundle, tell: Tell) -> list
     labels: dict[str, float | None] = {}
     for found in await _all(labels_of(events) for events in by_patient.values()):
         labels.update(found)
-    return [
+    longest = timedelta(
+        days=max((group.lookback_days for group in bundle.spec.groups if isinstance(group, WindowedGroup)), default=0)
+    )
+    charts: dict[str, Chart] = {}
+
+    async def chart_of(patient_id: str, events: Sequence[OrderSigned]) -> None:
+        since = min(event.signed_at for event in events) - longest
+        async with gate:
+            # Causes are told from what can be read; the comparison itself needs none of it.
+            with contextlib.suppress(ServeError):
+                charts[patient_id] = await read_chart(emr.client, patient_id, bundle.spec, since=since, zone=emr.zone)
+
+    await _all(chart_of(patient_id, events) for patient_id, events in by_patient.items())
+    read = [
         OrderRead(
             order_id=event.order_id,
             signed_at=event.signed_at,
@@ -228,6 +264,10 @@ async def _read(emr: _Emr, orders: _Sampled, bundle: Bundle, tell: Tell) -> list
         )
         for (event, identifier), seen in zip(orders, facts, strict=True)
     ]
+    signed: dict[str, list[datetime]] = defaultdict(list)
+    for event, identifier in looked_at:
+        signed[identifier].append(event.signed_at)
+    return OrdersRead(orders=read, charts=charts, signed=signed, unread=len(by_patient) - len(charts))
 
 
 async def _labels(source: OutcomeSource, events: Sequence[OrderSigned], rule: LabelRule) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from deployr_core.bundle import Manifest
 from deployr_dev.parity import ParityReport, ScoreParity
-from deployr_dev.parity_causes import CauseKind
+from deployr_dev.parity_kinds import CauseKind
 
 _MOST_DIFFERENCES = 15
 _MOST_ONE_SIDED = 10

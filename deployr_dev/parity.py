@@ -18,7 +18,9 @@ from deployr_core.layout import layout_of
 from deployr_core.metrics import NotMeasurable, auroc
 from deployr_core.packet import StoredVector
 from deployr_core.vectorize import FeatureVector, vectorize
-from deployr_dev.parity_causes import Cause, CauseKind, find_causes
+from deployr_dev.parity_causes import NO_CHARTS, find_causes
+from deployr_dev.parity_facts import Chart
+from deployr_dev.parity_kinds import Cause, CauseKind
 from deployr_dev.parity_tallies import Lateness, OneSided
 
 
@@ -166,7 +168,9 @@ def parity_report(
     *,
     score: Callable[[FeatureVector], float] | None = None,
     threshold: float = 0.5,
+    charts: Mapping[str, Chart] = NO_CHARTS,
     warehouse_zone: tzinfo | None = None,
+    periods: tuple[Cause, ...] = (),
 ) -> ParityReport:
     """Compare orders from both sides: their features, what made them differ, and what that does to the score.
 
@@ -175,7 +179,9 @@ def parity_report(
         spec: the fitted declaration.
         score: the model; None leaves the score out.
         threshold: a score at or over it is a decision to act.
+        charts: by the EMR's patient id, all that it holds of these patients, so that causes can be told.
         warehouse_zone: in which zone the source mapping reads times, so that a better one can be named.
+        periods: what a comparison of two periods found (`parity_periods.case_mix`).
 
     Raises:
         SpecNotFitted: the declaration still holds something to be learned.
@@ -185,14 +191,19 @@ def parity_report(
     ]
     report = compare_vectors(((StoredVector.of(emr), warehouse) for emr, warehouse in vectors), spec)
     findings = find_causes(
-        ((order.emr, order.warehouse, order.as_of) for order in orders), spec, warehouse_zone=warehouse_zone
+        ((order.emr, order.warehouse, order.as_of) for order in orders),
+        spec,
+        charts=charts,
+        warehouse_zone=warehouse_zone,
     )
     differing = {name for name, group in report.groups.items() if group.equal < group.compared}
     return replace(
         report,
         # Facts that are known a little later at one side are no cause where no feature differs for it.
         causes=tuple(
-            cause for cause in findings.causes if cause.kind is not CauseKind.LATE_RESULTS or cause.group in differing
+            cause
+            for cause in (*findings.causes, *periods)
+            if cause.kind is not CauseKind.LATE_RESULTS or cause.group in differing
         ),
         one_sided=findings.one_sided,
         lateness=findings.lateness,

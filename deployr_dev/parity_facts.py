@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -12,12 +12,25 @@ from typing import TypeVar
 from deployr_core.codes import Code
 from deployr_core.facts import Demographics, Lab, PatientFacts, Sex, Vital
 from deployr_core.features import AgeGroup, EthnicityGroup, FeatureSpec, RaceGroup, SexGroup, WindowedGroup
+from deployr_core.labels import is_abnormal
 from deployr_core.layout import CategoryLayout, CodeLayout, ResultLayout, layout_of
 from deployr_core.units import canonical_value, conversion_factor
 from deployr_core.vectorize import CodedFacts, coded_facts, result_facts
 
 Pair = tuple[PatientFacts, PatientFacts, datetime]
 """The EMR's facts of a patient, the warehouse's, and the instant as of which they are compared."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Chart:
+    """All that the EMR holds of a patient, asked for without codes: what no search of a model would find.
+
+    ``undated``: what lacks the date that makes it count. Results stand at the instant of their specimen, other facts at
+    no instant that means anything.
+    """
+
+    facts: PatientFacts
+    undated: PatientFacts
 
 
 class Side(StrEnum):
@@ -38,7 +51,8 @@ class Row:
 
     ``feature``: the code that names the feature; None where no code of the fact is declared, and then ``code`` is its
     first. ``value``: a result in the declared unit, None where it cannot be; ``raw`` and ``unit``: as it came.
-    ``seen``: it happened in the window of one of the patient's orders, and was known by then.
+    ``ranged``: it came with a reference range; ``unflagged``: it lies outside, and nothing flags it. ``seen``: it
+    happened in the window of one of the patient's orders, and was known by then.
     """
 
     patient: str
@@ -50,19 +64,23 @@ class Row:
     value: float | None = None
     raw: float | None = None
     unit: str = ""
+    ranged: bool = False
+    unflagged: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class GroupFacts:
     """One windowed group's rows: those that both sides have (same patient, feature, instant, value), and the rest.
 
-    ``alone``: declared, but without a counterpart. ``undeclared``: rows that count for no feature.
+    ``alone``: declared, but without a counterpart. ``undeclared``: rows that count for no feature. ``undated``: what
+    the EMR holds without the date that makes it count (see `Chart`).
     """
 
     group: WindowedGroup
     matched: Sequence[tuple[Row, Row]]
     alone: dict[Side, list[Row]]
     undeclared: dict[Side, list[Row]]
+    undated: list[Row]
 
     def declared(self, side: Side) -> Iterator[Row]:
         """Give all rows of a side that count for a feature."""
@@ -77,23 +95,28 @@ class GroupFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unknown:
-    """A demographic group: how many patients each side knows nothing about that the other does."""
+    """A demographic group: of how many patients each side knows it, and of how many the other does not."""
 
     group: str
     patients: int
+    known_to: dict[Side, int]
     only_known_to: dict[Side, int]
 
 
 @dataclass(kw_only=True, slots=True, repr=False)
 class _Person:
     orders: list[datetime] = field(default_factory=list)
+    undated: list[PatientFacts] = field(default_factory=list)
     facts: dict[Side, list[PatientFacts]] = field(default_factory=lambda: {Side.EMR: [], Side.WAREHOUSE: []})
 
 
-def side_by_side(pairs: Iterable[Pair], spec: FeatureSpec) -> tuple[tuple[GroupFacts, ...], tuple[Unknown, ...]]:
+def side_by_side(
+    pairs: Iterable[Pair], spec: FeatureSpec, *, charts: Mapping[str, Chart]
+) -> tuple[tuple[GroupFacts, ...], tuple[Unknown, ...]]:
     """Join the facts of both sides for each group; a fact that several orders see counts once.
 
-    The EMR's facts may be cut to each order's window, as a fetch gives them; the warehouse's may be whole.
+    The EMR's facts may be cut to each order's window, as a fetch gives them; the warehouse's may be whole. ``charts``:
+    by the EMR's patient id, as far as they were read.
 
     Raises:
         SpecNotFitted: the declaration still holds something to be learned.
@@ -105,14 +128,22 @@ def side_by_side(pairs: Iterable[Pair], spec: FeatureSpec) -> tuple[tuple[GroupF
         person.facts[Side.EMR].append(emr)
         if not any(warehouse is held for held in person.facts[Side.WAREHOUSE]):
             person.facts[Side.WAREHOUSE].append(warehouse)
+    for patient, person in people.items():
+        if patient in charts:
+            person.facts[Side.EMR].append(charts[patient].facts)
+            person.undated.append(charts[patient].undated)
     windowed: list[GroupFacts] = []
     categories: list[Unknown] = []
     for layout in layout_of(spec).groups:
         if isinstance(layout, CategoryLayout):
             categories.append(_unknown(layout, people))
         else:
-            rows = {side: _rows_of(layout, people, side) for side in Side}
-            windowed.append(_joined(layout.group, rows))
+            rows = {
+                side: _rows_of(layout, people, {patient: person.facts[side] for patient, person in people.items()})
+                for side in Side
+            }
+            undated = _rows_of(layout, people, {patient: person.undated for patient, person in people.items()})
+            windowed.append(_joined(layout.group, rows, undated))
     return tuple(windowed), tuple(categories)
 
 
@@ -135,7 +166,7 @@ def paired_by(
     return pairs, alone, [row for rows in waiting.values() for row in rows]
 
 
-def _joined(group: WindowedGroup, rows: dict[Side, list[Row]]) -> GroupFacts:
+def _joined(group: WindowedGroup, rows: dict[Side, list[Row]], undated: list[Row]) -> GroupFacts:
     declared = {side: [row for row in rows[side] if row.feature is not None] for side in Side}
     matched, emr, warehouse = paired_by(
         declared[Side.EMR], declared[Side.WAREHOUSE], lambda row: (row.patient, row.feature, row.at, row.value)
@@ -145,18 +176,21 @@ def _joined(group: WindowedGroup, rows: dict[Side, list[Row]]) -> GroupFacts:
         matched=matched,
         alone={Side.EMR: emr, Side.WAREHOUSE: warehouse},
         undeclared={side: [row for row in rows[side] if row.feature is None] for side in Side},
+        undated=undated,
     )
 
 
-def _rows_of(layout: CodeLayout | ResultLayout, people: dict[str, _Person], side: Side) -> list[Row]:
+def _rows_of(
+    layout: CodeLayout | ResultLayout, people: dict[str, _Person], told: Mapping[str, Sequence[PatientFacts]]
+) -> list[Row]:
     rows: list[Row] = []
     for patient, person in people.items():
         seen = _seen_by(person.orders, layout.lookback)
         if isinstance(layout, CodeLayout):
-            held = [coded_facts(layout.group, facts) for facts in person.facts[side]]
+            held = [coded_facts(layout.group, facts) for facts in told[patient]]
             rows += _code_rows(patient, layout, held, seen)
         else:
-            results = [result_facts(layout.group, facts) for facts in person.facts[side]]
+            results = [result_facts(layout.group, facts) for facts in told[patient]]
             rows += _result_rows(patient, layout, results, seen)
     return rows
 
@@ -213,16 +247,19 @@ def _result_rows(
                 value=None if fact.value is None or factor is None else canonical_value(fact.value, factor),
                 raw=fact.value,
                 unit=fact.unit,
+                ranged=isinstance(fact, Lab) and (fact.reference_low is not None or fact.reference_high is not None),
+                unflagged=isinstance(fact, Lab) and fact.abnormal is None and is_abnormal(fact) is True,
             )
 
 
 def _unknown(layout: CategoryLayout, people: dict[str, _Person]) -> Unknown:
-    only = dict.fromkeys(Side, 0)
+    there, only = dict.fromkeys(Side, 0), dict.fromkeys(Side, 0)
     for person in people.values():
         known = {side: any(_knows(layout, facts.demographics) for facts in person.facts[side]) for side in Side}
         for side in Side:
+            there[side] += known[side]
             only[side] += known[side] and not known[side.other]
-    return Unknown(group=layout.group.name, patients=len(people), only_known_to=only)
+    return Unknown(group=layout.group.name, patients=len(people), known_to=there, only_known_to=only)
 
 
 def _knows(layout: CategoryLayout, who: Demographics) -> bool:

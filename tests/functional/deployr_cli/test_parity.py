@@ -21,7 +21,7 @@ from deployr_cli.failures import CommandFailed
 from deployr_cli.parity import run_parity
 from deployr_core import bundle as bundles
 from deployr_dev.parity import ParityReport
-from deployr_dev.parity_causes import CauseKind
+from deployr_dev.parity_kinds import CauseKind
 from mock_emr.emr import FHIR_ROOT
 from mock_emr.hosting import listening
 from mock_emr.population.config import PopulationConfig

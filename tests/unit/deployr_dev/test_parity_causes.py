@@ -33,8 +33,9 @@ from deployr_core.features import (
     VitalGroup,
 )
 from deployr_dev.parity import PairedOrder, parity_report
-from deployr_dev.parity_causes import Cause, CauseKind, find_causes
-from deployr_dev.parity_facts import Side
+from deployr_dev.parity_causes import find_causes
+from deployr_dev.parity_facts import Chart, Side
+from deployr_dev.parity_kinds import Cause, CauseKind
 from deployr_dev.parity_tallies import Lateness, OneSided
 
 # Nepal's offset: no whole or half hour, so that a mistaken zone cannot cancel out.
@@ -191,6 +192,106 @@ def test_a_unit_that_nothing_converts_is_named_with_its_side():
     (cause,) = found(warehouse=lambda facts: changed(facts, "labs", other_spelling))
     assert (cause.kind, cause.side, cause.facts) == (CauseKind.UNIT_NOT_CONVERTED, Side.WAREHOUSE, 30)
     assert "'mg%'" in cause.explanation
+
+
+def test_a_factor_of_some_results_alone_is_another_analyser():
+    def ten_percent_more(lab: Lab) -> Lab:
+        # Of five results of each patient the two latest.
+        if lab.codes != (GLUCOSE,) or lab.value is None or lab.at < AS_OF - timedelta(days=5):
+            return lab
+        return msgspec.structs.replace(lab, value=lab.value * 1.1)
+
+    (cause,) = found(emr=lambda facts: changed(facts, "labs", ten_percent_more))
+    assert (cause.kind, cause.facts, cause.of, cause.example) == (CauseKind.OTHER_ANALYSER, 12, 30, "2345-7")
+    assert "40% of the EMR's 30 results are 1.1 times the warehouse's" in cause.explanation
+
+
+def test_a_unit_that_converts_and_loses_digits_is_another_unit():
+    def in_mmol(lab: Lab) -> Lab:
+        if lab.codes != (GLUCOSE,) or lab.value is None:
+            return lab
+        return msgspec.structs.replace(lab, value=round(lab.value / 18.0156, 1), unit="mmol/L")
+
+    (cause,) = found(emr=lambda facts: changed(facts, "labs", in_mmol))
+    assert (cause.kind, cause.facts, cause.of) == (CauseKind.OTHER_UNIT, 30, 30)
+    assert "the EMR gives mmol/L, the warehouse mg/dL" in cause.explanation
+
+
+# -- elements that are missing
+
+
+def charts_of(hidden: Callable[[PatientFacts], PatientFacts], undated: Callable[[PatientFacts], PatientFacts]):
+    """Give the charts of the six patients: what each holds with its dates, and what without."""
+    return {f"p{n}": Chart(facts=hidden(facts_of(n)), undated=undated(facts_of(n))) for n in range(6)}
+
+
+def only(kind: str) -> Callable[[PatientFacts], PatientFacts]:
+    """Give a function that leaves one kind of facts alone."""
+    others = {"labs", "vitals", "diagnoses", "medications"} - {kind}
+    return lambda facts: msgspec.structs.replace(facts, **dict.fromkeys(others, ()))
+
+
+def test_diagnoses_without_their_date_are_a_missing_element_and_no_missing_group():
+    def without(facts: PatientFacts) -> PatientFacts:
+        return msgspec.structs.replace(facts, diagnoses=())
+
+    (cause,) = found(emr=without, charts=charts_of(without, only("diagnoses")))
+    assert (cause.kind, cause.group, cause.side) == (CauseKind.MISSING_ELEMENT, "problems", Side.EMR)
+    assert (cause.facts, cause.of, cause.example) == (6, 6, "Condition.recordedDate of D50.9")
+
+
+def test_results_without_their_release_time_are_found_by_the_instant_of_their_specimen():
+    def without_sodium(facts: PatientFacts) -> PatientFacts:
+        return changed(facts, "labs", lambda lab: None if lab.codes == (SODIUM,) else lab)
+
+    (cause,) = found(emr=without_sodium, charts=charts_of(without_sodium, only("labs")))
+    assert (cause.kind, cause.facts, cause.of) == (CauseKind.MISSING_ELEMENT, 30, 60)
+    assert cause.example == "Observation.issued of 2951-2"
+
+
+@pytest.mark.parametrize(
+    ("change", "example"),
+    [
+        ({"value": None}, "Observation.value[x] of 2951-2"),
+        ({"codes": ()}, "Observation.code of 2951-2"),
+    ],
+    ids=["number", "code"],
+)
+def test_results_without_a_number_or_a_code_are_a_missing_element(change, example):
+    def without(lab: Lab) -> Lab:
+        return msgspec.structs.replace(lab, **change) if lab.codes == (SODIUM,) else lab
+
+    (cause,) = found(emr=lambda facts: changed(facts, "labs", without))
+    assert (cause.kind, cause.group, cause.facts, cause.of) == (CauseKind.MISSING_ELEMENT, "labs", 30, 60)
+    assert cause.example == example
+
+
+def test_results_without_their_range_are_a_missing_element_though_no_feature_differs():
+    def ranged(lab: Lab) -> Lab:
+        return msgspec.structs.replace(lab, reference_low=1.0, reference_high=900.0)
+
+    (cause,) = found(warehouse=lambda facts: changed(facts, "labs", ranged))
+    assert (cause.kind, cause.facts, cause.of) == (CauseKind.MISSING_ELEMENT, 60, 60)
+    assert cause.example.startswith("Observation.referenceRange of ")
+
+
+def test_what_is_gone_without_a_trace_is_counted_as_missing_facts():
+    def without_old(lab: Lab) -> Lab | None:
+        return None if lab.at < AS_OF - timedelta(days=12) else lab
+
+    (cause,) = found(emr=lambda facts: changed(facts, "labs", without_old))
+    # Of each patient the oldest of five results of each test.
+    assert (cause.kind, cause.side, cause.facts, cause.of) == (CauseKind.MISSING_FACTS, Side.EMR, 12, 60)
+
+
+def test_a_race_that_is_not_said_of_some_is_a_missing_element():
+    def without_race(facts: PatientFacts) -> PatientFacts:
+        if facts.patient_id in {"p0", "p1"}:
+            return facts
+        return msgspec.structs.replace(facts, demographics=msgspec.structs.replace(facts.demographics, races=()))
+
+    (cause,) = found(emr=without_race)
+    assert (cause.kind, cause.group, cause.facts, cause.of) == (CauseKind.MISSING_ELEMENT, "race", 4, 6)
 
 
 # -- codes
