@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.measured import Measured
+from deployr_cli.up_azure import COSMOS_KEY, missing, running_azurite, running_cosmos
 from deployr_core.packet import (
     Delivery,
     DeliveryState,
@@ -33,7 +34,6 @@ from deployr_core.packet import (
 from deployr_serve.adapters.clock import SystemClock
 from deployr_serve.store_bootstrap import Store, open_store
 from deployr_serve.store_settings import InCosmos, InFile, StoreSettings
-from tests.emulators.running import COSMOS_KEY, missing, running_azurite, running_cosmos
 
 _NOW = datetime(2015, 1, 6, 20, 55, tzinfo=UTC)
 _FEATURES = 400

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http.client import HTTPConnection
@@ -22,7 +23,8 @@ from deployr_cli.demo.events import OrderSigned, orders_signed, start_of_replay
 from deployr_cli.demo.making import synthetic_hospital, trained_model
 from deployr_cli.demo.processes import Running, running
 from deployr_cli.failures import CommandFailed
-from deployr_cli.up_requests import write_deployment, write_requests
+from deployr_cli.up_azure import running_like_azure
+from deployr_cli.up_requests import BATCH, write_batch, write_deployment, write_requests
 from deployr_dev.cohorts.tasks import shipped_task
 
 _MODELS = {"hematocrit": None, "hemoglobin": "bedside"}
@@ -42,11 +44,25 @@ class _Made:
 
 
 def run_up(
-    *, data: Path | None, host_port: int, emr_port: int, workspace: Path, console: Console | None = None
+    *,
+    data: Path | None,
+    host_port: int,
+    emr_port: int,
+    workspace: Path,
+    azure_like: bool = False,
+    console: Console | None = None,
 ) -> None:
     """Make what is missing, start both processes, show how to call them, and wait for a signal.
 
-    Both are stopped, and their ports free again, when this returns or raises.
+    All that was started is stopped, and its ports free again, when this returns or raises.
+
+    Args:
+        data: a folder with ``omop/`` and ``fhir/``; None makes a synthetic hospital.
+        host_port: the function host's; 0 takes a free one.
+        emr_port: the mock EMR's; 0 takes a free one.
+        workspace: where everything is kept.
+        azure_like: keep packets, blobs and queues in stand-ins for Azure Cosmos DB and Azure Storage, and run a batch.
+        console: where to print; None prints on standard output.
 
     Raises:
         CommandFailed: a port is taken, or one of the processes did not start or has ended by itself.
@@ -62,14 +78,21 @@ def run_up(
         for model, declaration in _MODELS.items():
             write_deployment(workspace / "deployments", model=model, form=declaration is not None)
         write_requests(workspace, made.event, panel=shipped_task("hematocrit").panels[0])
-        _run(made, workspace, host_port=host_port, emr_port=emr_port, console=console)
+        stand_ins: AbstractContextManager[dict[str, str]] = running_like_azure() if azure_like else nullcontext({})
+        with stand_ins as azure:
+            _run(made, workspace, azure=azure, host_port=host_port, emr_port=emr_port, console=console)
     except KeyboardInterrupt:
         console.print("Stopped.")
 
 
-def _run(made: _Made, workspace: Path, *, host_port: int, emr_port: int, console: Console) -> None:
+def _run(
+    made: _Made, workspace: Path, *, azure: dict[str, str], host_port: int, emr_port: int, console: Console
+) -> None:
     now, password = made.event.signed_at + _AFTER_SIGNING, token_urlsafe(24)
     (workspace / "packets.sqlite").unlink(missing_ok=True)
+    if azure:
+        write_batch(workspace / "batches", models=tuple(_MODELS))
+        azure = {**azure, "DEPLOYR_BATCHES": str(workspace.resolve() / "batches")}
     with running(
         workspace=workspace.resolve(),
         fhir=made.fhir,
@@ -83,11 +106,12 @@ def _run(made: _Made, workspace: Path, *, host_port: int, emr_port: int, console
             "DEPLOYR_DEPLOYMENTS": str(workspace.resolve() / "deployments"),
             "DEPLOYR_BPA_ID_ROOTS": ID_ROOTS,
             "DEPLOYR_BPA_CALLERS": json.dumps({_CALLER: password}),
+            **azure,
         },
     ) as processes:
         login = f"{_CALLER}:{password}"
         _introduce(processes, login=login)
-        _tell(processes, workspace, now=now, login=login, console=console)
+        _tell(processes, workspace, now=now, login=login, azure=azure, console=console)
         while not threading.Event().wait(1.0):
             if (name := processes.ended()) is not None:
                 raise CommandFailed(f"the {name} has ended by itself; see {workspace / name}.log")
@@ -164,7 +188,9 @@ def _introduce(processes: Running, *, login: str) -> None:
         raise CommandFailed(f"expected the mock EMR to take the bridge's address, and it answered {status}")
 
 
-def _tell(processes: Running, workspace: Path, *, now: datetime, login: str, console: Console) -> None:
+def _tell(
+    processes: Running, workspace: Path, *, now: datetime, login: str, azure: dict[str, str], console: Console
+) -> None:
     """Print where they answer and how to call them; leave the same for a shell in the workspace."""
     variables = {
         "BRIDGE": processes.host,
@@ -172,6 +198,8 @@ def _tell(processes: Running, workspace: Path, *, now: datetime, login: str, con
         "KEY": processes.function_key,
         "LOGIN": login,
     }
+    if azure:
+        variables |= {"MASTER": processes.master_key} | {name: f"'{value}'" for name, value in azure.items()}
     file = workspace / "env"
     file.touch(mode=0o600)
     file.write_text("".join(f"{name}={value}\n" for name, value in variables.items()), encoding="ascii")
@@ -186,11 +214,18 @@ def _tell(processes: Running, workspace: Path, *, now: datetime, login: str, con
             f"curl -s --json @{workspace}/order-sign.json {bridge}/cds-services/hematocrit-order-sign"
         ),
     }
+    if azure:
+        commands["start the hourly batch now, over the storage queue"] = (
+            f"curl -s -H 'x-functions-key: {processes.master_key}' --json '{{\"input\": \"\"}}' "
+            f"{bridge}/admin/functions/batch_{BATCH}"
+        )
+    where = [f"Cosmos DB      {azure['DEPLOYR_STORE'].removeprefix('cosmos:')} (a stand-in)"] if azure else []
     lines = [
         "",
         f"Function host  {processes.host}",
         f"Mock EMR       {processes.emr}",
         f"Its screens    {processes.emr}/patients",
+        *where,
         f"The clock of both stands at {now:%Y-%m-%d %H:%M:%S} UTC, just after an order was signed. Ask about it:",
     ]
     for how, command in commands.items():
@@ -198,7 +233,7 @@ def _tell(processes: Running, workspace: Path, *, now: datetime, login: str, con
     lines += [
         "",
         f"More in docs/first-calls.md; in your shell first:  . {file}",
-        f"Logs: {workspace}/emr.log and {workspace}/host.log. Ctrl-C stops both.",
+        f"Logs: {workspace}/emr.log and {workspace}/host.log. Ctrl-C stops {'all of it' if azure else 'both'}.",
     ]
     for line in lines:
         console.print(Text(line), soft_wrap=True)

@@ -29,6 +29,25 @@ advisory:
       actions: [{{kind: delete, description: Take the order back}}]
 """
 
+BATCH = "ward"
+_BATCH = """\
+# Everybody who lies in the hospital, each hour of the EMR's clock.
+schema_version: 1
+name: {name}
+models: [{models}]
+schedule: "0 0 * * * *"
+worklist:
+  from: census
+  units: ["1"]
+  patient_id_type: FHIR
+"""
+
+
+def write_batch(folder: Path, *, models: tuple[str, ...]) -> None:
+    """Write a batch of everybody in the mock EMR's one unit, for these models."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{BATCH}.yaml").write_text(_BATCH.format(name=BATCH, models=", ".join(models)), encoding="utf-8")
+
 
 def write_deployment(folder: Path, *, model: str, form: bool) -> None:
     """Write a model's deployment file: live, and always advising."""

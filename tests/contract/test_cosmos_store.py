@@ -16,6 +16,7 @@ from azure.identity import CredentialUnavailableError
 
 from deployr_cli.failures import CommandFailed
 from deployr_cli.stores import with_store
+from deployr_cli.up_azure import COSMOS_KEY
 from deployr_core.packet import Abstained, DeliveryState, Event, EventKind, Label, Observed
 from deployr_core.packet_ids import derive_event_id
 from deployr_serve.adapters import cosmos_layout
@@ -25,7 +26,6 @@ from deployr_serve.adapters.cosmos_errors import Verdict, verdict
 from deployr_serve.core.errors import RecordChanged, StoreUnavailable
 from deployr_serve.core.switches import Change, list_switches, turn
 from deployr_serve.settings import read_settings
-from tests.emulators.running import COSMOS_KEY
 from tests.emulators.scripted_cosmos import Fault, ScriptedCosmos
 
 EVER = None

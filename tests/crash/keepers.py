@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from deployr_cli.up_azure import COSMOS_KEY
 from deployr_serve.adapters.clock import SystemClock
 from deployr_serve.adapters.cosmos_store import CosmosStore
 from deployr_serve.store_bootstrap import open_store
 from deployr_serve.store_settings import InCosmos
-from tests.emulators.running import COSMOS_KEY
 from tests.emulators.scripted_cosmos import Fault, ScriptedCosmos
 
 

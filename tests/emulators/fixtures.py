@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from tests.emulators.running import COSMOS_KEY, missing, running_azurite, running_cosmos
+from deployr_cli.up_azure import COSMOS_KEY, missing, running_azurite, running_cosmos
 
 
 def _or_skip(package):
@@ -17,7 +17,7 @@ def _or_skip(package):
 
 @pytest.fixture(scope="session")
 def cosmos_address():
-    """Give the address of a Cosmos DB stand-in; `tests.emulators.running.COSMOS_KEY` opens it."""
+    """Give the address of a Cosmos DB stand-in; `deployr_cli.up_azure.COSMOS_KEY` opens it."""
     _or_skip("@vercel/cosmosdb-server")
     with running_cosmos() as address:
         yield address

@@ -10,8 +10,8 @@ import time
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+from deployr_cli.up_azure import COSMOS_KEY
 from deployr_serve.adapters.store_circuit import POLICY
-from tests.emulators.running import COSMOS_KEY
 from tests.emulators.scripted_cosmos import ScriptedCosmos
 from tests.faults.bed.invariants import check_form
 from tests.faults.bed.rows import Case, Expect, Step, StoreCase

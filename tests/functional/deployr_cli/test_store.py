@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from deployr_cli.failures import CommandFailed
 from deployr_cli.main import app
+from deployr_cli.up_azure import COSMOS_KEY
 from deployr_core.forgetting import derive_patient_hash, is_forgotten
 from deployr_core.layout import layout_of
 from deployr_core.packet import Abstained, Contribution, Event, EventKind, Label, Observed, Received
@@ -28,7 +29,6 @@ from deployr_serve.core.spool import Spooled
 from deployr_serve.facts_bootstrap import open_vault
 from deployr_serve.settings import read_settings
 from deployr_serve.store_bootstrap import open_store
-from tests.emulators.running import COSMOS_KEY
 
 KEY = "a-key-of-the-tests-own"
 DIGEST = hashlib.sha256(b"facts").hexdigest()

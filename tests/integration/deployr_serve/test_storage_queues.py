@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from deployr_cli.up_azure import STORAGE_KEY
 from deployr_serve.local_host.queue_file import QueueUnavailable
 from deployr_serve.local_host.queue_storage import open_queues
-from tests.emulators.running import STORAGE_KEY
 
 pytestmark = [
     pytest.mark.slow,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from deployr_cli.up_azure import STORAGE_KEY
 from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.settings import read_settings
 from deployr_serve.store_settings import InCosmos, InFile, InMemory, store_too_weak_for_production
-from tests.emulators.running import STORAGE_KEY
 
 LEAST = {"DEPLOYR_BUNDLES": "bundles", "DEPLOYR_EMR_FHIR_BASE": "https://emr.example/api/FHIR/R4"}
 COSMOS = {
