@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test proofs faults check bench lock clean
+.PHONY: help setup demo up test types tests proofs faults check bench lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +29,17 @@ up: setup ## Start a mock EMR and the function host with a trained model, to try
 test: setup ## Lint, types and the tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not proof"
+	@$(MAKE) --no-print-directory -j 2 types tests
 
-proofs: setup ## Run the long proofs: workers killed at every transition, 200 seeded schedules on each store
+# Beside the tests: some of them wait for processes, and a core for them.
+types: setup
+	@$(BIN)/mypy
+
+# Files in the order of their folders: whole processes first, so that at the end the short ones fill what is left of a core.
+tests: setup
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not proof"
+
+proofs: setup ## Run the long proofs: workers killed at every transition, hospitals with one fault each
 	@$(BIN)/python -m pytest -n auto -m proof
 
 faults: setup ## Run every row of the fault table; the last line counts the rows that pass

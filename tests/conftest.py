@@ -7,6 +7,7 @@ result in the window it gives 1 / 4, with at least one 3 / 4.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from deployr_core import bundle as bundles
 from deployr_core import model_format
@@ -45,6 +47,14 @@ from deployr_serve.core.ports import FetchedFacts
 from deployr_serve.core.request import InferenceRequest
 from deployr_serve.core.switches import Switches
 from tests.emulators.fixtures import azurite, cosmos_address, cosmos_of, new_database  # noqa: F401 fixtures for all tests
+
+# Every core has a test process: a second thread of OpenMP's would wait for one in a busy loop, and fitting one model of
+# histogram boosting then took up to eight seconds of processor time in place of a fifth of one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No test asserts how long something takes: the machine may be doing other things.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 HEMATOCRIT = "4544-3"
 # Nepal's offset: no whole or half hour, so that a mistaken zone cannot cancel out.
@@ -578,8 +588,14 @@ def bundles_folder(tmp_path, bundle_files):
     return tmp_path / "bundles"
 
 
+@pytest.fixture(scope="session")
+def model_proofs(tmp_path_factory):
+    """Give the file of models that were tried out, for all tests of a session: the same few are tried out once."""
+    return tmp_path_factory.getbasetemp() / "proofs.json"
+
+
 @pytest.fixture
-async def app_of(tmp_path, tmp_path_factory, bundles_folder):  # noqa: C901 a branch for each channel
+async def app_of(tmp_path, model_proofs, bundles_folder):  # noqa: C901 a branch for each channel
     """Give a function that builds the app against an EMR's address, with its functions by name, as a host gets them.
 
     Its clock stands at `now` until `set_clock` moves it.
@@ -603,8 +619,7 @@ async def app_of(tmp_path, tmp_path_factory, bundles_folder):  # noqa: C901 a br
         read = read_settings(
             {
                 "DEPLOYR_BUNDLES": str(bundles_folder),
-                # For all tests of a session: the same few bundles are tried out once.
-                "DEPLOYR_MODEL_PROOFS": str(tmp_path_factory.getbasetemp() / "proofs.json"),
+                "DEPLOYR_MODEL_PROOFS": str(model_proofs),
                 "DEPLOYR_STORE": f"sqlite:{tmp_path / 'store.sqlite'}",
                 "DEPLOYR_EMR_FHIR_BASE": f"{url}/api/FHIR/R4",
                 "DEPLOYR_EMR_VENDOR_BASE": url,

@@ -381,7 +381,6 @@ def _readable(names: Sequence[str], vector: Any) -> dict[str, float]:
 
 _check = settings(
     max_examples=60,
-    deadline=None,
     derandomize=True,
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],

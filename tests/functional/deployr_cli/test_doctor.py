@@ -58,7 +58,7 @@ def chart(chart_of):
 
 
 @pytest.fixture
-async def site(emr_of, chart, bundles_folder, tmp_path):
+async def site(emr_of, chart, bundles_folder, model_proofs, tmp_path):
     """Give a site that is healthy: `doctor` examines it, with changes to settings, what is asked, and the chart."""
     key_file = tmp_path / "key.pem"
     key_file.write_bytes(_pem())
@@ -77,6 +77,7 @@ async def site(emr_of, chart, bundles_folder, tmp_path):
                 await self.start()
             settings = {
                 "DEPLOYR_BUNDLES": str(bundles_folder),
+                "DEPLOYR_MODEL_PROOFS": str(model_proofs),
                 "DEPLOYR_EMR_FHIR_BASE": f"{self.emr.url}/api/FHIR/R4",
                 "DEPLOYR_EMR_VENDOR_BASE": self.emr.url,
                 "DEPLOYR_EMR_CLIENT_ID": CLIENT,

@@ -51,7 +51,7 @@ OUTPUTS = (
 
 
 @pytest.fixture
-async def site(chart_of, emr_of, app_of, bundles_folder, tmp_path):
+async def site(chart_of, emr_of, app_of, bundles_folder, model_proofs, tmp_path):
     """Give a function that runs the command about one scored packet of a site that writes nothing by itself."""
     patient, encounter, order, csn = IDS.values()
     emr = await emr_of(*chart_of(patient, encounter, order, csn, "lab1", value=30, birth="1950-01-01"))
@@ -85,6 +85,7 @@ async def site(chart_of, emr_of, app_of, bundles_folder, tmp_path):
             console=Console(file=said, width=200),
             environ={
                 "DEPLOYR_BUNDLES": str(bundles_folder),
+                "DEPLOYR_MODEL_PROOFS": str(model_proofs),
                 "DEPLOYR_STORE": f"sqlite:{tmp_path / 'store.sqlite'}",
                 "DEPLOYR_EMR_FHIR_BASE": f"{emr.url}/api/FHIR/R4",
                 "DEPLOYR_EMR_VENDOR_BASE": emr.url,

@@ -68,7 +68,6 @@ def statuses_of(operation, base, *, mode):
 
     @hypothesis.settings(
         max_examples=25,
-        deadline=None,
         database=None,
         derandomize=True,
         phases=(Phase.generate,),

@@ -15,9 +15,9 @@ from sklearn.tree import DecisionTreeClassifier
 from deployr_core.bootstrap import Statistic
 from deployr_core.outputs import Outputs, Target
 from deployr_core.scoring import SigmoidTable
+from deployr_core.target_figures import class_statistics, headline_statistics
 from deployr_dev.estimators import EstimatorChoice, EstimatorName, fit_estimator
 from deployr_dev.folds import Calibration, EstimatorInvalid, TrainingImpossible, patient_folds
-from deployr_dev.plain_figures import class_statistics, headline_statistics
 from deployr_dev.search import Search, SearchInvalid, load_search
 
 ROWS, PATIENTS = 240, 60
@@ -227,30 +227,6 @@ def test_numbers_are_trained_and_measured(name: EstimatorName):
 
     of = outputs(Target.REGRESSION, "value")
     assert figures_of(headline_statistics(of, numbers, answers), numbers.size)["r2"] > 0.7
-
-
-def test_the_figures_of_a_number_are_what_their_names_say():
-    of = outputs(Target.REGRESSION, "value")
-    statistics = headline_statistics(of, np.array([1.0, 2.0, 3.0]), np.array([[1.0], [2.0], [5.0]]))
-
-    assert figures_of(statistics, 3) == pytest.approx(
-        {"mae": 2 / 3, "rmse": (4 / 3) ** 0.5, "bias": 2 / 3, "r2": 1 - 4 / 2}
-    )
-
-
-def test_numbers_that_are_all_the_same_have_no_r2():
-    of = outputs(Target.REGRESSION, "value")
-    figures = figures_of(headline_statistics(of, np.full(3, 0.1), np.zeros((3, 1))), 3)
-
-    assert np.isnan(figures["r2"])
-    assert figures["mae"] == pytest.approx(0.1)
-
-
-def test_figures_refuse_rows_of_another_shape():
-    of = outputs(Target.MULTICLASS, "low", "normal", "high")
-    for labels, answers in ((np.zeros(2), np.zeros((2, 2))), (np.zeros(0), np.zeros((0, 3)))):
-        with pytest.raises(ValueError, match="one number for each output"):
-            headline_statistics(of, labels, answers)
 
 
 def test_logistic_regression_predicts_no_numbers():

@@ -133,7 +133,7 @@ async def test_the_other_library_refuses_another_key_a_changed_assertion_and_one
         server.check(assertion)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 async def test_ten_thousand_assertions_verify_and_have_as_many_jti(clock):
     source = source_for("ES384")
     server = SmartServer(key_set(source.published()), clock=clock)

@@ -8,7 +8,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deployr_core.packet import Subject
@@ -240,11 +240,6 @@ def test_what_could_not_be_a_models_id_is_answered_404_like_any_unknown_model(mo
     assert answer == from_registry
 
 
-# On a busy machine the first examples take seconds; how long they take is not what is tested.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@UNHURRIED
 @given(st.binary(max_size=300))
 def test_no_bytes_are_answered_with_anything_but_a_request_or_an_error_of_ours(body):
     with contextlib.suppress(ServeError):
@@ -260,7 +255,6 @@ JSON_VALUES = st.recursive(
 )
 
 
-@UNHURRIED
 @given(st.dictionaries(st.sampled_from(["patientId", "encounterId", "orderId", "eventTime"]), JSON_VALUES))
 def test_whatever_is_read_has_fhir_ids_only(fields):
     from deployr_serve.core.request import FHIR_ID
