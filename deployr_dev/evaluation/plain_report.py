@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from deployr_core.bundle import Manifest
 from deployr_core.features import FeatureSpec
+from deployr_core.groups import FEW_PATIENTS, FEWEST_PATIENTS, FEWEST_ROWS
 from deployr_dev.evaluation import plain_plots, plots
 from deployr_dev.evaluation.card import Statements, digest_lines, label_means, manifest_lines, statement_lines
-from deployr_dev.evaluation.groups import FEW_PATIENTS, FEWEST_PATIENTS, FEWEST_ROWS
 from deployr_dev.evaluation.pages import templates
 from deployr_dev.evaluation.plain_records import ClassDetail, LabelDetail, NumberDetail, PlainEvaluation
 from deployr_dev.evaluation.records import RocPoints
@@ -73,5 +73,5 @@ def _pictures(manifest: Manifest, evaluation: PlainEvaluation) -> list[Any]:
             drawn.append(("Predicted against observed, in bins of about equally many rows", predicted))
             error = plain_plots.magnitude_plot(evaluation.detail.by_observed, unit=unit)
             drawn.append(("Error by magnitude of what was observed", error))
-    # svg.py escapes all words.
+    # The drawing escapes all words.
     return [(caption, Markup(svg)) for caption, svg in drawn]  # noqa: S704

@@ -13,9 +13,9 @@ from markupsafe import Markup
 from deployr_core.bundle import Manifest
 from deployr_core.calibration import SCORE_LIMIT
 from deployr_core.features import FeatureSpec
+from deployr_core.groups import FEW_PATIENTS, FEWEST_OF_A_CLASS, FEWEST_PATIENTS, FEWEST_ROWS
 from deployr_dev.evaluation import findings, plots, words
 from deployr_dev.evaluation.card import Statements, digest_lines, label_means, manifest_lines, statement_lines
-from deployr_dev.evaluation.groups import FEW_PATIENTS, FEWEST_OF_A_CLASS, FEWEST_PATIENTS, FEWEST_ROWS
 from deployr_dev.evaluation.pages import templates, write_whole
 from deployr_dev.evaluation.plain_records import PlainEvaluation
 from deployr_dev.evaluation.plain_report import PlainReport, plain_report_html
@@ -129,7 +129,7 @@ def report_html(
 def _pictures(evaluation: Evaluation) -> dict[str, Any]:
     """Draw what can be drawn; what is missing here, the page says why."""
     pictures: dict[str, Any] = {
-        "calibration": Markup(plots.calibration_plot(evaluation.calibration)),  # noqa: S704 # svg.py escapes all words
+        "calibration": Markup(plots.calibration_plot(evaluation.calibration)),  # noqa: S704 # the drawing escapes all words
         "scores": Markup(plots.histogram_plot(evaluation.histogram, operating=evaluation.operating)),  # noqa: S704
         "available": Markup(  # noqa: S704
             plots.availability_plot(evaluation.by_available_features, auroc=evaluation.auroc)

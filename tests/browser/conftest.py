@@ -13,11 +13,11 @@ import pytest
 
 from deployr_core.bundle import FEATURES_FILE, GOLDEN_FILE, SCHEMA_VERSION, Estimate, Manifest, Part, Task, Training
 from deployr_core.bundle import Evaluation as StatedEvaluation
+from deployr_core.groups import age_bands
 from deployr_core.label_rules import Answer, LabComponent, LabelRule, LabPanel, outputs_of
 from deployr_core.model_format import MODEL_FILE
 from deployr_core.outputs import BINARY
 from deployr_dev.evaluation.card import Statements
-from deployr_dev.evaluation.groups import age_bands
 from deployr_dev.evaluation.measuring import evaluate
 from deployr_dev.evaluation.plain_measuring import evaluate_plain
 from deployr_dev.evaluation.records import Evaluation
