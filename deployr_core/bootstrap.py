@@ -89,6 +89,29 @@ class Ratios:
         return _divided(weights @ self.numerators, weights @ self.denominators)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Within:
+    """The figures of some of the rows, each name after a prefix; ``statistic`` is of those rows alone."""
+
+    prefix: str
+    rows: NDArray[np.int64]
+    statistic: Statistic
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name the figures after the prefix."""
+        return tuple(f"{self.prefix}{name}" for name in self.statistic.names)
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """Say what those rows must have."""
+        return self.statistic.lacks
+
+    def measured(self, weights: Floats) -> Floats:
+        """Give the figures under each row of weights of all rows."""
+        return self.statistic.measured(weights[:, self.rows])
+
+
 def measure(
     statistics: Sequence[Statistic],
     patients: NDArray[np.int64],
@@ -114,34 +137,68 @@ def measure(
 
     Source: Field and Welsh (2007), J. R. Stat. Soc. B 69:369-390, doi:10.1111/j.1467-9868.2007.00593.x.
     """
+    return sampled(statistics, patients, rng=rng, resamples=resamples, weights=weights).figures
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampled:
+    """Figures with what they were in each resample: for what is made of several of them, such as a difference.
+
+    ``values``: shape (n_figures,). ``samples``: shape (n_resamples, n_figures), none if there are no two patients.
+    Both are NaN where the rows or the resample do not carry the figure.
+    """
+
+    figures: dict[str, Figure]
+    values: Floats
+    samples: Floats
+
+    def column(self, name: str) -> tuple[float, Floats]:
+        """Give one figure, and what it was in each resample."""
+        place = list(self.figures).index(name)
+        return float(self.values[place]), self.samples[:, place]
+
+
+def sampled(
+    statistics: Sequence[Statistic],
+    patients: NDArray[np.int64],
+    *,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+    weights: Floats | None = None,
+) -> Sampled:
+    """Give every figure of all rows and of the same resamples of patients.
+
+    Args and Raises: as for `measure`.
+    """
     if resamples < 1:
         raise ValueError(f"expected at least 1 resample, got {resamples}")
     patients = np.asarray(patients)
     row_weights = checked_weights(weights, patients.shape)
-    ids, patient_of_row = np.unique(patients, return_inverse=True)
-    if ids.size == 0:
+    if patients.size == 0:
         raise ValueError("expected at least one row")
-    names = [name for statistic in statistics for name in statistic.names]
+    names = tuple(name for statistic in statistics for name in statistic.names)
     if len(set(names)) < len(names):
         raise ValueError("expected every figure's name once")
 
-    values = [statistic.measured(row_weights[np.newaxis])[0] for statistic in statistics]
-    samples: list[list[Floats]] = [[] for _ in statistics]
-    if ids.size > 1:
-        for drawn in _draws(patient_of_row, ids.size, rng=rng, resamples=resamples):
-            times = drawn if weights is None else drawn * row_weights
-            for kept, statistic in zip(samples, statistics, strict=True):
-                kept.append(statistic.measured(times))
+    def under(times: Floats) -> Floats:
+        # Of rows that weigh nothing, all that are drawn may be such: no figure, which NaN says.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.concatenate([statistic.measured(times) for statistic in statistics], axis=1)
+
+    drawn = [
+        under(times if weights is None else times * row_weights)
+        for times in drawn_weights(patients, rng=rng, resamples=resamples)
+    ]
+    values, samples = under(row_weights[np.newaxis])[0], np.concatenate(drawn) if drawn else np.empty((0, len(names)))
+    patient_of_row: NDArray[np.int64] = np.unique(patients, return_inverse=True)[1]
     figures: dict[str, Figure] = {}
-    for statistic, value, kept in zip(statistics, values, samples, strict=True):
-        drawn_figures = np.concatenate(kept) if kept else np.empty((0, len(statistic.names)))
-        for place, name in enumerate(statistic.names):
-            figures[name] = (
-                _bounded_share(statistic, place, row_weights, patient_of_row) if isinstance(statistic, Ratios) else None
-            ) or _with_percentiles(
-                float(value[place]), drawn_figures[:, place], lacks=statistic.lacks[place], asked=resamples
+    for statistic in statistics:
+        for place, (name, lacks) in enumerate(zip(statistic.names, statistic.lacks, strict=True)):
+            column = len(figures)
+            figures[name] = _bounded_share(statistic, place, row_weights, patient_of_row) or with_percentiles(
+                float(values[column]), samples[:, column], lacks=lacks, asked=resamples
             )
-    return figures
+    return Sampled(figures=figures, values=values, samples=samples)
 
 
 def checked_weights(weights: Floats | None, shape: tuple[int, ...]) -> Floats:
@@ -160,22 +217,25 @@ def checked_weights(weights: Floats | None, shape: tuple[int, ...]) -> Floats:
     return weights
 
 
-def _draws(
-    patient_of_row: NDArray[np.int64], patients: int, *, rng: np.random.Generator, resamples: int
-) -> Iterator[Floats]:
+def drawn_weights(patients: NDArray[np.int64], *, rng: np.random.Generator, resamples: int) -> Iterator[Floats]:
     """Give how often each row is in each resample, some resamples at a time, shape (n_samples, n_rows).
 
-    Counting drawn numbers gives the multinomial weights of `Generator.multinomial` in a ninth of its time.
+    Fewer than two patients cannot be resampled, and give nothing. Counting drawn numbers gives the multinomial weights
+    of `Generator.multinomial` in a ninth of its time.
     """
+    ids, patient_of_row = np.unique(patients, return_inverse=True)
+    if ids.size < 2:
+        return
     at_once = max(1, _CHUNK // patient_of_row.size)
     for start in range(0, resamples, at_once):
         n = min(at_once, resamples - start)
-        drawn = rng.integers(0, patients, size=(n, patients)) + (np.arange(n) * patients)[:, np.newaxis]
-        times = np.bincount(drawn.ravel(), minlength=n * patients).reshape(n, patients)
+        drawn = rng.integers(0, ids.size, size=(n, ids.size)) + (np.arange(n) * ids.size)[:, np.newaxis]
+        times = np.bincount(drawn.ravel(), minlength=n * ids.size).reshape(n, ids.size)
         yield times.astype(np.float64)[:, patient_of_row]
 
 
-def _with_percentiles(value: float, samples: Floats, *, lacks: str, asked: int) -> Figure:
+def with_percentiles(value: float, samples: Floats, *, lacks: str, asked: int) -> Figure:
+    """Give a figure with the 95 % percentile interval of what it was in resamples, or why there is none."""
     if not np.isfinite(value):
         return NotMeasured(why=f"expected {lacks}")
     if samples.size == 0:
@@ -187,8 +247,17 @@ def _with_percentiles(value: float, samples: Floats, *, lacks: str, asked: int) 
     return Interval(value=value, low=float(low), high=float(high), resamples=int(measurable.size))
 
 
-def _bounded_share(ratios: Ratios, place: int, row_weights: Floats, patient_of_row: NDArray[np.int64]) -> Figure | None:
+def _bounded_share(
+    statistic: Statistic, place: int, row_weights: Floats, patient_of_row: NDArray[np.int64]
+) -> Figure | None:
     """Give what resampling cannot: a figure of too few patients is none, a share of 0 or 1 has a closed form."""
+    match statistic:
+        case Within(rows=rows, statistic=inner):
+            return _bounded_share(inner, place, row_weights[rows], patient_of_row[rows])
+        case Ratios() as ratios:
+            pass
+        case _:
+            return None
     above, below = ratios.numerators[:, place], ratios.denominators[:, place]
     counted = row_weights * below > 0
     patients = np.unique(patient_of_row[counted]).size

@@ -46,6 +46,7 @@ class Recalibration:
     labels: Floats
     logits: Floats
     standardised: Floats
+    centre: float
     spread: float
     line: Floats
     """Where the fit of a resample starts: the fit of all rows, intercept and slope on the standardised logits."""
@@ -59,8 +60,7 @@ class Recalibration:
     @classmethod
     def of(cls, labels: Floats, scores: Floats) -> Recalibration:
         """Prepare checked rows once, for all the weights that they will be measured under."""
-        likely = np.clip(scores, SCORE_LIMIT, 1.0 - SCORE_LIMIT)
-        logits = np.log(likely / (1.0 - likely))
+        logits = logits_of(scores)
         spread = float(logits.std())
         # The same logit in every row leaves rounding, not spread.
         standardised = (logits - logits.mean()) / spread if spread > 1e-12 else np.zeros_like(logits)
@@ -72,6 +72,7 @@ class Recalibration:
             labels=labels,
             logits=logits,
             standardised=standardised,
+            centre=float(logits.mean()),
             spread=spread,
             line=np.where(np.isfinite(line), line, 0.0),
             shift=np.where(np.isfinite(shift), shift, 0.0),
@@ -80,13 +81,28 @@ class Recalibration:
     def measured(self, weights: Floats) -> Floats:
         """Give slope and intercept under each row of weights, shape (n_samples, 2)."""
         figures: Floats = np.full((len(weights), 2), np.nan)
-        positives = weights @ self.labels
-        both = np.flatnonzero((positives > 0) & (weights.sum(axis=1) > positives))
-        if self.spread > 1e-12:
-            lines = _fitted_line(self.labels, self.standardised, weights[both], start=self.line)
-            figures[both, 0] = lines[:, 1] / self.spread
+        figures[:, 0] = self.lines(weights)[:, 1]
+        both = self._both_classes(weights)
         figures[both, 1] = _fitted_shift(self.labels, self.logits, weights[both], start=float(self.shift[0]))
         return figures
+
+    def lines(self, weights: Floats) -> Floats:
+        """Give intercept and slope, both free, of the logits under each row of weights, shape (n_samples, 2).
+
+        NaN where the weights do not carry a line. The logistic function of a line makes scores into probabilities that
+        are true for these rows.
+        """
+        lines: Floats = np.full((len(weights), 2), np.nan)
+        if self.spread > 1e-12:
+            both = self._both_classes(weights)
+            fitted = _fitted_line(self.labels, self.standardised, weights[both], start=self.line)
+            lines[both, 1] = fitted[:, 1] / self.spread
+            lines[both, 0] = fitted[:, 0] - lines[both, 1] * self.centre
+        return lines
+
+    def _both_classes(self, weights: Floats) -> NDArray[np.int64]:
+        positives = weights @ self.labels
+        return np.flatnonzero((positives > 0) & (weights.sum(axis=1) > positives))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +114,13 @@ class CalibrationBin:
     rows: int
     mean_score: float
     observed: Figure
+
+
+def logits_of(scores: Floats) -> Floats:
+    """Give the logits of probabilities, those nearer to 0 or 1 than `SCORE_LIMIT` taken to be that near."""
+    likely = np.clip(scores, SCORE_LIMIT, 1.0 - SCORE_LIMIT)
+    logits: Floats = np.log(likely / (1.0 - likely))
+    return logits
 
 
 def recalibration(labels: Floats, scores: Floats, *, weights: Floats | None = None) -> tuple[float, float]:
@@ -131,6 +154,7 @@ def calibration_curve(
     rng: np.random.Generator,
     bins: int = 10,
     resamples: int = RESAMPLES,
+    weights: Floats | None = None,
 ) -> tuple[CalibrationBin, ...]:
     """Give what was said and what happened in each bin of about equally many rows, with a band for what happened.
 
@@ -143,9 +167,13 @@ def calibration_curve(
         raise NotMeasurable("expected at least one row")
     bin_of_row = calibration_bins(scores, bins=bins)
     observed = measure(
-        [observed_shares(labels, bin_of_row)], checked_patients(patients, labels), rng=rng, resamples=resamples
+        [observed_shares(labels, bin_of_row)],
+        checked_patients(patients, labels),
+        rng=rng,
+        resamples=resamples,
+        weights=weights,
     )
-    return calibration_points(scores, bin_of_row, observed)
+    return calibration_points(scores, bin_of_row, observed, weights=weights)
 
 
 def calibration_bins(scores: Floats, *, bins: int = 10) -> NDArray[np.int64]:
@@ -174,18 +202,20 @@ def observed_shares(labels: Floats, bin_of_row: NDArray[np.int64]) -> Ratios:
 
 
 def calibration_points(
-    scores: Floats, bin_of_row: NDArray[np.int64], figures: dict[str, Figure]
+    scores: Floats, bin_of_row: NDArray[np.int64], figures: dict[str, Figure], *, weights: Floats | None = None
 ) -> tuple[CalibrationBin, ...]:
-    """Put what was measured of `observed_shares` beside what was said."""
+    """Put what was measured of `observed_shares` beside what was said, on average of the rows as they weigh."""
+    row_weights = checked_weights(weights, scores.shape)
     points = []
     for number in range(int(bin_of_row.max()) + 1):
-        within = scores[bin_of_row == number]
+        inside = bin_of_row == number
+        within, heavy = scores[inside], row_weights[inside]
         points.append(
             CalibrationBin(
                 lowest=float(within.min()),
                 highest=float(within.max()),
                 rows=within.size,
-                mean_score=float(within.mean()),
+                mean_score=float((within * heavy).sum() / heavy.sum()) if heavy.any() else float(within.mean()),
                 observed=figures[f"observed@{number}"],
             )
         )
@@ -229,7 +259,7 @@ def _fitted_line(labels: Floats, logits: Floats, weights: Floats, *, start: Floa
 
 def _moments(weights: Floats, line: Floats, design: Floats) -> _Fit:
     """Give the predicted sums of 1 and x, and the information's sums of 1, x and x², for each row of weights."""
-    predicted = _logistic(line[:, :1] + line[:, 1:] * design[:, 1])
+    predicted = logistic(line[:, :1] + line[:, 1:] * design[:, 1])
     if len(line) == 1:
         chance = predicted[0][:, np.newaxis]
         return weights @ (chance * design[:, :2]), weights @ (chance * (1.0 - chance) * design)
@@ -244,10 +274,10 @@ def _fitted_shift(labels: Floats, logits: Floats, weights: Floats, *, start: flo
     active, shift = np.arange(len(weights)), np.full(len(weights), start)
     for step_number in range(_MOST_STEPS):
         if step_number == 0:
-            chance = _logistic(start + logits)
+            chance = logistic(start + logits)
             first, second = weights @ chance, weights @ (chance * (1.0 - chance))
         else:
-            predicted = _logistic(shift[:, np.newaxis] + logits)
+            predicted = logistic(shift[:, np.newaxis] + logits)
             weighted = weights[active] * predicted
             first, second = weighted.sum(axis=1), np.einsum("ij,ij->i", weighted, 1.0 - predicted)
         gradient = wanted[active] - first
@@ -263,7 +293,8 @@ def _fitted_shift(labels: Floats, logits: Floats, weights: Floats, *, start: flo
     return found
 
 
-def _logistic(logits: Floats) -> Floats:
+def logistic(logits: Floats) -> Floats:
+    """Give the probabilities of logits."""
     # Far below 0 the exponential would overflow; there the chance is 0 to the last bit anyway.
     chances: Floats = 1.0 / (1.0 + np.exp(-np.clip(logits, -700.0, None)))
     return chances

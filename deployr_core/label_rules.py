@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
@@ -20,6 +20,8 @@ _RESOURCE_TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
 _PARAMETER = re.compile(r"[a-z][A-Za-z0-9:._-]{0,63}\Z")
 _OURS = frozenset({"patient", "subject"})
 LONGEST_HOURS = 24 * 366
+ADHERENCE = "adherence"
+"""What labels of what clinicians did about an advisory are filed under; no model predicts them."""
 LEVELS = ("low", "normal", "high")
 """What a result is by its reference range, in the order of the classes."""
 
@@ -298,6 +300,11 @@ def horizon(rule: LabelRule) -> timedelta | None:
             return timedelta(days=days)
         case InHospitalMortality() | LengthOfStay():
             return None
+
+
+def ripe_at(rule: LabelRule, as_of: datetime) -> datetime:
+    """Give the instant from which on nothing more can count; 366 days on, where the rule waits for a visit to end."""
+    return as_of + (horizon(rule) or timedelta(hours=LONGEST_HOURS))
 
 
 def rule_name(rule: LabelRule) -> str:

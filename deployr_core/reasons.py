@@ -25,7 +25,7 @@ LONGEST = 120
 _UNITS = {"10*3/uL": "K/uL", "10*6/uL": "M/uL", "mm[Hg]": "mmHg", "Cel": "°C", "[degF]": "°F", "{INR}": "", "1": ""}
 """How clinicians write what UCUM writes otherwise."""
 
-_CATEGORIES = {
+OMB_CATEGORIES = {
     "1002-5": "American Indian or Alaska Native",
     "2028-9": "Asian",
     "2054-5": "Black or African American",
@@ -109,7 +109,7 @@ def _category_words(concept: str, layout: CategoryLayout, row: _Row) -> str:
             if layout.first + place in row:
                 return f"{concept} {_ages(low, high)}"
         return f"{concept} not known"
-    held = [_CATEGORIES.get(name, str(name)) for i, name in enumerate(group.categories) if layout.first + i in row]
+    held = [OMB_CATEGORIES.get(name, str(name)) for i, name in enumerate(group.categories) if layout.first + i in row]
     if held:
         return f"{concept}: {', '.join(held)}"
     return f"{concept}: none of those that the model knows"

@@ -26,6 +26,7 @@ from deployr_core.bundle import (
 )
 from deployr_core.features import FeatureSpec
 from deployr_core.layout import layout_of
+from deployr_core.target_figures import headline_statistics, label_means
 from deployr_core.vectorize import FeatureVector
 from deployr_dev.code_version import code_version
 from deployr_dev.cohorts.rows import CohortRow, IndexRow, LabelNumbers
@@ -35,7 +36,6 @@ from deployr_dev.folds import TrainingImpossible
 from deployr_dev.matrix import FeatureMatrix, snapshot_sha256
 from deployr_dev.model_part import ModelPart
 from deployr_dev.models import calibrated, model_part
-from deployr_dev.plain_figures import headline_statistics, label_means
 from deployr_dev.splits import Split
 
 GOLDEN_VECTORS = 16

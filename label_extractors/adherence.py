@@ -7,9 +7,6 @@ from datetime import datetime, timedelta
 
 from deployr_core.packet import Event, EventKind, LabelOutcome, NotYet, Observed
 
-ADHERENCE = "adherence"
-"""What labels by this rule are filed under."""
-
 NO_RESPONSE = "no-response"
 _RESPONSES = (EventKind.ACCEPTED, EventKind.OVERRIDDEN, EventKind.ACKNOWLEDGED)
 """Of several at one instant, the first of these is the one."""

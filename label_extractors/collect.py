@@ -7,14 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
-from deployr_core.label_rules import rule_name
+from deployr_core.label_rules import ADHERENCE, rule_name
 from deployr_core.labels import RuleFailed
 from deployr_core.packet import EventKind
 from deployr_serve.core.errors import UNEXPECTED, ModelUnavailable, ServeError
 from deployr_serve.core.infer import Services
 from deployr_serve.core.outcome_source import OutcomeFacts, OutcomeSource
 from deployr_serve.core.ports import Budget, Lane
-from label_extractors.adherence import ADHERENCE, adherence
+from label_extractors.adherence import adherence
 from label_extractors.changes import Noted, note
 from label_extractors.needs import needs_of
 from label_extractors.pace import DEFAULT_PACE, Pace

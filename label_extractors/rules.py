@@ -15,7 +15,6 @@ import msgspec
 
 from deployr_core.facts import OrderStatus
 from deployr_core.label_rules import (
-    LONGEST_HOURS,
     DiagnosisInWindow,
     FhirPathAnswer,
     FhirPathRule,
@@ -24,7 +23,7 @@ from deployr_core.label_rules import (
     LabelRule,
     LabRule,
     Mortality,
-    horizon,
+    ripe_at,
 )
 from deployr_core.labels import Answered, Unanswered, label_of_results
 from deployr_core.packet import Censored, LabelOutcome, NotYet, Observed, Subject
@@ -42,11 +41,6 @@ class Asked:
     subject: Subject = field(repr=False)
     as_of: datetime
     visit_classes: tuple[str, ...] = ()
-
-
-def ripe_at(rule: LabelRule, as_of: datetime) -> datetime:
-    """Give the instant from which on nothing more can count; 366 days on, where the rule waits for a visit to end."""
-    return as_of + (horizon(rule) or timedelta(hours=LONGEST_HOURS))
 
 
 def label_of(asked: Asked, facts: OutcomeFacts, *, now: datetime) -> LabelOutcome:

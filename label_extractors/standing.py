@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from deployr_core.label_rules import rule_name
+from deployr_core.label_rules import ripe_at, rule_name
 from deployr_core.packet import Censored, Scored
 from deployr_serve.core.infer import Services
 from label_extractors.collect import to_label
-from label_extractors.rules import ripe_at
 from label_extractors.waiting import PAGE, ToLabel
 
 

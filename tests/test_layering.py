@@ -22,6 +22,7 @@ OURS = (
     "deployr_dev",
     "deployr_serve",
     "label_extractors",
+    "deployr_plots",
     "deployr_dash",
     "deployr_cli",
     "mock_emr",
@@ -100,7 +101,13 @@ AREAS = {
     "deployr_core.fhirpath": Area(
         ours=("deployr_core",), others=NUMBERS | {"fhirpathpy", "antlr4"}, banned=TRAINING_ONLY, pure=True
     ),
-    "deployr_dev": Area(ours=("deployr_core",)),
+    # Distributions and regressions, each imported where it is used; serving never comes here.
+    "deployr_core.monitoring": Area(
+        ours=("deployr_core",), others=NUMBERS | {"scipy", "statsmodels"}, banned=TRAINING_ONLY, pure=True
+    ),
+    "deployr_dev": Area(ours=("deployr_core", "deployr_plots")),
+    # Descriptions of figures, and the one place that knows a drawing library.
+    "deployr_plots": Area(ours=("deployr_core",), others=frozenset({"numpy", "matplotlib"}), banned=TRAINING_ONLY),
     "deployr_serve.core": Area(ours=("deployr_core",), others=NUMBERS, banned=TRAINING_ONLY, pure=True),
     "deployr_serve.triggers": Area(
         ours=(*CORE, "deployr_serve.triggers.bpa_xml"), others=NUMBERS, banned=TRAINING_ONLY, pure=True
@@ -267,7 +274,7 @@ AREAS = {
     "label_extractors.blueprint": Area(
         ours=(*CORE, "deployr_serve.label_settings", "label_extractors"), banned=TRAINING_ONLY, azure_functions=True
     ),
-    "deployr_dash": Area(ours=CORE),
+    "deployr_dash": Area(ours=(*CORE, "deployr_plots")),
     "deployr_cli": Area(
         ours=(*(name for name in OURS if name != "deployr_cli"), "deployr_cli.doctor.decide"),
         azure_functions=True,
@@ -441,6 +448,16 @@ def test_a_package_file_with_anything_else_is_caught(source: str) -> None:
 
 
 PLANTED = {
+    "scipy, outside of monitoring": (
+        "deployr_core.metrics",
+        "from scipy.special import chdtrc",
+        "deployr_core must not import scipy",
+    ),
+    "monitoring, in the rest of the core": (
+        "deployr_core.metrics",
+        "from deployr_core.monitoring import drift",
+        "deployr_core must not import deployr_core.monitoring",
+    ),
     "an adapter, in a trigger": (
         "deployr_serve.triggers.planted",
         "from deployr_serve.adapters.http import Session",
@@ -598,6 +615,11 @@ ALLOWED = {
     "the host's model, in a blueprint": ("label_extractors.blueprint", "import azure.functions as func"),
     "the database, in an adapter": ("deployr_serve.adapters.cosmos", "from azure.cosmos import aio"),
     "parsing of URLs, in a trigger": ("deployr_serve.triggers.json_request", "from urllib.parse import urlsplit"),
+    "scipy, in monitoring": ("deployr_core.monitoring.drift", "def f():\n    from scipy.special import chdtrc"),
+    "monitoring, in training": (
+        "deployr_dev.training",
+        "from deployr_core.monitoring.more_outcomes import performance",
+    ),
     "treelite, where a model is scored": ("deployr_core.scoring", "def f():\n    import treelite"),
     "joblib, in the one adapter for it": ("deployr_serve.adapters.pickled", "def f():\n    import joblib"),
     "cryptography, where signatures are checked": ("deployr_core.signing", "def f():\n    import cryptography"),

@@ -10,8 +10,8 @@ import numpy as np
 
 from deployr_core.codes import Code
 from deployr_core.facts import Demographics
+from deployr_core.groups import age_bands
 from deployr_core.outputs import Target
-from deployr_dev.evaluation.groups import age_bands
 from deployr_dev.evaluation.measuring import evaluate
 from deployr_dev.evaluation.plain_measuring import evaluate_plain
 from deployr_dev.evaluation.plain_records import PlainEvaluation

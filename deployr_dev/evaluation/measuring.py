@@ -19,13 +19,14 @@ from deployr_core.calibration import (
     observed_shares,
 )
 from deployr_core.curves import precision_recall_curve, roc_curve
+from deployr_core.groups import Strings, in_order, named_rows
 from deployr_core.metrics import (
     checked_patients,
     checked_probabilities,
     overall,
 )
 from deployr_core.thresholds import threshold_at_alert_rate, threshold_at_sensitivity, threshold_figures
-from deployr_dev.evaluation.groups import NOT_RECORDED, Strings, availability_fifths, in_order, measured_group
+from deployr_dev.evaluation.groups import availability_fifths, measured_group
 from deployr_dev.evaluation.records import (
     AlertRateAtMost,
     AtThreshold,
@@ -77,7 +78,7 @@ def evaluate(
         patients: which patient each row belongs to, any integers, shape (n_rows,).
         rng: where the resampling comes from; the same generator state gives the same evaluation.
         subgroups: by property, such as ``sex``, the name of each row's group, shape (n_rows,); an empty name is
-            counted as not recorded. For ages see `deployr_dev.evaluation.groups.age_bands`.
+            counted as not recorded. For ages see `deployr_core.groups.age_bands`.
         available_features: how many features were not absent in each row, shape (n_rows,).
         threshold: alerts are scores of at least this. None: nobody has chosen one yet, and what needs one is given
             at the lowest that alerts on at most 10 % of the rows.
@@ -273,20 +274,6 @@ def _point(point: CalibrationBin) -> CalibrationPoint:
         mean_score=point.mean_score,
         observed=recorded(point.observed),
     )
-
-
-def named_rows(name: str, names: Strings, shape: tuple[int, ...]) -> Strings:
-    """Give each row's group, the empty ones as not recorded.
-
-    Raises:
-        ValueError: not one name per row.
-    """
-    names = np.asarray(names)
-    if names.shape != shape:
-        raise ValueError(f"expected one {name} per row, shape {shape}, got {names.shape}")
-    if names.dtype.kind != "U":
-        raise ValueError(f"expected {name} as strings, got {names.dtype}")
-    return np.where(np.char.strip(names) == "", NOT_RECORDED, names)
 
 
 def _checked_available(available: NDArray[np.int64], labels: Floats) -> NDArray[np.int64]:

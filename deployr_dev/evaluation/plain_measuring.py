@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from deployr_core.bootstrap import RESAMPLES, Floats, Ratios, Statistic, measure
-from deployr_core.calibration import calibration_bins
+from deployr_core.bootstrap import RESAMPLES, Floats, measure
+from deployr_core.groups import Strings, in_order, named_rows, too_small
+from deployr_core.monitoring.more_outcomes import confusion_counts
+from deployr_core.monitoring.number_errors import error_bin_count, error_bins
 from deployr_core.outputs import Outputs, Target
-from deployr_dev.evaluation.groups import FEWEST_PATIENTS, FEWEST_ROWS, Strings, in_order
-from deployr_dev.evaluation.measuring import evaluate, named_rows, roc_points
+from deployr_core.target_figures import class_statistics, headline_statistics, label_means, one_column_each
+from deployr_dev.evaluation.measuring import evaluate, roc_points
 from deployr_dev.evaluation.plain_records import (
     ClassDetail,
     LabelDetail,
@@ -23,10 +25,6 @@ from deployr_dev.evaluation.plain_records import (
     PlainGrouping,
 )
 from deployr_dev.evaluation.records import Figure, TooSmall, recorded
-from deployr_dev.plain_figures import SOME, class_statistics, headline_statistics, label_means, one_column_each
-
-_MOST_BINS = 10
-_ROWS_A_BIN = 20
 
 
 def evaluate_plain(
@@ -64,10 +62,9 @@ def evaluate_plain(
     def group(name: str, within: NDArray[np.bool_]) -> PlainGroup:
         held = np.unique(patients[within]).size
         figure: Figure | TooSmall
-        if within.sum() < FEWEST_ROWS:
-            figure = TooSmall(why=f"under {FEWEST_ROWS} rows")
-        elif held < FEWEST_PATIENTS:
-            figure = TooSmall(why=f"under {FEWEST_PATIENTS} patients")
+        small = too_small(patients[within])
+        if small is not None:
+            figure = TooSmall(why=small)
         else:
             own = headline_statistics(outputs, labels[within], answers[within])
             figure = recorded(measure(own, patients[within], rng=rng, resamples=resamples)[main])
@@ -114,11 +111,9 @@ def evaluate_plain(
 
 
 def _classes(outputs: Outputs, labels: Floats, answers: Floats) -> ClassDetail:
-    confusion = np.zeros((len(outputs.names), len(outputs.names)), dtype=np.int64)
-    np.add.at(confusion, (labels.astype(np.int64), np.argmax(answers, axis=1)), 1)
     columns = one_column_each(outputs, labels)
     return ClassDetail(
-        confusion=tuple(map(tuple, confusion.tolist())),
+        confusion=confusion_counts(labels, answers),
         roc={name: roc_points(columns[:, place], answers[:, place]) for place, name in enumerate(outputs.names)},
     )
 
@@ -126,42 +121,20 @@ def _classes(outputs: Outputs, labels: Floats, answers: Floats) -> ClassDetail:
 def _numbers(
     observed: Floats, predicted: Floats, patients: NDArray[np.int64], *, rng: np.random.Generator, resamples: int
 ) -> NumberDetail:
-    wanted = max(1, min(_MOST_BINS, observed.size // _ROWS_A_BIN))
+    wanted = error_bin_count(observed.size)
 
     def bins(by: Floats, count: int) -> tuple[NumberBin, ...]:
-        bin_of_row = calibration_bins(by, bins=count)
+        found = error_bins(by, observed, predicted, patients, bins=count, rng=rng, resamples=resamples)
         return tuple(
-            _bin(by, observed, predicted, patients, bin_of_row == number, rng=rng, resamples=resamples)
-            for number in range(int(bin_of_row.max()) + 1)
+            NumberBin(
+                lowest=each.lowest,
+                highest=each.highest,
+                rows=each.rows,
+                predicted=recorded(each.predicted),
+                observed=recorded(each.observed),
+                error=recorded(each.error),
+            )
+            for each in found
         )
 
     return NumberDetail(by_predicted=bins(predicted, wanted), by_observed=bins(observed, min(5, wanted)))
-
-
-def _bin(
-    by: Floats,
-    observed: Floats,
-    predicted: Floats,
-    patients: NDArray[np.int64],
-    within: NDArray[np.bool_],
-    *,
-    rng: np.random.Generator,
-    resamples: int,
-) -> NumberBin:
-    columns = np.column_stack([predicted, observed, np.abs(predicted - observed)])[within]
-    means: Statistic = Ratios(
-        names=("predicted", "observed", "error"),
-        lacks=(SOME,) * 3,
-        numerators=columns,
-        denominators=np.ones(columns.shape),
-        shares=(False,) * 3,
-    )
-    measured = measure([means], patients[within], rng=rng, resamples=resamples)
-    return NumberBin(
-        lowest=float(by[within].min()),
-        highest=float(by[within].max()),
-        rows=int(within.sum()),
-        predicted=recorded(measured["predicted"]),
-        observed=recorded(measured["observed"]),
-        error=recorded(measured["error"]),
-    )

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from deployr_core.groups import NOT_RECORDED
 from deployr_core.metrics import auroc, auroc_interval
-from deployr_dev.evaluation.groups import NOT_RECORDED, age_bands
 from deployr_dev.evaluation.measuring import evaluate
 from deployr_dev.evaluation.records import (
     AlertRateAtMost,
@@ -221,20 +221,6 @@ def test_scores_are_counted_by_outcome_the_top_included() -> None:
     assert evaluation.histogram.with_outcome == (*[0] * 19, 2)
     assert evaluation.histogram.without_outcome == (1, 1, *[0] * 18)
     assert evaluation.scores_at_limit == 1
-
-
-def test_ages_fall_into_bands_whose_start_belongs_to_them() -> None:
-    ages = np.array([0, 17.9, 18, 39, 40, 64, 65, 79.9, 80, 110, np.nan])
-    assert age_bands(ages).tolist() == [
-        *["0 to 17"] * 2,
-        *["18 to 39"] * 2,
-        *["40 to 64"] * 2,
-        *["65 to 79"] * 2,
-        *["80 and over"] * 2,
-        NOT_RECORDED,
-    ]
-    with pytest.raises(ValueError, match="no age below 0"):
-        age_bands(np.array([-1.0]))
 
 
 @pytest.mark.parametrize(
