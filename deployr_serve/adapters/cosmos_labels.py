@@ -9,7 +9,6 @@ from deployr_serve.adapters.cosmos_container import Document, Operation
 from deployr_serve.adapters.cosmos_documents import (
     decoded,
     instant_key,
-    item_id,
     label_document,
     label_in,
     label_key,
@@ -101,8 +100,7 @@ class CosmosLabels(OnCosmos):
             "after": after or "",
         }
         ids = [each["packet_id"] for each in await self._documents.query(sql, values, limit=limit)]
-        documents = await self._documents.read_many([(item_id("packet", each), each) for each in ids])
-        return tuple([await self._packet_in(each) for each in sorted(documents, key=lambda each: each["packet_id"])])
+        return await self._packets_named(ids)
 
 
 def _labelled(packet: Document, rule: str) -> Document:

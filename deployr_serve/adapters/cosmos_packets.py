@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from azure.core.exceptions import AzureError
@@ -27,10 +27,11 @@ from deployr_serve.adapters.cosmos_errors import Verdict
 from deployr_serve.adapters.cosmos_layout import LARGEST_BODY, MOST_IN_BATCH
 from deployr_serve.adapters.cosmos_link import Conflict
 from deployr_serve.core.errors import RecordChanged, StoreUnavailable
-from deployr_serve.core.ports import Belongings, Stored
+from deployr_serve.core.ports import Belongings, Changed, Stored
 
 _MOST_TRIES = 20
 _FIRST_INSTANT, _PAST_ALL_INSTANTS = "", "9999-12-31T24"
+_LOOKED_AT_AGAIN_S = 60
 
 
 class OnCosmos:
@@ -65,6 +66,12 @@ class OnCosmos:
     ) -> tuple[InferencePacket, ...]:
         found = await self._documents.query(sql, values, limit=limit)
         return tuple([await self._packet_in(document) for document in found])
+
+    async def _packets_named(self, ids: Collection[str]) -> tuple[InferencePacket, ...]:
+        """Give those that there are, in this order."""
+        documents = await self._documents.read_many([(item_id("packet", each), each) for each in ids])
+        by_id = {each["packet_id"]: each for each in documents}
+        return tuple([await self._packet_in(by_id[each]) for each in ids if each in by_id])
 
 
 class CosmosPackets(OnCosmos):
@@ -132,6 +139,22 @@ class CosmosPackets(OnCosmos):
             "until": _PAST_ALL_INSTANTS if until is None else instant_key(until),
         }
         return await self._packets_found(sql, values, limit=limit)
+
+    async def changed(self, *, after: str | None, limit: int) -> Changed:
+        # The service stamps every write with its second, and always indexes that.
+        # Source: Microsoft Learn, "Indexing policies in Azure Cosmos DB".
+        since = int(after or 0)
+        sql = "SELECT TOP @limit c.packet_id, c._ts FROM c WHERE c._ts > @since ORDER BY c._ts"
+        found = await self._documents.query(sql, {"since": since}, limit=limit)
+        last = found[-1]["_ts"] if found else since
+        is_all = len(found) < limit
+        if is_all:
+            # Clocks of partitions differ, and what was written meanwhile may be of a second that was read already.
+            last = max(since, last - _LOOKED_AT_AGAIN_S)
+        else:
+            found += await self._documents.query("SELECT c.packet_id FROM c WHERE c._ts = @second", {"second": last})
+        ids = dict.fromkeys(each["packet_id"] for each in found)
+        return Changed(packets=await self._packets_named(ids), cursor=str(last), is_all=is_all)
 
     async def model_ids(self) -> tuple[str, ...]:
         found: list[str] = []

@@ -8,7 +8,7 @@ from itertools import islice
 from deployr_core.forgetting import is_forgotten
 from deployr_core.packet import Delivery, DeliveryState, Event, EventKind, InferencePacket, Label, Scored
 from deployr_serve.core.errors import RecordChanged
-from deployr_serve.core.ports import Belongings, Record, Stored, StoredLabel
+from deployr_serve.core.ports import Belongings, Changed, Record, Stored, StoredLabel
 
 
 class MemoryStore:
@@ -21,11 +21,14 @@ class MemoryStore:
         self._label_etags: dict[str, str] = {}
         self._events: dict[str, Event] = {}
         self._records: dict[tuple[str, str], tuple[Record, datetime | None]] = {}
+        self._changes: dict[str, int] = {}
+        self._last_change = 0
 
     async def create(self, packet: InferencePacket) -> Stored | None:
         if packet.packet_id in self._packets:
             return None
         self._packets[packet.packet_id] = Stored(packet=packet, etag="1")
+        self._has_changed(packet.packet_id)
         return self._packets[packet.packet_id]
 
     async def read(self, packet_id: str) -> Stored | None:
@@ -44,6 +47,7 @@ class MemoryStore:
             raise RecordChanged("expected the packet with the tag that was read")
         stored = Stored(packet=packet, etag=str(int(etag) + 1))
         self._packets[packet.packet_id] = stored
+        self._has_changed(packet.packet_id)
         for delivery in deliveries:
             self._deliveries.setdefault(delivery.delivery_id, delivery)
         for event in events:
@@ -57,6 +61,7 @@ class MemoryStore:
         if self._deliveries.get(was.delivery_id) != was:
             raise RecordChanged("expected the delivery as it was read")
         self._deliveries[delivery.delivery_id] = delivery
+        self._has_changed(delivery.packet_id)
 
     async def pending_deliveries(self, *, due_before: datetime, limit: int) -> tuple[Delivery, ...]:
         due = sorted(
@@ -81,7 +86,10 @@ class MemoryStore:
     async def attach_label(self, label: Label) -> bool:
         if self._is_forgotten(label.packet_id):
             return False
-        return self._labels.setdefault(label.label_id, label) is label
+        if self._labels.setdefault(label.label_id, label) is not label:
+            return False
+        self._has_changed(label.packet_id)
+        return True
 
     async def read_label(self, label_id: str) -> StoredLabel | None:
         label = self._labels.get(label_id)
@@ -93,6 +101,7 @@ class MemoryStore:
             raise RecordChanged("expected the label with the tag that was read")
         changed = StoredLabel(label=label, etag=str(int(etag) + 1))
         self._labels[label.label_id], self._label_etags[label.label_id] = label, changed.etag
+        self._has_changed(label.packet_id)
         return changed
 
     async def labels(self, *, model_id: str, rule: str, after: str | None, limit: int) -> tuple[Label, ...]:
@@ -143,12 +152,29 @@ class MemoryStore:
         )
         return tuple(self._packets[packet_id].packet for packet_id in chosen[:limit])
 
+    async def changed(self, *, after: str | None, limit: int) -> Changed:
+        since = int(after or 0)
+        found = sorted(
+            (number, packet_id)
+            for packet_id, number in self._changes.items()
+            if number > since and packet_id in self._packets
+        )[:limit]
+        return Changed(
+            packets=tuple(self._packets[packet_id].packet for _, packet_id in found),
+            cursor=str(found[-1][0] if found else since),
+            is_all=len(found) < limit,
+        )
+
+    def _has_changed(self, packet_id: str) -> None:
+        self._last_change += 1
+        self._changes[packet_id] = self._last_change
+
     async def append_event(self, event: Event) -> bool:
-        if self._is_forgotten(event.packet_id):
+        if self._is_forgotten(event.packet_id) or event.event_id in self._events:
             return False
-        is_new = event.event_id not in self._events
-        self._events.setdefault(event.event_id, event)
-        return is_new
+        self._events[event.event_id] = event
+        self._has_changed(event.packet_id)
+        return True
 
     async def events(self, packet_id: str) -> tuple[Event, ...]:
         found = [event for event in self._events.values() if event.packet_id == packet_id]
@@ -179,8 +205,10 @@ class MemoryStore:
             for each_id in [each_id for each_id, each in belonging.items() if each.packet_id == packet_id]:
                 del belonging[each_id]
         held = self._packets.pop(packet_id, None)
+        self._changes.pop(packet_id, None)
         if held is not None and leaving is not None:
             self._packets[packet_id] = Stored(packet=leaving, etag=str(int(held.etag) + 1))
+            self._has_changed(packet_id)
         return held is not None
 
     def _is_forgotten(self, packet_id: str) -> bool:

@@ -13,7 +13,7 @@ from deployr_serve.adapters.sqlite_layout import SqliteLayout
 from deployr_serve.adapters.sqlite_patients import CHANGE_PACKET, UNLESS_FORGOTTEN, SqlitePatients, packet_columns
 from deployr_serve.adapters.sqlite_records import SqliteRecords
 from deployr_serve.core.errors import RecordChanged
-from deployr_serve.core.ports import Stored
+from deployr_serve.core.ports import Changed, Stored
 
 _encode = msgspec.json.encode
 _packet = msgspec.json.Decoder(InferencePacket).decode
@@ -130,6 +130,21 @@ class SqliteStore(SqliteRecords, SqlitePatients, SqliteLabels, SqliteLayout):
                 (model_id, after or "", first or "", past, past, limit),
             )
             return tuple(_packet(body) for (body,) in rows)
+
+        return await self._read(work)
+
+    async def changed(self, *, after: str | None, limit: int) -> Changed:
+        def work(db: sqlite3.Connection) -> Changed:
+            rows = db.execute(
+                "SELECT number, body FROM changes JOIN packets USING (packet_id) WHERE number > ?"
+                " ORDER BY number LIMIT ?",
+                (int(after or 0), limit),
+            ).fetchall()
+            return Changed(
+                packets=tuple(_packet(body) for _, body in rows),
+                cursor=str(rows[-1][0]) if rows else after or "0",
+                is_all=len(rows) < limit,
+            )
 
         return await self._read(work)
 

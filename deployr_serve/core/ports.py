@@ -116,6 +116,15 @@ class Belongings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Changed:
+    """Packets that changed; the ``cursor`` to go on after, now or another day; and if that is all by now."""
+
+    packets: tuple[InferencePacket, ...]
+    cursor: str
+    is_all: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoredLabel:
     """A label as it stands in the store, with the tag that a change must name."""
 
@@ -212,6 +221,12 @@ class InferenceStore(Protocol):
         """Give the model's packets in order of id, past the id ``after``.
 
         ``since`` and ``until`` bound ``started_at``, when we were asked: the first is included, the second is not.
+        """
+
+    async def changed(self, *, after: str | None, limit: int) -> Changed:
+        """Give packets that were written, or whose deliveries, labels or events were, after that cursor; None: ever.
+
+        What changed first comes first, about ``limit`` at a time. Some may come again; what was erased whole does not.
         """
 
     async def append_event(self, event: Event) -> bool:

@@ -783,6 +783,83 @@ async def store_with_everything(store, packet_of, delivery_of, label_of, now):
         await store.append_event(event_of(packet_id, at=now))
 
 
+# -- what has changed
+
+
+async def changed_since(store, cursor, *, limit=10):
+    """Give the ids of what changed, and the cursor, page by page to the end."""
+    found = []
+    while True:
+        page = await store.changed(after=cursor, limit=limit)
+        found += ids(page.packets)
+        cursor = page.cursor
+        if page.is_all:
+            return found, cursor
+
+
+async def test_every_packet_has_changed_since_ever_and_comes_page_by_page(store, packet_of):
+    assert (await store.changed(after=None, limit=2)).packets == ()
+    for number in range(5):
+        await store.create(packet_of(f"p0{number}"))
+    found, _ = await changed_since(store, None, limit=2)
+    # Whoever tells the seconds only may give some twice.
+    assert sorted(set(found)) == ["p00", "p01", "p02", "p03", "p04"]
+
+
+@pytest.mark.parametrize("what", ["packet", "delivery", "label", "corrected label", "event", "forgotten"])
+async def test_a_packet_has_changed_when_anything_of_it_was_written(
+    store, packet_of, delivery_of, label_of, received, now, what
+):
+    for packet_id in ("p01", "p02"):
+        created = await store.create(packet_of(packet_id, outcome=received))
+        await store.replace(packet_of(packet_id), etag=created.etag, deliveries=(delivery_of(packet_id),))
+        await store.attach_label(label_of(packet_id))
+    _, cursor = await changed_since(store, None)
+    held = await store.read("p01")
+    match what:
+        case "packet":
+            await store.replace(packet_of("p01", as_of=now + timedelta(hours=1)), etag=held.etag)
+        case "delivery":
+            was = delivery_of("p01")
+            await store.save_delivery(msgspec.structs.replace(was, state=DeliveryState.SENT), was=was)
+        case "label":
+            await store.attach_label(label_of("p01", rule="adherence"))
+        case "corrected label":
+            label = await store.read_label("p01.lab-component")
+            await store.replace_label(msgspec.structs.replace(label.label, attached_at=now), etag=label.etag)
+        case "event":
+            await store.append_event(event_of("p01", at=now))
+        case _:
+            await store.erase("p01", leaving=forgotten(held.packet, at=now))
+    found, after = await changed_since(store, cursor)
+    # The service tells the second only: what was written a moment ago comes again.
+    assert "p01" in found
+    if not isinstance(store, CosmosStore):
+        assert found == ["p01"]
+        assert (await store.changed(after=after, limit=10)).packets == ()
+
+
+async def test_what_was_erased_without_leaving_anything_is_not_given(store, packet_of):
+    for packet_id in ("p01", "p02"):
+        await store.create(packet_of(packet_id))
+    await store.erase("p02", leaving=None)
+    found, cursor = await changed_since(store, None)
+    assert set(found) == {"p01"}
+    # Its place in the order is nobody else's: who has read that far still sees the next change.
+    await store.create(packet_of("p03"))
+    assert "p03" in (await changed_since(store, cursor))[0]
+
+
+async def test_of_more_changes_in_one_second_than_a_page_has_none_is_left_out(cosmos_of, packet_of):
+    store = cosmos_of()
+    await store.init()
+    for number in range(7):
+        await store.create(packet_of(f"p0{number}"))
+    found, _ = await changed_since(store, None, limit=1)
+    assert set(found) == {f"p0{number}" for number in range(7)}
+    await store.aclose()
+
+
 async def test_what_belongs_to_a_packet_is_given_with_nothing_of_another(store, packet_of, delivery_of, label_of, now):
     await store_with_everything(store, packet_of, delivery_of, label_of, now)
     belongings = await store.belongings("p01")

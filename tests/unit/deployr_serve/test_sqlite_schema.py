@@ -59,6 +59,26 @@ async def test_packets_from_before_the_period_was_indexed_are_found_by_it(db, tm
     await store.aclose()
 
 
+async def test_packets_from_before_changes_were_numbered_have_changed_in_the_order_they_were_asked_for(
+    db, tmp_path, packet_of, now
+):
+    for step in sqlite_schema._STEPS[:5]:
+        for statement in step:
+            db.execute(statement)
+    for packet_id, hours in (("p01", 2), ("p02", 1)):
+        started = now + timedelta(hours=hours)
+        body = msgspec.json.encode(packet_of(packet_id, started_at=started))
+        db.execute(
+            "INSERT INTO packets VALUES (?, 1, 'hematocrit', 'scored', ?, ?, '')",
+            (packet_id, body, started.isoformat()),
+        )
+    db.execute("PRAGMA user_version = 5")
+    store = SqliteStore(tmp_path / "store.sqlite")
+    found = await store.changed(after=None, limit=10)
+    assert [packet.packet_id for packet in found.packets] == ["p02", "p01"]
+    await store.aclose()
+
+
 def test_only_the_steps_that_were_not_taken_are_taken(db, monkeypatch):
     sqlite_schema.migrate(db)
     # Taken twice, this step would fail.
