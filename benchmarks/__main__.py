@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.batch import many_patients
+from benchmarks.bootstrapping import bootstrapping
 from benchmarks.bpa import alerts
 from benchmarks.cpu import reading
+from benchmarks.dashboard_data import dashboard_data
 from benchmarks.explaining import explaining
 from benchmarks.inference import one_inference
 from benchmarks.labels import label_extraction
@@ -45,6 +47,8 @@ BENCHMARKS = (
     vectorizing,
     explaining,
     featurizing,
+    bootstrapping,
+    dashboard_data,
     training_share,
     synthetic_hospital,
     silent_trial,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from deployr_cli.deliveries import deliveries_app
 from deployr_cli.duplicates import duplicates
 from deployr_cli.failures import EXPECTED, explain
 from deployr_cli.labels import labels_app
+from deployr_cli.monitor import monitor_app
 from deployr_cli.store import store_app
 from deployr_cli.switch import switch_app
 
@@ -66,6 +68,10 @@ def up(
     workspace: Annotated[Path, typer.Option(help="Where data, models and requests are kept for the next time.")] = Path(
         ".deployr/up"
     ),
+    azure_like: Annotated[
+        bool,
+        typer.Option("--azure-like", help="Keep packets, blobs and queues in stand-ins for Azure, and run a batch."),
+    ] = False,
 ) -> None:
     """Start a mock EMR and the function host with trained models, show how to call it, and run until Ctrl-C.
 
@@ -73,7 +79,7 @@ def up(
     """
     from deployr_cli.up import run_up
 
-    run_up(data=data, host_port=port, emr_port=emr_port, workspace=workspace)
+    run_up(data=data, host_port=port, emr_port=emr_port, workspace=workspace, azure_like=azure_like)
 
 
 @trial_app.command()
@@ -158,11 +164,39 @@ def parity(
     sample: Annotated[int, typer.Option(min=1, help="How many orders to compare.")] = 200,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
+    reference_until: Annotated[
+        datetime | None,
+        typer.Option(
+            "--reference-until",
+            formats=["%Y-%m-%d"],
+            help="Compare the patients from this day on with those before, too: has the case mix changed?",
+        ),
+    ] = None,
 ) -> None:
     """Compare what the warehouse and the EMR say of the same patients at the same instants, feature by feature."""
     from deployr_cli.parity import run_parity
 
-    run_parity(bundle, source, fhir, sample, json_file, seed)
+    day = None if reference_until is None else reference_until.date()
+    run_parity(bundle, source, fhir, sample, json_file, seed, reference_until=day)
+
+
+@app.command(rich_help_panel="Monitor")
+def dash(
+    extract: Annotated[Path, typer.Argument(help="The folder of deployr monitor extract.")] = Path(".deployr/monitor"),
+    sign_in: Annotated[
+        str, typer.Option("--sign-in", help="none, proxy (it names people in a header), or entra.")
+    ] = "none",
+    address: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8501,
+    plans: Annotated[Path | None, typer.Option(help="A folder with a monitoring_plan.yaml for each model.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="A local.settings.json: single packets are then read from its store.")
+    ] = None,
+) -> None:
+    """Show how the models do: the dashboard, read-only, over an extract. docs/dashboard.md explains it."""
+    from deployr_cli.dash import run_dash
+
+    run_dash(extract, sign_in=sign_in, host=address, port=port, plans=plans, settings=settings)
 
 
 @app.command(rich_help_panel="Serve")
@@ -309,6 +343,7 @@ app.add_typer(batches_app, name="batches", rich_help_panel="Serve")
 deliveries_app.command("duplicates")(duplicates)
 app.add_typer(deliveries_app, name="deliveries", rich_help_panel="Serve")
 app.add_typer(labels_app, name="labels", rich_help_panel="Serve")
+app.add_typer(monitor_app, name="monitor", rich_help_panel="Serve")
 app.add_typer(switch_app, name="switch", rich_help_panel="Serve")
 app.add_typer(store_app, name="store", rich_help_panel="Serve")
 

@@ -1,0 +1,277 @@
+"""What a panel is, and what it is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from deployr_core.bootstrap import Figure as Measured
+from deployr_core.bootstrap import Floats, Interval, NotMeasured, measure
+from deployr_core.bundle import Manifest
+from deployr_core.groups import FEW_PATIENTS, Strings
+from deployr_core.metrics import Ranking
+from deployr_core.monitoring.closed_form import clustered_auroc_interval
+from deployr_core.outputs import Target
+from deployr_dash.loading import SparseFeatures
+from deployr_plots.common import Estimate
+from deployr_plots.figures import Figure
+from deployr_plots.tables import Table
+from deployr_plots.words import number, percent
+
+DAY = timedelta(days=1)
+_RESAMPLES = ((5_000, 500), (20_000, 200))
+"""Up to so many packets, so many resamples; of all more, 100."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The stretch of time that is looked at, of `received_at`: from ``start`` to before ``end``, aware UTC."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.end <= self.start:
+            raise ValueError("expected a window that ends after it starts")
+
+    @property
+    def days(self) -> int:
+        """Give how many days it reaches into, at least 1."""
+        return max(1, -(-(self.end - self.start) // DAY))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View:
+    """What one model's panels are made from.
+
+    ``packets``: rows of `deployr_dash.frames.PACKETS` in the window and the cohort that were chosen. ``before``: those
+    of the same cohort before the window, as many days back as it is long: what drift is measured against.
+    ``manifests``: of the bundles at hand, by version. ``features``: of the version that answered last, in both
+    periods; None where nobody asks for them. ``only_ripe``: leave out labels of packets whose label window has not
+    passed, because outcomes that come early are not like those that come late. ``now``: when the extract was made,
+    aware UTC. ``resamples``: of each interval.
+    """
+
+    model_id: str
+    packets: pd.DataFrame
+    before: pd.DataFrame
+    window: Window
+    now: datetime
+    manifests: Mapping[str, Manifest] = field(default_factory=dict)
+    features: SparseFeatures | None = None
+    only_ripe: bool = True
+    resamples: int = 500
+
+    def rng(self) -> np.random.Generator:
+        """Give where resampling comes from: the same view gives the same intervals."""
+        return np.random.default_rng(0)
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """Give the manifest of the version that answered last, if its bundle is at hand."""
+        known = self.packets.loc[self.packets["version"].isin(list(self.manifests)), ["received_at", "version"]]
+        if known.empty:
+            return None
+        return self.manifests[str(known.loc[known["received_at"].idxmax(), "version"])]
+
+    @property
+    def target(self) -> Target:
+        """Give what is predicted: by the manifest, and without one by the packets."""
+        if self.manifest is not None:
+            return self.manifest.task.outputs.target
+        return Target.REGRESSION if self.packets["value_unit"].notna().any() else Target.BINARY
+
+
+def resamples_for(packets: int) -> int:
+    """Give on how many resamples intervals rest: fewer of many packets, so that a page stays bearable."""
+    return next((resamples for most, resamples in _RESAMPLES if packets <= most), 100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedTable:
+    """A table with its caption."""
+
+    caption: str
+    table: Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One thing that is looked at. ``name``: its anchor, unique among all panels; alerts link to it.
+
+    ``said``: what is found, in sentences, the most important first. ``notes``: how it was measured, and what it does
+    not say. ``missing``: why there is nothing to show and what to do about it; then there are no figures.
+    """
+
+    name: str
+    title: str
+    said: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[NamedTable, ...] = ()
+    notes: tuple[str, ...] = ()
+    missing: str | None = None
+
+
+MakesPanel = Callable[[View], Panel]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labelled:
+    """Scores of packets whose outcome is known, beside it; all shape (n_rows,).
+
+    ``rows``: their places in the view's packets. ``patients``: whom each is about; where that is not known, each packet
+    counts as a patient of its own.
+    """
+
+    rows: NDArray[np.intp]
+    scores: Floats
+    labels: Floats
+    patients: NDArray[np.int64]
+
+    @property
+    def patient_count(self) -> int:
+        """Give how many patients there are."""
+        return int(np.unique(self.patients).size)
+
+    def of(self, chosen: NDArray[np.bool_]) -> Labelled:
+        """Give some of the rows."""
+        return Labelled(
+            rows=self.rows[chosen],
+            scores=self.scores[chosen],
+            labels=self.labels[chosen],
+            patients=self.patients[chosen],
+        )
+
+
+def labelled(view: View, packets: pd.DataFrame | None = None) -> Labelled:
+    """Give the scored packets with an outcome that count: of a class or a label, whether it was the headline's."""
+    frame = view.packets if packets is None else packets
+    labels = outcomes(view, frame)
+    counts = (frame["kind"] == "scored") & frame["score"].notna() & np.isfinite(labels)
+    if view.only_ripe:
+        counts &= frame["label_ripe_at"].isna() | (frame["label_ripe_at"] <= pd.Timestamp(view.now))
+    rows = np.flatnonzero(counts.to_numpy(dtype=bool))
+    return Labelled(
+        rows=rows,
+        scores=frame["score"].to_numpy(dtype=np.float64)[rows],
+        labels=labels[rows],
+        patients=patients_of(frame)[rows],
+    )
+
+
+def outcomes(view: View, frame: pd.DataFrame) -> Floats:
+    """Give each packet's outcome as a number, NaN where it is not observed."""
+    manifest = view.manifest
+    observed = (frame["label_kind"] == "observed").to_numpy(dtype=bool)
+    values = frame["label_value"].to_numpy(dtype=np.float64, na_value=np.nan)
+    if manifest is not None and manifest.task.outputs.target is Target.MULTICLASS:
+        headline = manifest.task.outputs.headline
+        values = np.where(frame["label_class"].notna(), frame["label_class"] == headline, np.nan).astype(np.float64)
+    elif manifest is not None and manifest.task.outputs.target is Target.MULTILABEL:
+        headline = manifest.task.outputs.headline
+        values = np.array(
+            [dict(each).get(headline, np.nan) if each is not None else np.nan for each in frame["label_values"]]
+        )
+    found: Floats = np.where(observed, values, np.nan)
+    return found
+
+
+def patients_of(frame: pd.DataFrame) -> NDArray[np.int64]:
+    """Give whom each packet is about, as a number; packets without one get numbers below 0, each its own."""
+    own = -1 - np.arange(len(frame), dtype=np.int64)
+    codes = frame["patient_code"]
+    found: NDArray[np.int64] = np.where(codes.notna(), codes.fillna(0).to_numpy(dtype=np.int64), own)
+    return found
+
+
+def words_of(column: pd.Series) -> Strings:
+    """Give a column of words, empty where there is none."""
+    found: Strings = column.astype("object").where(column.notna(), "").to_numpy(dtype=str)
+    return found
+
+
+def posix(instants: pd.Series) -> Floats:
+    """Give instants as POSIX seconds, NaN where there is none."""
+    seconds = (instants - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    found: Floats = seconds.to_numpy(dtype=np.float64, na_value=np.nan)
+    return found
+
+
+def days_from_start(view: View, frame: pd.DataFrame) -> NDArray[np.int64]:
+    """Give the day of each packet in the window, from 0."""
+    passed = frame["received_at"] - pd.Timestamp(view.window.start)
+    found: NDArray[np.int64] = (passed // pd.Timedelta(days=1)).to_numpy(dtype=np.int64)
+    return found
+
+
+def day_starts(view: View) -> Floats:
+    """Give the POSIX seconds at which each day of the window starts, and at which the last ends."""
+    found: Floats = view.window.start.timestamp() + 86_400.0 * np.arange(view.window.days + 1, dtype=np.float64)
+    return found
+
+
+def auroc_of(view: View, rows: Labelled) -> Measured:
+    """Give the AUROC of some labelled rows; of many, by the closed form that knows of patients."""
+    if rows.patient_count >= FEW_PATIENTS:
+        return clustered_auroc_interval(rows.labels, rows.scores, rows.patients)
+    if not rows.labels.size:
+        return NotMeasured(why="expected at least one row with a label")
+    ranking = Ranking.of(rows.labels, rows.scores)
+    return measure([ranking], rows.patients, rng=view.rng(), resamples=view.resamples)["auroc"]
+
+
+def threshold_of(view: View) -> float | None:
+    """Give the threshold that was in force last in the window, None without one."""
+    known = view.packets.loc[view.packets["threshold"].notna(), ["received_at", "threshold"]]
+    return None if known.empty else float(known.loc[known["received_at"].idxmax(), "threshold"])
+
+
+def estimate(figure: Measured | None) -> Estimate | None:
+    """Give what a figure draws, None where it was not measured."""
+    return Estimate(value=figure.value, low=figure.low, high=figure.high) if isinstance(figure, Interval) else None
+
+
+def said(figure: Measured, *, as_percent: bool = False, digits: int = 3) -> str:
+    """Write a figure with its interval, or why there is none."""
+    match figure:
+        case NotMeasured(why=why):
+            return f"not measurable: {why}"
+        case Interval(value=value, low=low, high=high):
+            if as_percent:
+                return f"{percent(value)} ({number(100 * low, digits=1)} to {percent(high)})"
+            written = [number(each, digits=digits) for each in (value, low, high)]
+            return f"{written[0]} ({written[1]} to {written[2]})"
+
+
+def too_few(labelled_rows: Labelled) -> tuple[str, ...]:
+    """Warn of intervals that rest on few patients."""
+    if labelled_rows.patient_count >= FEW_PATIENTS:
+        return ()
+    return (
+        f"These rows are of only {labelled_rows.patient_count} patients: the intervals are too narrow to be trusted"
+        f" under about {FEW_PATIENTS}.",
+    )
+
+
+def nothing_labelled(view: View, name: str, title: str) -> Panel:
+    """Say why there are no outcomes to measure against, and what to do."""
+    scored = int((view.packets["kind"] == "scored").sum())
+    observed = int((view.packets["label_kind"] == "observed").sum())
+    if not scored:
+        why = "No packet in this window was scored. Widen the window, or look under System integrity for the reasons."
+    elif not observed:
+        why = (
+            f"None of the {scored:,} scored packets has a label yet. Labels come once their window has passed: see the"
+            " funnel. If they never come, look at `deployr labels`."
+        )
+    else:
+        why = (
+            f"{observed:,} packets have a label, none of them ripe: outcomes that come early are not like those that"
+            " come late. Wait, or turn “Ripe labels only” off."
+        )
+    return Panel(name=name, title=title, missing=why)

@@ -1,0 +1,314 @@
+"""What clinicians do with advisories, and what a trial says of model and advisory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from deployr_core.bootstrap import Figure as Measured
+from deployr_core.bootstrap import NotMeasurable, NotMeasured
+from deployr_core.monitoring.designs import sample_ratio
+from deployr_core.monitoring.discontinuity import discontinuity
+from deployr_core.monitoring.effects import adherence, intention_to_treat
+from deployr_core.monitoring.selection import FilledIn, Occasions, UnderSelection, Weighted, performance_under_selection
+from deployr_core.outputs import Target
+from deployr_dash.panels.panel import (
+    NamedTable,
+    Panel,
+    View,
+    estimate,
+    labelled,
+    outcomes,
+    patients_of,
+    said,
+    threshold_of,
+)
+from deployr_plots.common import Estimate, Row, estimates_figure
+from deployr_plots.figures import Axis, Kind
+from deployr_plots.tables import Table
+from deployr_plots.words import number, of, percent
+
+
+def response(view: View) -> Panel:
+    """Show what became of the advisories: shown, accepted, overridden, unanswered."""
+    name, title = "response", "What clinicians did"
+    packets = view.packets.loc[view.packets["kind"] == "scored"]
+    shown = packets["shown_at"].notna().to_numpy(dtype=bool)
+    if not packets["advised"].fillna(False).any() and not shown.any():
+        return Panel(
+            name=name, title=title, missing="No advisory was shown in this window: in silent mode none ever is."
+        )
+    answers = packets["response"].astype("object")
+    found = adherence(
+        packets["advised"].fillna(False).to_numpy(dtype=bool),
+        shown,
+        (answers == "accepted").to_numpy(dtype=bool),
+        (answers == "overridden").to_numpy(dtype=bool),
+        patients_of(packets),
+        rng=view.rng(),
+        resamples=view.resamples,
+    )
+    titles = {
+        "shown_of_advised": "reported as shown, of those to be shown",
+        "shown_of_not_advised": "reported as shown, of those not to be",
+        "accepted_of_shown": "accepted, of those shown",
+        "overridden_of_shown": "overridden, of those shown",
+        "unanswered_of_shown": "unanswered, of those shown",
+    }
+    reasons = (
+        packets.loc[answers == "overridden", "response_reason"].astype("object").fillna("none given").value_counts()
+    )
+    return Panel(
+        name=name,
+        title=title,
+        said=(f"{said(found['accepted_of_shown'], as_percent=True)} of the advisories that were shown were accepted.",),
+        figures=(
+            estimates_figure(
+                [Row(name=titles[key], shown=estimate(figure) or "none") for key, figure in found.items()],
+                title="What became of advisories",
+                told="; ".join(f"{titles[key]}: {said(figure, as_percent=True)}" for key, figure in found.items())
+                + ".",
+                name="adherence",
+                measure="Share",
+                axis=Axis(name="Share", kind=Kind.PERCENT, low=0.0, high=1.0),
+                rows_are="What became of it",
+                width=620,
+            ),
+        ),
+        tables=(
+            NamedTable(
+                caption="Reasons given for overriding",
+                table=Table(
+                    columns=("reason", "advisories"), rows=tuple((str(code), int(n)) for code, n in reasons.items())
+                ),
+            ),
+        )
+        if len(reasons)
+        else (),
+        notes=("Intervals: 95 %, bootstrap of patients.",),
+    )
+
+
+def under_selection(view: View) -> Panel:
+    """Show performance as the trial's randomization lets it be estimated, beside what it would seem without."""
+    name, title = "selection", "Performance, design-weighted"
+    packets = _of_trial(view)
+    own = threshold_of(view)
+    if packets.empty or own is None or view.target is Target.REGRESSION:
+        return Panel(
+            name=name,
+            title=title,
+            missing="No packet of this window took part in a trial with exploration. Without randomization, performance"
+            " under label selection cannot be told from the packets: see docs/trials.md.",
+        )
+    occasions = Occasions(
+        scores=packets["score"].to_numpy(dtype=np.float64),
+        labels=_ripe_outcomes(view, packets),
+        patients=patients_of(packets),
+        shown=packets["shown_by_design"].to_numpy(dtype=bool),
+        p_shown=packets["p_shown"].to_numpy(dtype=np.float64),
+    )
+    found = performance_under_selection(occasions, threshold=own, rng=view.rng(), resamples=view.resamples)
+    ways = _ways(found)
+    rows = [Row(name=way, shown=_estimate_of(shown, "auroc")) for way, shown in ways]
+    design = found.design
+    return Panel(
+        name=name,
+        title=title,
+        said=(
+            f"AUROC by the design's weights: {said(design.figures['auroc'])}, as good as"
+            f" {number(design.weight.effective_rows, digits=0)} rows of equal weight."
+            if isinstance(design, Weighted)
+            else f"The design-weighted estimate cannot be given: {design.why}.",
+            f"{percent(found.missing_in_reference)} of the outcomes that should have been seen were not.",
+        ),
+        figures=(
+            estimates_figure(
+                rows,
+                title="AUROC, by how label selection is dealt with",
+                told="; ".join(
+                    f"{row.name}: {row.shown if isinstance(row.shown, str) else number(row.shown.value)}"
+                    for row in rows
+                )
+                + ".",
+                name="auroc-under-selection",
+                measure="AUROC",
+                rows_are="Estimate",
+                width=620,
+            ),
+        ),
+        tables=(
+            NamedTable(
+                caption="The same estimates, and how much stands behind them",
+                table=Table(
+                    columns=("estimate", "AUROC", "rows", "effective rows"),
+                    rows=tuple(
+                        (way, said(shown.figures["auroc"]), shown.weight.rows, round(shown.weight.effective_rows))
+                        if not isinstance(shown, NotMeasured)
+                        else (way, f"not given: {shown.why}", None, None)
+                        for way, shown in ways
+                    ),
+                ),
+            ),
+        ),
+        notes=(
+            "Outcomes count where the advisory was not shown, weighted by the inverse of the stored chance of that. The"
+            " modelled estimates are right only if what clinicians act on is in the packets; the design's does not lean"
+            " on that (arXiv:2209.09188).",
+        ),
+    )
+
+
+def effect(view: View) -> Panel:
+    """Show the arms side by side: whose outcome was better, as assigned."""
+    name, title = "effect", "Effect, as assigned"
+    packets = _of_trial(view)
+    packets = packets.assign(outcome=_ripe_outcomes(view, packets))
+    packets = packets.loc[packets["outcome"].notna() & packets["arm"].notna() & packets["unit_code"].notna()]
+    shows = packets.groupby("arm", observed=True)["shown_by_design"].mean()
+    if len(shows) < 2:
+        return Panel(name=name, title=title, missing="There are not two arms with outcomes in this window yet.")
+    treated_arm, control_arm = str(shows.idxmax()), str(shows.idxmin())
+    packets = packets.loc[packets["arm"].isin([treated_arm, control_arm])]
+    treated = (packets["arm"].astype("object") == treated_arm).to_numpy(dtype=bool)
+    try:
+        found = intention_to_treat(
+            packets["outcome"].to_numpy(dtype=np.float64), treated, packets["unit_code"].to_numpy(dtype=np.int64)
+        )
+    except NotMeasurable as error:
+        return Panel(name=name, title=title, missing=f"The effect cannot be measured yet: {error}.")
+    shown = Estimate(value=found.effect.value, low=found.effect.low, high=found.effect.high)
+    reach = 1.15 * max(abs(shown.low), abs(shown.high), 0.01)
+    points = [number(100 * each, digits=1) for each in (shown.value, shown.low, shown.high)]
+    words = f"{points[0]} ({points[1]} to {points[2]})"
+    return Panel(
+        name=name,
+        title=title,
+        said=(
+            f"Outcome in {percent(found.treated)} of the packets in arm {treated_arm} and {percent(found.control)} in"
+            f" arm {control_arm}: a difference of {words} percentage points, p = {found.effect.p_value:.3f}.",
+        ),
+        figures=(
+            estimates_figure(
+                [Row(name=f"{treated_arm} less {control_arm}", shown=shown)],
+                title="Difference of the arms' outcomes",
+                told=f"{words} percentage points.",
+                name="effect",
+                measure="Difference",
+                axis=Axis(name="Difference in the share with the outcome", kind=Kind.PERCENT, low=-reach, high=reach),
+                everybody=Estimate(value=0.0, low=0.0, high=0.0),
+                everybody_name="no effect",
+                rows_are="Arms",
+                width=620,
+            ),
+        ),
+        notes=(
+            f"Intention to treat: by arm, whatever was shown. {of(found.effect.clusters, 'unit')} of randomization;"
+            " interval: cluster-robust (CR2), 95 %. Looking often at a running trial finds what is not there: decide on"
+            " it only at the looks that were planned.",
+        ),
+    )
+
+
+def trial_health(view: View) -> Panel:
+    """Show how many units each arm has, against the chances that they were assigned with."""
+    name, title = "trial", "The trial's health"
+    packets = _of_trial(view)
+    units = packets.drop_duplicates("unit_code").loc[:, ["arm", "p_arm"]].dropna()
+    chances = {str(arm): float(p) for arm, p in units.groupby("arm", observed=True)["p_arm"].first().items()}
+    if len(chances) < 2 or abs(sum(chances.values()) - 1.0) > 1e-6:
+        return Panel(name=name, title=title, missing="No trial with all of its arms runs in this window.")
+    chances = {arm: chance / sum(chances.values()) for arm, chance in chances.items()}
+    counts = {arm: int((units["arm"].astype("object") == arm).sum()) for arm in chances}
+    found = sample_ratio(counts, chances)
+    return Panel(
+        name=name,
+        title=title,
+        said=(
+            f"{of(sum(counts.values()), 'unit')} of randomization. "
+            + (
+                f"The arms' sizes do not fit the chances they were drawn with (p = {found.p_value:.5f}): find out why"
+                " before anything else is read."
+                if found.alarm
+                else f"The arms' sizes fit the chances they were drawn with (p = {found.p_value:.3f})."
+            ),
+        ),
+        tables=(
+            NamedTable(
+                caption="Units by arm",
+                table=Table(
+                    columns=("arm", "units", "expected", "chance"),
+                    rows=tuple(
+                        (arm, counts[arm], round(found.expected[arm], 1), percent(chances[arm]))
+                        for arm in sorted(chances)
+                    ),
+                ),
+            ),
+        ),
+    )
+
+
+def at_the_threshold(view: View) -> Panel:
+    """Show whether the outcome jumps at the threshold, for the version that answered last."""
+    name, title = "discontinuity", "At the threshold"
+    rows, own = labelled(view), threshold_of(view)
+    versions = view.packets["version"].astype("object").to_numpy()[rows.rows]
+    if own is None or not rows.labels.size:
+        return Panel(name=name, title=title, missing="It needs a threshold and outcomes in this window.")
+    some = rows.of(versions == versions[-1])
+    found = discontinuity(some.scores, some.labels, some.patients, threshold=own)
+    jump = found.robust
+    words = ", ".join(number(100 * each, digits=1) for each in (jump.low, jump.high))
+    return Panel(
+        name=name,
+        title=title,
+        said=(
+            f"At the threshold of {number(own)} the outcome changes by {number(100 * jump.value, digits=1)} percentage"
+            f" points (95 % interval {words}), p = {jump.p_value:.3f}.",
+        ),
+        notes=(
+            f"Regression discontinuity of version {versions[-1]}: local lines with robust intervals, of {found.below:,}"
+            f" packets below and {found.above:,} at or above it, within {number(found.bandwidth)}. It tells of patients"
+            " at the threshold only, and only where nothing else changes there.",
+        ),
+    )
+
+
+def _of_trial(view: View) -> pd.DataFrame:
+    """Give scored packets of the newest trial and version that took part in it."""
+    took_part = view.packets.loc[
+        (view.packets["kind"] == "scored")
+        & view.packets["eligible"].fillna(False).astype(bool)
+        & view.packets["trial_id"].notna()
+        & view.packets["p_shown"].notna()
+    ]
+    if took_part.empty:
+        return took_part
+    newest = took_part.loc[took_part["received_at"].idxmax()]
+    return took_part.loc[
+        (took_part["trial_id"] == newest["trial_id"]) & (took_part["trial_version"] == newest["trial_version"])
+    ]
+
+
+def _ripe_outcomes(view: View, packets: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    found = outcomes(view, packets)
+    if view.only_ripe:
+        unripe = packets["label_ripe_at"].notna() & (packets["label_ripe_at"] > pd.Timestamp(view.now))
+        found = np.where(unripe.to_numpy(dtype=bool), np.nan, found)
+    return found
+
+
+def _ways(found: UnderSelection) -> list[tuple[str, Weighted | FilledIn | NotMeasured]]:
+    return [
+        ("design-weighted", found.design),
+        ("as labelled (complete case)", found.complete_case),
+        ("modelled, inverse propensity", found.inverse_propensity),
+        ("modelled, doubly robust", found.doubly_robust),
+    ]
+
+
+def _estimate_of(shown: Weighted | FilledIn | NotMeasured, figure: str) -> Estimate | str:
+    if isinstance(shown, NotMeasured):
+        return "not given"
+    measured: Measured = shown.figures[figure]
+    return estimate(measured) or "not measurable"

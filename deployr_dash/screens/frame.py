@@ -1,0 +1,92 @@
+"""What all pages share: the way in, the head of the page, and how panels stand on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from deployr_dash.panels.panel import Panel
+from deployr_dash.screens.shown import help_html, panel_html
+from deployr_dash.sign_in import Refused, SignInKind, admit
+from deployr_dash.sources import Sources
+from deployr_dash.theme import style
+from deployr_plots.drawing import figure_png, figure_svg
+from deployr_plots.palettes import DARK, LIGHT
+from deployr_plots.tables import figure_csv
+
+
+def is_dark() -> bool:
+    """Say whether the page is shown on dark paper."""
+    return st.context.theme.type == "dark"
+
+
+def let_in(sources: Sources) -> str:
+    """Give the name of who looks, empty where nobody signs in; whoever may not look sees why, and nothing else."""
+    st.html(style(dark=is_dark()))
+    is_entra = sources.sign_in.kind is SignInKind.ENTRA
+    user = st.user if is_entra and st.user.is_logged_in else None
+    headers = {name.lower(): value for name, value in st.context.headers.to_dict().items()}
+    entra_name = None if user is None else str(user.get("email") or user.get("name") or "")
+    decided = admit(sources.sign_in, headers, entra_name=entra_name)
+    if isinstance(decided, Refused):
+        st.html(help_html("Sign in", (decided.why,)))
+        if is_entra:
+            st.button("Sign in", on_click=st.login)
+        st.stop()
+    return decided.name
+
+
+def head(title: str, *, aside: str, name: str, environment: str, back: bool = False) -> None:
+    """Show the head of a page: what it is, of when, who looks, and the way back to all models."""
+    way = '<a href="./" target="_self">All models</a>' if back else ""
+    who = f" · {escape(name)}" if name else ""
+    st.html(
+        f'<header class="d-top"><h1>{escape(title)}</h1>{way}'
+        f'<span class="d-quiet">{escape(aside)} · {escape(environment)}, read only{who}</span></header>'
+    )
+
+
+def link(page: str, query: dict[str, str]) -> str:
+    """Give an address within the dashboard."""
+    return f"{page}?{urlencode(query)}" if query else page
+
+
+def show(panels: Sequence[Panel], *, asked: str | None = None) -> None:
+    """Show panels, the one that was asked for first, each with its figures to take away."""
+    for panel in sorted(panels, key=lambda each: each.name != asked):
+        with st.container(border=True, key=f"panel-{panel.name}"):
+            st.html(panel_html(panel, dark=is_dark(), asked=panel.name == asked))
+            if panel.figures:
+                _to_take_away(panel)
+
+
+def end() -> None:
+    """Close the page; whoever waits for it waits for this."""
+    said = "deployr: figures are of the extract, and nothing here can change a thing."
+    st.html(f'<footer class="d-end d-note">{said}</footer>')
+
+
+def _to_take_away(panel: Panel) -> None:
+    palette = DARK if is_dark() else LIGHT
+    with st.popover(f"Save figures of “{panel.title}”", type="tertiary"):
+        for figure in panel.figures:
+            st.caption(figure.title)
+            with st.container(horizontal=True):
+                # What is saved is drawn when it is asked for, and on light paper unless the page is dark.
+                for kind, mime, made in (
+                    ("PNG", "image/png", lambda figure=figure: figure_png(figure, palette=palette)),
+                    ("SVG", "image/svg+xml", lambda figure=figure: figure_svg(figure, palette=palette).encode()),
+                    ("CSV", "text/csv", lambda figure=figure: figure_csv(figure)),
+                ):
+                    st.download_button(
+                        kind,
+                        data=made,
+                        file_name=f"{figure.name}.{kind.lower()}",
+                        mime=mime,
+                        key=f"{figure.name}-{kind}",
+                        on_click="ignore",
+                        help=f"Save “{figure.title}” as {kind}",
+                    )

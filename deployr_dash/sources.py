@@ -1,0 +1,49 @@
+"""What the pages read, given once when the dashboard starts; every page runs in that process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployr_core.packet import InferencePacket
+from deployr_dash.sign_in import SignIn
+
+
+class PacketUnavailable(Exception):
+    """The store does not answer; the message says what to do, and nothing of a packet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where everything comes from. Nothing here can write.
+
+    ``extract``: the folder of `deployr monitor extract`. ``plans``: a folder with monitoring plans. ``packet``: reads
+    one packet of the store by its id, None if there is none, and raises `PacketUnavailable`; without it the explorer
+    shows what the extract holds. ``environment``: what the pages are called, such as prod.
+    """
+
+    extract: Path
+    sign_in: SignIn
+    plans: Path | None = None
+    packet: Callable[[str], InferencePacket | None] | None = None
+    environment: str = "dev"
+
+
+_installed: list[Sources] = []
+
+
+def install(sources: Sources) -> None:
+    """Say what the pages read, before the first is asked for."""
+    _installed[:] = [sources]
+
+
+def installed() -> Sources:
+    """Give what the pages read.
+
+    Raises:
+        RuntimeError: nobody said; `deployr dash` does.
+    """
+    if not _installed:
+        raise RuntimeError("expected the dashboard to be started by `deployr dash`")
+    return _installed[0]

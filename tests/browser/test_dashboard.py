@@ -1,0 +1,296 @@
+"""The dashboard in a real Chromium: every page is looked at, by eye, by keyboard and as a screen reader is told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.devtools import Page, browser
+from tests.unit.deployr_dash.made_up import packets, write_extract
+
+pytest.importorskip("streamlit", reason="needs streamlit: deployr[dash] installs it")
+pytestmark = pytest.mark.slow
+
+PLAN = """model: hematocrit
+watched:
+  - metric: AUROC, prospective beside retrospective
+    cadence: monthly
+    owner: Clinical AI team
+    action: Below the retrospective interval twice in a row, pause the advisory and call the committee.
+    panel: performance
+"""
+WINDOW = "from=2015-02-15&to=2015-03-31"
+SHOT_FOLDER = "DASHBOARD_SCREENSHOTS"
+"""Where the pages are saved as PNG, where somebody wants them: docs/screens has some."""
+
+STARTED = "Uvicorn server started"
+CAPTIONED = """[...document.querySelectorAll('.stMain img')].filter((each) => (each.alt || '').length < 20).length
+ + [...document.querySelectorAll('.d-table')]
+     .filter((each) => !each.caption || !each.querySelector('th[scope]')).length"""
+FAINT = """(() => {
+  const parts = (colour) => colour.match(/[0-9.]+/g).map(Number);
+  const light = (colour) => parts(colour).slice(0, 3).map((part) => part / 255)
+    .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
+  const paper = (each) => { for (let at = each; at; at = at.parentElement) {
+    const colour = getComputedStyle(at).backgroundColor;
+    if ((parts(colour)[3] ?? 1) > 0) return colour;
+  } return 'rgb(255,255,255)'; };
+  return [...document.querySelectorAll('[class^="d-"], [class^="d-"] *')].filter((each) => {
+    if (![...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())) return false;
+    const both = [light(getComputedStyle(each).color), light(paper(each))];
+    return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05) < 4.5;
+  }).map((each) => each.textContent.slice(0, 40));
+})()"""
+
+
+@contextlib.contextmanager
+def serving(extract: Path, *arguments: str, **environment: str) -> Iterator[str]:
+    """Start the dashboard on a free port and give its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", "from deployr_cli.main import run; run()", "dash", str(extract), f"--port={port}"]
+    process = subprocess.Popen(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert process.stdout is not None
+    try:
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if STARTED in line:
+                break
+        else:
+            pytest.fail("".join(said))
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the address of a dashboard over three models."""
+    if shutil.which("chromium") is None and shutil.which("google-chrome") is None:
+        pytest.skip("needs chromium: apt-get install chromium")
+    folder = tmp_path_factory.mktemp("dashboard")
+    write_extract(
+        folder / "extract",
+        packets(3000),
+        packets(1800, model_id="potassium", seed=5, trial=False),
+        packets(400, model_id="magnesium", seed=9, days=60, trial=False),
+    )
+    (folder / "plans" / "hematocrit").mkdir(parents=True)
+    (folder / "plans" / "hematocrit" / "monitoring_plan.yaml").write_text(PLAN, encoding="utf-8")
+    with serving(folder / "extract", "--plans", str(folder / "plans")) as found:
+        yield found
+
+
+async def seen(page: Page, address: str, *, name: str = "", scheme: str = "light", width: int = 1360) -> str:
+    """Open a page, wait until it is whole, and give its words; with a name it is saved where somebody wants that."""
+    await page.scheme(scheme)
+    await page.size(width, 1000)
+    await page.open(address)
+    await page.until("document.querySelector('.d-end, .d-help')")
+    await page.until("[...document.images].every((each) => each.complete)")
+    await page.until(
+        "!document.querySelector('[data-testid=stApp][data-test-script-state=running], [data-stale=true]')"
+    )
+    if name and (folder := os.environ.get(SHOT_FOLDER)):
+        tall = "Math.ceil(document.querySelector('[data-testid=stMainBlockContainer]').getBoundingClientRect().height)"
+        await page.size(width, min(await page.js(tall), 2400))
+        await page.until("[...document.images].every((each) => each.naturalWidth > 0)")
+        (Path(folder) / f"dashboard-{name}.png").write_bytes(await page.picture())
+    words: str = await page.js("document.querySelector('.stMain').innerText")
+    return words
+
+
+PAGES = {
+    "models": ("", ("3 models", "hematocrit", "silent for", "retrospective")),
+    "integrity": (f"model?model=hematocrit&tab=integrity&{WINDOW}", ("Volume", "Latency", "Drift", "Single packets")),
+    "performance": (f"model?model=hematocrit&{WINDOW}", ("Prospective beside", "Subgroups", "Missing labels")),
+    "impact": (f"model?model=hematocrit&tab=impact&{WINDOW}", ("Usefulness", "Effect, as assigned", "Monitoring plan")),
+    "packet": (f"packet?id=p{2999:031x}", ("Timeline", "sex/female", "deployr replay")),
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+async def test_every_page_is_whole_readable_and_described(address: str, tmp_path: Path, name: str, scheme: str) -> None:
+    where, expected = PAGES[name]
+    async with browser(tmp_path) as page:
+        words = await seen(page, f"{address}{where}", name=f"{name}-{scheme}", scheme=scheme)
+        assert [each for each in expected if each not in words] == []
+        assert "Traceback" not in words
+        assert await page.js(CAPTIONED) == 0
+        assert await page.js(FAINT) == []
+        assert await page.js("document.querySelectorAll('h1').length") == 1
+
+
+async def test_a_telephone_can_read_a_page_without_scrolling_it_sideways(address: str, tmp_path: Path) -> None:
+    async with browser(tmp_path) as page:
+        await seen(page, f"{address}{PAGES['performance'][0]}", name="telephone", width=420, scheme="dark")
+        assert await page.js("document.documentElement.scrollWidth") == 420
+
+
+async def test_a_screen_reader_is_told_what_every_figure_shows(address: str, tmp_path: Path) -> None:
+    async with browser(tmp_path) as page:
+        await seen(page, f"{address}{PAGES['performance'][0]}")
+        told = await page.names()
+        pictures = [name for role, name in told if role in {"image", "img"}]
+        assert any(name.startswith("ROC curve. Area under the curve 0.") for name in pictures)
+        assert ("heading", "Subgroups") in told
+        assert any(role == "table" and name == "Performance with 95 % intervals" for role, name in told)
+
+
+async def test_tabs_and_tables_are_reached_by_keyboard(address: str, tmp_path: Path) -> None:
+    async with browser(tmp_path) as page:
+        await seen(page, f"{address}{PAGES['performance'][0]}")
+        reached = set()
+        for _ in range(40):
+            await page.press("Tab")
+            reached.add(
+                await page.js("document.activeElement.textContent.slice(0, 30) || document.activeElement.ariaLabel")
+            )
+        assert {"System integrity", "Impact", "All models"} <= reached
+        assert any(str(each).startswith("Numbers of") for each in reached)
+
+
+async def test_the_filters_stand_in_the_address_and_come_from_it(address: str, tmp_path: Path) -> None:
+    async with browser(tmp_path) as page:
+        women = await seen(
+            page, f"{address}model?model=hematocrit&tab=integrity&sex=female&version=3d4e5f&labels=all&{WINDOW}"
+        )
+        everybody = await seen(page, f"{address}model?model=hematocrit&tab=integrity&{WINDOW}")
+        assert women.split("packets:")[0] != everybody.split("packets:")[0]
+        await page.until("location.search.includes('tab=integrity')")
+        link = await page.js("document.querySelector('.d-tabs a').getAttribute('href')")
+        assert "from=2015-02-15" in link
+
+
+async def test_the_panel_that_an_alert_leads_to_stands_first(address: str, tmp_path: Path) -> None:
+    async with browser(tmp_path) as page:
+        await seen(page, f"{address}model?model=hematocrit&panel=calibration&{WINDOW}")
+        assert await page.js("document.querySelector('.d-panel h2').textContent") == "Calibration"
+
+
+async def test_figures_are_saved_as_png_svg_and_csv(address: str, tmp_path: Path) -> None:
+    async with browser(tmp_path) as page:
+        await seen(page, f"{address}model?model=hematocrit&panel=calibration&{WINDOW}")
+        saved = tmp_path / "saved"
+        saved.mkdir()
+        await page.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(saved))
+        await page.js("document.querySelector('[data-testid=stPopover] button').click()")
+        begins = {"png": b"\x89PNG", "svg": b"<svg", "csv": b"series,What the model said"}
+        for kind, beginning in begins.items():
+            button = (
+                f"[...document.querySelectorAll('button')].find((each) => each.innerText.trim() === '{kind.upper()}')"
+            )
+            await page.until(button)
+            await page.js(f"{button}.click()")
+            file = saved / f"calibration.{kind}"
+            for _ in range(300):
+                if file.is_file():
+                    break
+                await page.js("new Promise((done) => setTimeout(done, 50))")
+            assert file.read_bytes().startswith(beginning)
+
+
+async def test_nothing_is_reported_to_anybody(address: str, tmp_path: Path) -> None:
+    async with browser(tmp_path) as page:
+        await seen(page, address)
+        hosts = await page.js(
+            "[...new Set(performance.getEntriesByType('resource').map((each) => new URL(each.name).host))].join(' ')"
+        )
+        assert [host for host in hosts.split() if not host.startswith("127.0.0.1")] == []
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ("missing", "There is no extract yet"),
+        ("empty", "No packets yet"),
+        ("one", "1 packet: 1 scored"),
+        ("class", "all of them with the outcome"),
+        ("store", "The store does not answer"),
+    ],
+)
+async def test_where_there_is_little_or_nothing_a_page_helps(tmp_path: Path, which: str, expected: str) -> None:
+    if shutil.which("chromium") is None and shutil.which("google-chrome") is None:
+        pytest.skip("needs chromium: apt-get install chromium")
+    folder, where, more = tmp_path / "extract", "", []
+    if which == "empty":
+        write_extract(folder)
+    elif which == "one":
+        write_extract(folder, packets(1))
+        where = "model?model=hematocrit&tab=integrity"
+    elif which == "class":
+        season = packets(300)
+        write_extract(folder, season.assign(label_value=season["label_value"].where(season["label_value"].isna(), 1.0)))
+        where = "model?model=hematocrit&panel=discrimination"
+    elif which == "store":
+        write_extract(folder, packets(300))
+        where = f"packet?id=p{7:031x}"
+        settings = tmp_path / "settings.json"
+        settings.write_text(json.dumps({"IsEncrypted": False, "Values": settings_of(tmp_path)}), encoding="utf-8")
+        more = ["--settings", str(settings)]
+    with serving(folder, *more) as at:
+        async with browser(tmp_path / "profile") as page:
+            words = await seen(page, f"{at}{where}", name=f"little-{which}")
+            assert expected in words
+            assert "Traceback" not in words
+            assert await page.js("document.querySelectorAll('[role=dialog]').length") == 0
+
+
+def settings_of(folder: Path) -> dict[str, str]:
+    """Give the settings of a site whose store is not there."""
+    (folder / "bundles").mkdir()
+    return {
+        "DEPLOYR_EMR_FHIR_BASE": "http://127.0.0.1:9/fhir",
+        "DEPLOYR_BUNDLES": str(folder / "bundles"),
+        "DEPLOYR_STORE": f"sqlite:{folder / 'gone' / 'store.sqlite'}",
+        "DEPLOYR_ID_KEY": "k" * 32,
+    }
+
+
+async def test_whoever_the_proxy_does_not_name_sees_nothing(tmp_path: Path) -> None:
+    if shutil.which("chromium") is None and shutil.which("google-chrome") is None:
+        pytest.skip("needs chromium: apt-get install chromium")
+    write_extract(tmp_path / "extract", packets(50))
+    with serving(tmp_path / "extract", "--sign-in=proxy", DEPLOYR_PROFILE="prod") as at:
+        async with browser(tmp_path / "profile") as page:
+            refused = await seen(page, at)
+            assert "The proxy did not say who you are" in refused
+            assert "hematocrit" not in refused
+            await page.ask("Network.enable")
+            await page.ask("Network.setExtraHTTPHeaders", headers={"X-Forwarded-User": "ada"})
+            words = await seen(page, at)
+            assert "hematocrit" in words
+            assert "ada" in words
+
+
+def test_in_production_it_does_not_start_without_a_sign_in(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from deployr_cli.main import run; run()", "dash", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "DEPLOYR_PROFILE": "prod"},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "--sign-in proxy or --sign-in entra" in " ".join((done.stdout + done.stderr).split())

@@ -1,0 +1,138 @@
+"""Who may look, at what, and how that stands in an address."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from deployr_core.strict_yaml import YamlInvalid
+from deployr_dash.filters import Filters, before, chosen, filters_of, query_of, window_of, within
+from deployr_dash.plan import read_plans
+from deployr_dash.sign_in import PROXY_SECRET_HEADER, Admitted, Refused, SignIn, SignInKind, admit, check_start
+from tests.unit.deployr_dash.made_up import packets
+
+PROXY = SignIn(kind=SignInKind.PROXY)
+ANYWHERE = "0.0.0.0"  # noqa: S104 # what must be refused
+PLAN = """model: hematocrit
+watched:
+  - metric: AUROC
+    cadence: monthly
+    owner: Clinical AI team
+    action: Call the committee.
+"""
+
+
+def test_an_address_gives_back_the_filters_that_it_was_made_of() -> None:
+    filters = Filters(
+        first=date(2015, 1, 2),
+        last=date(2015, 2, 3),
+        version="3d4e5f",
+        cohort={"sex": "female", "age_band": "[18,40)"},
+        only_ripe=False,
+    )
+    query = query_of(filters)
+    assert query == {
+        "from": "2015-01-02",
+        "to": "2015-02-03",
+        "version": "3d4e5f",
+        "labels": "all",
+        "sex": "female",
+        "age": "[18,40)",
+    }
+    assert filters_of(query) == filters
+    assert filters_of({}) == Filters()
+
+
+def test_what_cannot_be_read_in_an_address_is_passed_over() -> None:
+    assert filters_of({"from": "yesterday", "labels": "some", "patient": "1"}) == Filters()
+    turned = filters_of({"from": "2015-02-03", "to": "2015-01-02"})
+    assert (turned.first, turned.last) == (date(2015, 1, 2), date(2015, 2, 3))
+
+
+def test_a_window_holds_both_days_whole_and_the_one_before_is_as_long() -> None:
+    window = window_of(Filters(last=date(2015, 1, 2)), first_day=date(2015, 1, 1), last_day=date(2015, 3, 1))
+    assert (window.start, window.end) == (datetime(2015, 1, 1, tzinfo=UTC), datetime(2015, 1, 3, tzinfo=UTC))
+    assert before(window).start == datetime(2014, 12, 30, tzinfo=UTC)
+    assert before(window).end == window.start
+
+
+def test_a_cohort_and_a_version_are_chosen_and_nobody_is_in_both_of_two() -> None:
+    frame = packets(300)
+    women = chosen(frame, Filters(cohort={"sex": "female"}))
+    men = chosen(frame, Filters(cohort={"sex": "male"}))
+    assert len(women) + len(men) == int((frame["kind"] == "scored").sum())
+    assert set(chosen(frame, Filters(version="3d4e5f"))["version"]) == {"3d4e5f"}
+    assert chosen(frame, Filters(version="none of ours")).empty
+
+
+def test_a_window_begins_with_its_start_and_ends_before_its_end() -> None:
+    frame = packets(300)
+    window = window_of(Filters(), first_day=date(2015, 1, 10), last_day=date(2015, 1, 11))
+    days = within(frame, window)["received_at"].dt.day
+    assert set(days) == {10, 11}
+
+
+@pytest.mark.parametrize(
+    ("sign_in", "production", "address", "wrong"),
+    [
+        (SignIn(kind=SignInKind.NONE), True, "127.0.0.1", "prod profile"),
+        (SignIn(kind=SignInKind.NONE), False, ANYWHERE, "sign-in where others"),
+        (PROXY, True, ANYWHERE, "could name themselves"),
+    ],
+)
+def test_a_dashboard_that_anybody_could_look_at_does_not_start(
+    sign_in: SignIn, production: bool, address: str, wrong: str
+) -> None:
+    with pytest.raises(ValueError, match=wrong):
+        check_start(sign_in, is_production=production, address=address)
+
+
+@pytest.mark.parametrize(
+    ("sign_in", "production", "address"),
+    [
+        (SignIn(kind=SignInKind.NONE), False, "127.0.0.1"),
+        (PROXY, True, "127.0.0.1"),
+        (SignIn(kind=SignInKind.PROXY, secret="s" * 32), True, ANYWHERE),
+        (SignIn(kind=SignInKind.ENTRA), True, ANYWHERE),
+    ],
+)
+def test_a_dashboard_behind_a_sign_in_starts(sign_in: SignIn, production: bool, address: str) -> None:
+    check_start(sign_in, is_production=production, address=address)
+
+
+def test_whom_the_proxy_names_is_let_in_and_nobody_else() -> None:
+    assert admit(PROXY, {"x-forwarded-user": " ada "}) == Admitted(name="ada")
+    assert isinstance(admit(PROXY, {}), Refused)
+    assert isinstance(admit(PROXY, {"x-forwarded-user": " "}), Refused)
+
+
+def test_a_header_without_the_proxys_secret_is_not_believed() -> None:
+    sign_in = SignIn(kind=SignInKind.PROXY, secret="right")
+    named = {"x-forwarded-user": "ada"}
+    assert isinstance(admit(sign_in, named), Refused)
+    assert isinstance(admit(sign_in, {**named, PROXY_SECRET_HEADER.lower(): "wrong"}), Refused)
+    assert admit(sign_in, {**named, PROXY_SECRET_HEADER.lower(): "right"}) == Admitted(name="ada")
+    assert "right" not in repr(sign_in)
+
+
+def test_entra_lets_in_whom_it_signed_in() -> None:
+    entra = SignIn(kind=SignInKind.ENTRA)
+    assert admit(entra, {"x-forwarded-user": "ada"}) == Refused(why="Sign in with your work account.")
+    assert admit(entra, {}, entra_name="ada@hospital") == Admitted(name="ada@hospital")
+
+
+def test_plans_are_found_by_model_and_misspelt_ones_are_refused(tmp_path: Path) -> None:
+    assert read_plans(None) == {}
+    (tmp_path / "hematocrit").mkdir()
+    file = tmp_path / "hematocrit" / "monitoring_plan.yaml"
+    file.write_text(PLAN, encoding="utf-8")
+    assert read_plans(tmp_path)["hematocrit"].watched[0].owner == "Clinical AI team"
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "monitoring_plan.yaml").write_text(PLAN, encoding="utf-8")
+    with pytest.raises(ValueError, match="one plan for hematocrit"):
+        read_plans(tmp_path)
+    file.write_text(PLAN.replace("owner", "ower"), encoding="utf-8")
+    with pytest.raises(YamlInvalid, match="ower"):
+        read_plans(tmp_path / "hematocrit")
