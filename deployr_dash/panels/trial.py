@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from deployr_core.bootstrap import Figure as Measured
 from deployr_core.bootstrap import NotMeasurable, NotMeasured
@@ -104,7 +105,7 @@ def under_selection(view: View) -> Panel:
     occasions = Occasions(
         scores=packets["score"].to_numpy(dtype=np.float64),
         labels=_ripe_outcomes(view, packets),
-        patients=patients_of(packets),
+        patients=_independent(packets),
         shown=packets["shown_by_design"].to_numpy(dtype=bool),
         p_shown=packets["p_shown"].to_numpy(dtype=np.float64),
     )
@@ -172,9 +173,7 @@ def effect(view: View) -> Panel:
     packets = packets.loc[packets["arm"].isin([treated_arm, control_arm])]
     treated = (packets["arm"].astype("object") == treated_arm).to_numpy(dtype=bool)
     try:
-        found = intention_to_treat(
-            packets["outcome"].to_numpy(dtype=np.float64), treated, packets["unit_code"].to_numpy(dtype=np.int64)
-        )
+        found = intention_to_treat(packets["outcome"].to_numpy(dtype=np.float64), treated, _independent(packets))
     except NotMeasurable as error:
         return Panel(name=name, title=title, missing=f"The effect cannot be measured yet: {error}.")
     shown = Estimate(value=found.effect.value, low=found.effect.low, high=found.effect.high)
@@ -203,11 +202,25 @@ def effect(view: View) -> Panel:
             ),
         ),
         notes=(
-            f"Intention to treat: by arm, whatever was shown. {of(found.effect.clusters, 'unit')} of randomization;"
+            f"Intention to treat: by arm, whatever was shown. {of(found.effect.clusters, 'cluster')}: patients,"
+            " or units of randomization that hold several;"
             " interval: cluster-robust (CR2), 95 %. Looking often at a running trial finds what is not there: decide on"
             " it only at the looks that were planned.",
         ),
     )
+
+
+def _independent(packets: pd.DataFrame) -> NDArray[np.int64]:
+    """Give what is independent of each other: patients, or the units of randomization where one holds several.
+
+    Orders and encounters of one patient are alike, whichever arms they are in.
+    """
+    patients, units = patients_of(packets), packets["unit_code"]
+    held = packets.loc[units.notna()].groupby("unit_code", observed=True)["patient_code"].nunique()
+    if not (held > 1).any():
+        return patients
+    found: NDArray[np.int64] = np.where(units.notna(), units.fillna(0).to_numpy(dtype=np.int64), patients)
+    return found
 
 
 def trial_health(view: View) -> Panel:

@@ -193,3 +193,11 @@ def test_the_made_up_manifest_is_of_a_label_that_the_window_fits() -> None:
     manifest = view(SEASON).manifest
     assert manifest is not None
     assert isinstance(manifest.task.rule, LabComponent)
+
+
+def test_units_within_a_patient_are_not_taken_as_independent_and_a_unit_of_many_patients_is_one() -> None:
+    patients = effect(view(SEASON)).notes[0]
+    each_its_own = SEASON.assign(unit_code=np.arange(len(SEASON)))
+    assert effect(view(each_its_own)).notes[0] == patients
+    wards = SEASON.assign(unit_code=2 * (SEASON["patient_code"] % 10) + (SEASON["arm"] == "shown"))
+    assert "20 clusters" in effect(view(wards)).notes[0]
