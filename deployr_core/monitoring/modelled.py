@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployr_core.bootstrap import Floats
-from deployr_core.calibration import SCORE_LIMIT
+from deployr_core.calibration import SCORE_LIMIT, logistic
 from deployr_core.metrics import BOTH_CLASSES
 
 LEAST_CHANCE = 0.01
@@ -89,7 +89,7 @@ def chances(features: Floats, labels: Floats, wanted: Floats) -> Floats:
     penalty[0] = _RIDGE
     line = np.zeros(features.shape[1])
     for _ in range(_MOST_STEPS):
-        chance = _logistic(features @ line)
+        chance = logistic(features @ line)
         gradient = features.T @ (labels - chance) - penalty * line
         curvature = (features * (chance * (1.0 - chance))[:, np.newaxis]).T @ features + np.diag(penalty)
         step = np.linalg.solve(curvature, gradient)
@@ -97,8 +97,4 @@ def chances(features: Floats, labels: Floats, wanted: Floats) -> Floats:
         line = line + step / max(1.0, float(np.abs(step).max()) / 4.0)
         if np.abs(step).max() < _CONVERGED:
             break
-    return _logistic(wanted @ line)
-
-
-def _logistic(logits: Floats) -> Floats:
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -700.0, None))))
+    return logistic(wanted @ line)

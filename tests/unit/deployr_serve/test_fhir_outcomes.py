@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
@@ -14,7 +13,6 @@ from deployr_core.facts import OrderStatus
 from deployr_core.label_rules import FhirPathSearch
 from deployr_core.visit_labels import Death
 from deployr_serve.adapters.fhir_outcomes import FhirOutcomes
-from deployr_serve.adapters.http import Response
 from deployr_serve.core.errors import (
     EmrBadResponse,
     EmrIncomplete,
@@ -24,28 +22,10 @@ from deployr_serve.core.errors import (
     WrongPatient,
 )
 from deployr_serve.core.outcome_source import OutcomeNeeds
+from tests.fake_emr import FakeEmr
 
 NEPAL = timezone(timedelta(hours=5, minutes=45))
 HEMATOCRIT = (Code(LOINC, "4544-3"),)
-
-
-class FakeEmr:
-    """Answers searches by resource type from what it holds; an exception is raised, bytes are the answer."""
-
-    def __init__(self, page_of, **held):
-        self._page_of = page_of
-        self._held = held
-        self.asked = []
-
-    async def send(self, request):
-        kind = request.url.rsplit("/", 2)[1]
-        self.asked.append((kind, dict(request.form)))
-        await asyncio.sleep(0)
-        held = self._held.get(kind, ())
-        if isinstance(held, BaseException):
-            raise held
-        body = held if isinstance(held, bytes) else json.dumps(self._page_of(*held)).encode()
-        return Response(status=200, content_type="application/fhir+json", body=body)
 
 
 @pytest.fixture

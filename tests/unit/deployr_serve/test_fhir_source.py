@@ -27,6 +27,7 @@ from deployr_serve.core.errors import (
     UnknownPatient,
     WrongPatient,
 )
+from tests.fake_emr import FakeEmr
 
 ABOUT_ORDER = Subject(patient_id="p1", encounter_id="e1", order_id="o1")
 ONLY_SEX = FeatureSpec(schema_version=1, groups=(SexGroup(),))
@@ -191,25 +192,6 @@ def test_what_a_code_has_in_common_with_the_syntax_of_searches_is_escaped(now):
 
 
 # -- what comes back
-
-
-class FakeEmr:
-    """Answers searches by resource type from what it holds; an exception is raised; ``asked`` is what came."""
-
-    def __init__(self, page_of, **held):
-        self._page_of = page_of
-        self._held = held
-        self.asked = []
-
-    async def send(self, request):
-        kind = request.url.rsplit("/", 2)[1]
-        self.asked.append((kind, dict(request.form)))
-        await asyncio.sleep(0)
-        held = self._held.get(kind, ())
-        if isinstance(held, BaseException):
-            raise held
-        body = json.dumps(self._page_of(*held)).encode()
-        return Response(status=200, content_type="application/fhir+json", body=body)
 
 
 @pytest.fixture
