@@ -341,7 +341,7 @@ SILENCES: Mapping[str, Answer] = {
 async def test_whatever_comes_instead_of_advice_the_order_is_signed_as_if_nobody_had_been_asked(
     emr: Caller, silence: str, way: str
 ) -> None:
-    async with bridge(emr, SILENCES[silence], wait_s=0.3, way=way) as asked:
+    async with bridge(emr, SILENCES[silence], wait_s=1.0, way=way) as asked:
         assert (await sign(emr)).headers["location"] == "/patients/p1?said=signed"
         assert len(asked) == 1
     assert await orders(emr) == ["active"]

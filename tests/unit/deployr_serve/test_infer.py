@@ -183,7 +183,7 @@ async def test_an_output_that_never_answers_is_left_at_the_deadline_and_to_the_r
         async def send(self, packet, bundle, *, delivery_id, budget=None):
             await asyncio.Event().wait()
 
-    services = services_of(outputs=(HangingOutput(),), deadline_s=0.05)
+    services = services_of(outputs=(HangingOutput(),), deadline_s=1.0)
     answer = await asyncio.wait_for(infer(request_of(), services), timeout=5)
     assert answer.packet.outcome.score == 3 / 4
     [delivery] = await all_pending(services, now)
@@ -277,7 +277,7 @@ async def test_what_could_not_be_fetched_is_stored_as_failed_and_nothing_is_sent
 
 
 async def test_a_source_that_is_slower_than_the_deadline_is_stored_as_timed_out(request_of, services_of, source_of):
-    services = services_of(source=source_of(asyncio.Event().wait), deadline_s=0.05)
+    services = services_of(source=source_of(asyncio.Event().wait), deadline_s=0.5)
     answer = await asyncio.wait_for(infer(request_of(), services), timeout=5)
     assert answer.packet.outcome == Failed(reason="emr-timeout", retryable=True)
     assert await all_packets(services) == (answer.packet,)

@@ -52,7 +52,7 @@ async def test_a_model_that_hangs_fails_at_the_deadline_and_others_are_answered_
     hanging, bundle, services_of, request_of, models_of
 ):
     slow, _ = hanging
-    services = services_of(models=models_of(hematocrit=slow, anemia=bundle), deadline_s=0.3)
+    services = services_of(models=models_of(hematocrit=slow, anemia=bundle), deadline_s=3.0)
     waiting = asyncio.ensure_future(infer(request_of(), services))
     quick = await infer(request_of(model_id="anemia"), services)
     assert isinstance(quick.packet.outcome, Scored)
@@ -78,7 +78,7 @@ async def test_once_so_many_hang_nobody_waits_any_more(let_go):
     begun = []
 
     def hang():
-        begun.append(1)
+        begun.append(threading.current_thread())
         let_go.wait()
 
     for _ in range(2):
@@ -89,15 +89,10 @@ async def test_once_so_many_hang_nobody_waits_any_more(let_go):
     assert len(begun) == 2
     assert await threads.run(lambda: 1, name="another model", within_s=60.0) == 1
     let_go.set()
-    for _ in range(1000):
-        try:
-            assert await threads.run(lambda: 2, name="a model", within_s=60.0) == 2
-        except TimeoutError:
-            await asyncio.sleep(0)
-        else:
-            break
-    else:
-        pytest.fail("expected the places of what has ended to be free again")
+    for thread in begun:
+        thread.join()  # once a thread has ended, what it tells the loop stands in the loop's queue
+    await asyncio.sleep(0)
+    assert await threads.run(lambda: 2, name="a model", within_s=60.0) == 2
 
 
 async def test_what_the_work_raises_is_raised():
