@@ -1,9 +1,9 @@
 """The bundle: everything that training promises serving, in one folder, every file under a digest.
 
 ``manifest.json``, ``features.json`` (the fitted declaration), the model (``model.treelite``, ``model.json`` or
-``model.joblib``), perhaps ``calibration.json``, and ``golden.json`` (vectors with the scores they must get). Beside
-them may lie ``manifest.sig``. The bundle's own digest is that of its manifest's bytes. Here are the shapes and checks,
-over bytes; reading and writing files is the edges' work.
+``model.joblib``; or where it answers, ``model.http.json``), perhaps ``calibration.json``, and ``golden.json`` (vectors
+with the scores they must get). Beside them may lie ``manifest.sig``. The bundle's own digest is that of its manifest's
+bytes. Here are the shapes and checks, over bytes; reading and writing files is the edges' work.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from deployr_core.coverage import Requirements
+from deployr_core.elsewhere import ModelElsewhere, Promise, Reach
 from deployr_core.features import FeatureSpec, parse_feature_spec
 from deployr_core.label_rules import LabelRule, outputs_of
 from deployr_core.layout import layout_of
@@ -167,6 +168,8 @@ class Manifest(_Record, frozen=True, kw_only=True):
             raise ValueError("expected the label's mean for each output")
         if CALIBRATION_FILE in self.parts and len(self.task.outputs.names) > 1:
             raise ValueError("expected a calibration of one probability only")
+        if CALIBRATION_FILE in self.parts and self.model.is_elsewhere:
+            raise ValueError("expected a model that answers elsewhere to calibrate there")
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -283,8 +286,11 @@ def open_bundle(
     signature: bytes | None = None,
     trusted_keys: Sequence[TrustedKey] = (),
     load_pickle: LoadPickle | None = None,
+    reach: Reach | None = None,
 ) -> Bundle:
     """Check the signature and every digest, then read declaration and model, then score the golden vectors.
+
+    A model that answers elsewhere and cannot be reached now is not refused: it proves itself before its first answer.
 
     Args:
         manifest_json: the bytes of ``manifest.json``.
@@ -292,6 +298,7 @@ def open_bundle(
         signature: the bytes of ``manifest.sig``, if there is one.
         trusted_keys: with any, the bundle must be signed by one of them.
         load_pickle: what deserialises a model that runs code; None refuses such models.
+        reach: the way to a model that answers elsewhere; None refuses such models.
 
     Raises:
         BundleInvalid: anything is not as promised: the signature, a digest, the declaration, the model's number of
@@ -309,12 +316,15 @@ def open_bundle(
         golden = msgspec.json.decode(parts[GOLDEN_FILE], type=tuple[GoldenVector, ...])
     except (ValueError, msgspec.MsgspecError) as error:
         raise BundleInvalid(f"expected a usable declaration and golden vectors: {error}") from error
-    model = _load_model(manifest, parts, load_pickle=load_pickle)
+    model = None if manifest.model.is_elsewhere else _load_model(manifest, parts, load_pickle=load_pickle)
     if (len(layout.names), layout.spec_digest) != (manifest.n_features, manifest.spec_sha256):
         raise BundleInvalid(f"{FEATURES_FILE}: expected the declaration that the manifest names, got another")
-    bundle = Bundle(manifest=manifest, spec=spec, model=model, digest=sha256_hex(manifest_json), signed_by=signed_by)
-    _check_golden(bundle, golden)
-    return bundle
+    promise = _promise(manifest, golden)
+    if model is None:
+        model = _reached(manifest, parts, names=layout.names, promise=promise, reach=reach)
+    else:
+        _check_golden(manifest, model, promise)
+    return Bundle(manifest=manifest, spec=spec, model=model, digest=sha256_hex(manifest_json), signed_by=signed_by)
 
 
 def _load_model(manifest: Manifest, parts: Mapping[str, bytes], *, load_pickle: LoadPickle | None) -> Scorer:
@@ -339,23 +349,45 @@ def _load_model(manifest: Manifest, parts: Mapping[str, bytes], *, load_pickle: 
         raise BundleInvalid(f"{name}: {error}") from error
 
 
-def _check_golden(bundle: Bundle, golden: tuple[GoldenVector, ...]) -> None:
+def _reached(
+    manifest: Manifest, parts: Mapping[str, bytes], *, names: Sequence[str], promise: Promise, reach: Reach | None
+) -> Scorer:
+    name = manifest.model.file_name
+    if reach is None:
+        raise BundleInvalid(f"{name}: expected the address of the model, which answers elsewhere: DEPLOYR_PREDICTORS")
+    try:
+        return ModelElsewhere(parts[name], names=names, outputs=manifest.task.outputs, golden=promise, reach=reach)
+    except (ModelUnusable, ScoreInvalid) as error:
+        raise BundleInvalid(f"{name}: {error}") from error
+
+
+def _promise(manifest: Manifest, golden: tuple[GoldenVector, ...]) -> Promise:
     if not golden:
         raise BundleInvalid(f"{GOLDEN_FILE}: expected at least one golden vector")
     for number, row in enumerate(golden):
-        if row.indices and row.indices[-1] >= bundle.manifest.n_features:
+        if row.indices and row.indices[-1] >= manifest.n_features:
             raise BundleInvalid(f"{GOLDEN_FILE}: expected vector {number} to name only features that there are")
-        vector = FeatureVector(
-            spec_digest=bundle.manifest.spec_sha256,
-            size=bundle.manifest.n_features,
+        if len(row.outputs) != len(manifest.task.outputs.names):
+            raise BundleInvalid(f"{GOLDEN_FILE}: vector {number} does not have each output's number")
+    rows = (
+        FeatureVector(
+            spec_digest=manifest.spec_sha256,
+            size=manifest.n_features,
             indices=np.array(row.indices, dtype=np.int32),
             values=np.array(row.values, dtype=np.float64),
             coverage={},
         )
-        if _answer(bundle.model, vector, number) != row.outputs:
+        for row in golden
+    )
+    return Promise(rows=tuple(rows), outputs=tuple(row.outputs for row in golden))
+
+
+def _check_golden(manifest: Manifest, model: Scorer, promise: Promise) -> None:
+    for number, (row, outputs) in enumerate(zip(promise.rows, promise.outputs, strict=True)):
+        if _answer(model, row, number) != outputs:
             raise BundleInvalid(
                 f"{GOLDEN_FILE}: vector {number} does not get its score on this machine; "
-                f"trained with {dict(bundle.manifest.training.library_versions)}"
+                f"trained with {dict(manifest.training.library_versions)}"
             )
 
 

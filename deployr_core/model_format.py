@@ -7,16 +7,24 @@ from typing import Literal
 
 import msgspec
 
+from deployr_core.estimator_model import EstimatorModel
 from deployr_core.linear import LinearModel
 from deployr_core.outputs import BINARY, Outputs
-from deployr_core.scoring import Calibrated, EstimatorModel, InputType, Scorer, TreeEnsemble
+from deployr_core.scoring import Calibrated, InputType, ModelUnusable, Scorer, TreeEnsemble
 
 MODEL_FILE = "model.treelite"
 LINEAR_FILE = "model.json"
 JOBLIB_FILE = "model.joblib"
 
-ModelKind = Literal["treelite", "linear", "joblib"]
-MODEL_FILES: Mapping[ModelKind, str] = {"treelite": MODEL_FILE, "linear": LINEAR_FILE, "joblib": JOBLIB_FILE}
+HTTP_FILE = "model.http.json"
+
+ModelKind = Literal["treelite", "linear", "joblib", "http"]
+MODEL_FILES: Mapping[ModelKind, str] = {
+    "treelite": MODEL_FILE,
+    "linear": LINEAR_FILE,
+    "joblib": JOBLIB_FILE,
+    "http": HTTP_FILE,
+}
 
 
 class ModelFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,6 +46,23 @@ class ModelFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("expected zero_is_missing of trees only")
 
     @property
+    def is_elsewhere(self) -> bool:
+        """True of a model that answers over HTTP; see `deployr_core.elsewhere`."""
+        return self.kind == "http"
+
+    @property
+    def takes_time(self) -> bool:
+        """True of a model that may take long, or for ever: its code is somebody else's, here or elsewhere."""
+        return self.runs_code or self.is_elsewhere
+
+    def can_be_tried(self, *, allow_pickle: bool) -> bool:
+        """Tell whether the model is tried out in a process of its own before it is loaded.
+
+        Not what may not be loaded at all, nor what is not loaded here.
+        """
+        return (allow_pickle or not self.runs_code) and not self.is_elsewhere
+
+    @property
     def file_name(self) -> str:
         """The part that holds the model."""
         return MODEL_FILES[self.kind]
@@ -55,7 +80,8 @@ def load_model(
     """Make a model's bytes ready to score. A model that runs code is not loaded here: ``estimator`` is it, loaded.
 
     Raises:
-        ModelUnusable: the bytes are not such a model, or it has another number of features or outputs.
+        ModelUnusable: the bytes are not such a model, or it has another number of features or outputs; or there is no
+            model in them, because it answers elsewhere.
     """
     scorer: Scorer
     match model.kind:
@@ -71,4 +97,6 @@ def load_model(
             scorer = LinearModel(content, n_features=n_features, outputs=outputs)
         case "joblib":
             scorer = EstimatorModel(estimator, n_features=n_features, outputs=outputs)
+        case "http":
+            raise ModelUnusable("expected a model that is in its file; this one answers elsewhere")
     return scorer if calibration is None else Calibrated(scorer, calibration)

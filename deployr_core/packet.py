@@ -168,7 +168,8 @@ class Scored(_Record, frozen=True, kw_only=True, tag_field="kind", tag="scored")
     ``outputs``: every class's or label's probability by name; empty where the score is all there is.
     ``contributions``: largest first, with a ``base`` they add up to ``explained``, the number that the model's trees or
     terms end in; empty where the model cannot be taken apart. ``decision``: None only in packets of before there were
-    any.
+    any. ``answered_by``: what a model that answers elsewhere calls itself; None of a bundle's own, and of one that does
+    not say.
     """
 
     score: float
@@ -181,6 +182,7 @@ class Scored(_Record, frozen=True, kw_only=True, tag_field="kind", tag="scored")
     base: float | None = None
     explained: float | None = None
     decision: Decision | None = None
+    answered_by: str | None = None
 
     def __post_init__(self) -> None:
         if self.value_unit is not None:
@@ -226,7 +228,8 @@ class InferencePacket(_Record, frozen=True, kw_only=True):
 
     ``patient_hash``: what all packets about one patient are found by, see `deployr_core.forgetting`; empty in packets
     of schema version 1 that were not migrated, and in forgotten ones. ``facts_sha256``: the digest under which the
-    facts are kept, sealed, where the deployment keeps them; None where not, or not yet.
+    facts are kept, sealed, where the deployment keeps them; None where not, or not yet. ``shadow_of``: the packet of
+    the champion that a shadow scored the same facts beside; None of everything that was asked for.
     """
 
     schema_version: int = PACKET_SCHEMA_VERSION
@@ -244,6 +247,7 @@ class InferencePacket(_Record, frozen=True, kw_only=True):
     fetches: tuple[FetchRecord, ...] = ()
     facts_sha256: str | None = None
     earlier_attempts: tuple[Attempt, ...] = ()
+    shadow_of: str | None = None
 
     @property
     def is_terminal(self) -> bool:

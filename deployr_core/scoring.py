@@ -1,8 +1,8 @@
 """Models as data, scored one row at a time, to the same bits on every machine.
 
 A tree ensemble is a treelite checkpoint, a linear model a list of numbers, a calibration a table: loading any of them
-cannot run code, unlike a pickle or a joblib file. Where a model allows nothing else, an `EstimatorModel` wraps what
-somebody else has loaded.
+cannot run code, unlike a pickle or a joblib file. Where a model allows nothing else, `deployr_core.estimator_model`
+wraps what somebody else has loaded.
 
 Sums are taken in a fixed order or rounded once, and the logistic function is our own: the C library's ``exp`` gives
 another last bit on another processor, and a BLAS adds in whatever order is fast.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -40,6 +40,17 @@ class ScoreInvalid(ValueError):
     """The model gave something that is not what it predicts: a probability, probabilities that sum to 1, a number."""
 
 
+class ModelAway(RuntimeError):
+    """The model answers elsewhere, and cannot be asked now; the same row may well be answered later."""
+
+
+class Reply(NamedTuple):
+    """The answer, and what the model that gave it calls itself; None where it is the bundle's own."""
+
+    outputs: tuple[float, ...]
+    answered_by: str | None = None
+
+
 class Scorer(Protocol):
     """A model that is ready: a row in, its outputs out."""
 
@@ -57,6 +68,14 @@ class Scorer(Protocol):
             ScoreInvalid: the model's answer is not as many finite numbers; or a probability is outside [0, 1]; or
                 those of classes do not sum to 1 within a millionth.
             ValueError: the vector has another number of features than the model, or one that it cannot take.
+            ModelAway: it answers elsewhere, and does not.
+        """
+
+    def reply(self, vector: FeatureVector) -> Reply:
+        """Give the answer with what it came by.
+
+        Raises:
+            ScoreInvalid, ValueError, ModelAway: as for ``answer``.
         """
 
     def raw(self, vector: FeatureVector) -> tuple[float, ...]:
@@ -93,21 +112,33 @@ class ScorerBase:
         """Score one row; see `Scorer`."""
         return self.answer(vector)[self.outputs.place]
 
+    def reply(self, vector: FeatureVector) -> Reply:
+        """Give the answer; see `Scorer`."""
+        return Reply(self.answer(vector))
+
     def answer(self, vector: FeatureVector) -> tuple[float, ...]:
         """Give every output for one row; see `Scorer`."""
-        numbers = self.raw(vector)
-        if len(numbers) != len(self.outputs.names):
-            raise ScoreInvalid(f"expected {len(self.outputs.names)} numbers from the model, got {len(numbers)}")
-        match self.outputs.target:
-            case Target.REGRESSION:
-                for number in numbers:
-                    finite(number)
-            case target:
-                if not all(0.0 <= number <= 1.0 for number in numbers):
-                    raise ScoreInvalid("expected probabilities from 0 to 1")
-                if target is Target.MULTICLASS and abs(math.fsum(numbers) - 1.0) > _SUM_TOLERANCE:
-                    raise ScoreInvalid("expected the probabilities of the classes to sum to 1")
-        return tuple(number + 0.0 for number in numbers)  # turns -0.0 into 0.0
+        return checked_outputs(self.raw(vector), self.outputs)
+
+
+def checked_outputs(numbers: tuple[float, ...], outputs: Outputs) -> tuple[float, ...]:
+    """Give the numbers back, if they are what is predicted; see `Scorer.answer`.
+
+    Raises:
+        ScoreInvalid: they are not.
+    """
+    if len(numbers) != len(outputs.names):
+        raise ScoreInvalid(f"expected {len(outputs.names)} numbers from the model, got {len(numbers)}")
+    match outputs.target:
+        case Target.REGRESSION:
+            for number in numbers:
+                finite(number)
+        case target:
+            if not all(0.0 <= number <= 1.0 for number in numbers):
+                raise ScoreInvalid("expected probabilities from 0 to 1")
+            if target is Target.MULTICLASS and abs(math.fsum(numbers) - 1.0) > _SUM_TOLERANCE:
+                raise ScoreInvalid("expected the probabilities of the classes to sum to 1")
+    return tuple(number + 0.0 for number in numbers)  # turns -0.0 into 0.0
 
 
 class TreeEnsemble(ScorerBase):
@@ -271,81 +302,6 @@ class Calibrated(ScorerBase):
         return self._model.explain(vector)
 
 
-class EstimatorModel(ScorerBase):
-    """An estimator with scikit-learn's interface that somebody else has loaded, forced to one job.
-
-    A classifier's columns are found by their labels, wherever ``classes_`` has them; of several labels each is asked
-    for the probability of 1. What has no ``predict_proba`` must ``predict`` what is predicted.
-    """
-
-    def __init__(self, estimator: Any, *, n_features: int, outputs: Outputs = BINARY) -> None:
-        if not callable(getattr(estimator, "predict", None)):
-            raise ModelUnusable("expected an estimator with predict_proba or predict")
-        width = getattr(estimator, "n_features_in_", n_features)
-        if width != n_features:
-            raise ModelUnusable(f"expected a model of {n_features} features, as declared; it was trained on {width}")
-        gives_probabilities = callable(getattr(estimator, "predict_proba", None))
-        if gives_probabilities and outputs.target is Target.REGRESSION:
-            raise ModelUnusable("expected an estimator that predicts a number, not classes")
-        self._predict = estimator.predict_proba if gives_probabilities else estimator.predict
-        self._columns = output_columns(estimator, outputs) if gives_probabilities else None
-        _one_job(estimator)
-        self._n_features = n_features
-        self.outputs = outputs
-
-    def raw(self, vector: FeatureVector) -> tuple[float, ...]:
-        """Ask the estimator about this one row; see `Scorer`."""
-        row = dense_row(vector, n_features=self._n_features, input_type="float64")
-        try:
-            numbers = self._asked(row)
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise ScoreInvalid("expected numbers, but the estimator failed") from error
-        if len(numbers) != len(self.outputs.names):
-            raise ScoreInvalid(f"expected {len(self.outputs.names)} numbers from the estimator")
-        return tuple(finite(number) for number in numbers)
-
-    def _asked(self, row: NDArray[Any]) -> list[float]:
-        found = self._predict(row)
-        if self._columns is None:
-            numbers: list[float] = np.asarray(found, dtype=np.float64).ravel().tolist()
-            return numbers
-        if self.outputs.target is Target.MULTILABEL:
-            return [float(each[0, column]) for each, column in zip(found, self._columns, strict=True)]
-        (probabilities,) = np.asarray(found, dtype=np.float64)
-        if probabilities.size != max(2, len(self.outputs.names)):
-            return []
-        return [float(probabilities[column]) for column in self._columns]
-
-
-def output_columns(estimator: Any, outputs: Outputs) -> tuple[int, ...]:
-    """Give the column of ``predict_proba`` that belongs to each output; of several labels, each label's own column.
-
-    Raises:
-        ModelUnusable: its labels are not 0 and 1, or not the classes' numbers, in whichever order.
-    """
-    held = getattr(estimator, "classes_", ())
-    match outputs.target:
-        case Target.MULTICLASS:
-            places = range(len(outputs.names))
-            found = np.asarray(held)
-            if found.dtype.kind not in "biuf" or not np.array_equal(np.sort(found), places):
-                raise ModelUnusable(f"expected a classifier that was trained on labels 0 to {places[-1]}")
-            return tuple(found.tolist().index(place) for place in places)
-        case Target.MULTILABEL:
-            if not isinstance(held, list) or len(held) != len(outputs.names):
-                raise ModelUnusable(f"expected a classifier that was trained on {len(outputs.names)} labels")
-            return tuple(_positive(list(each)) for each in held)
-        case _:
-            return (_positive(list(held)),)
-
-
-def _positive(classes: list[Any]) -> int:
-    for order in ((0, 1), (1, 0)):
-        if len(classes) == 2 and all(bool(label == wanted) for label, wanted in zip(classes, order, strict=True)):
-            return order.index(1)
-    raise ModelUnusable("expected a classifier that was trained on labels 0 and 1")
-
-
 def dense_row(vector: FeatureVector, *, n_features: int, input_type: InputType) -> NDArray[Any]:
     """Give the row that a model is asked about, shape (1, n_features).
 
@@ -379,12 +335,3 @@ def finite(number: float) -> float:
     if not math.isfinite(number):
         raise ScoreInvalid("expected one finite number from the model")
     return number
-
-
-def _one_job(estimator: Any) -> None:
-    """With more jobs one row is slower, and trees are summed in the order in which threads end."""
-    if not (callable(getattr(estimator, "get_params", None)) and callable(getattr(estimator, "set_params", None))):
-        return
-    jobs = [name for name in estimator.get_params(deep=True) if name.rpartition("__")[2] == "n_jobs"]
-    if jobs:
-        estimator.set_params(**dict.fromkeys(jobs, 1))

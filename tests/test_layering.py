@@ -105,7 +105,7 @@ AREAS = {
     "deployr_core.monitoring": Area(
         ours=("deployr_core",), others=NUMBERS | {"scipy", "statsmodels"}, banned=TRAINING_ONLY, pure=True
     ),
-    "deployr_dev": Area(ours=("deployr_core", "deployr_plots")),
+    "deployr_dev": Area(ours=("deployr_core", "deployr_core.monitoring", "deployr_plots")),
     # Descriptions of figures, and the one place that knows a drawing library.
     "deployr_plots": Area(ours=("deployr_core",), others=frozenset({"numpy", "matplotlib"}), banned=TRAINING_ONLY),
     "deployr_serve.core": Area(ours=("deployr_core",), others=NUMBERS, banned=TRAINING_ONLY, pure=True),
@@ -158,6 +158,18 @@ AREAS = {
     ),
     "deployr_serve.label_settings": Area(ours=(*CORE, "deployr_serve.auth_settings"), banned=TRAINING_ONLY),
     "deployr_serve.json_settings": Area(ours=(*CORE, "deployr_serve.auth_settings"), banned=TRAINING_ONLY),
+    "deployr_serve.registry_settings": Area(
+        ours=(*CORE, "deployr_serve.auth_settings", "deployr_serve.json_settings"), banned=TRAINING_ONLY
+    ),
+    "deployr_serve.registry_bootstrap": Area(
+        ours=(*CORE, "deployr_serve.registry_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
+    ),
+    "deployr_serve.shadow_bootstrap": Area(ours=(*CORE, "deployr_serve.adapters"), banned=TRAINING_ONLY),
+    "deployr_serve.blueprint_models": Area(
+        ours=(*CORE, "deployr_serve.bootstrap", "deployr_serve.registry_bootstrap", "deployr_serve.triggers"),
+        banned=TRAINING_ONLY,
+        azure_functions=True,
+    ),
     "deployr_serve.json_bootstrap": Area(
         ours=(*CORE, "deployr_serve.json_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
     ),
@@ -183,6 +195,27 @@ AREAS = {
     "deployr_serve.facts_bootstrap": Area(
         ours=(*CORE, "deployr_serve.facts_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
     ),
+    "deployr_serve.alert_settings": Area(ours=(*CORE, *SETTING_VALUES), banned=TRAINING_ONLY),
+    "deployr_serve.alert_bootstrap": Area(
+        ours=(
+            *CORE,
+            "deployr_serve.alert_settings",
+            "deployr_serve.settings",
+            "deployr_serve.bootstrap",
+            "deployr_serve.adapters",
+            "deployr_serve.outputs",
+        ),
+        banned=TRAINING_ONLY,
+    ),
+    "deployr_serve.blueprint_alerts": Area(ours=CORE, banned=TRAINING_ONLY, azure_functions=True),
+    "deployr_serve.telemetry_settings": Area(ours=(*CORE, *SETTING_VALUES), banned=TRAINING_ONLY),
+    "deployr_serve.telemetry_bootstrap": Area(
+        ours=(*CORE, "deployr_serve.telemetry_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
+    ),
+    "deployr_serve.predictor_settings": Area(ours=(*CORE, *SETTING_VALUES), banned=TRAINING_ONLY),
+    "deployr_serve.predictor_bootstrap": Area(
+        ours=(*CORE, "deployr_serve.predictor_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
+    ),
     "deployr_serve.blueprint_facts": Area(ours=CORE, banned=TRAINING_ONLY, azure_functions=True),
     "deployr_serve.settings": Area(
         ours=(
@@ -191,6 +224,7 @@ AREAS = {
             "deployr_serve.store_settings",
             "deployr_serve.spool_settings",
             "deployr_serve.outputs_settings",
+            "deployr_serve.alert_settings",
             "deployr_serve.audit_settings",
             "deployr_serve.auth_settings",
             "deployr_serve.batch_settings",
@@ -198,7 +232,10 @@ AREAS = {
             "deployr_serve.cds_settings",
             "deployr_serve.setting_values",
             "deployr_serve.json_settings",
+            "deployr_serve.registry_settings",
             "deployr_serve.label_settings",
+            "deployr_serve.predictor_settings",
+            "deployr_serve.telemetry_settings",
             "deployr_serve.vendor_settings",
         ),
         banned=TRAINING_ONLY,
@@ -217,12 +254,16 @@ AREAS = {
             "deployr_serve.spool_bootstrap",
             "deployr_serve.facts_bootstrap",
             "deployr_serve.audit_bootstrap",
+            "deployr_serve.telemetry_bootstrap",
             "deployr_serve.auth_bootstrap",
             "deployr_serve.batch_bootstrap",
             "deployr_serve.vendor_bootstrap",
             "deployr_serve.outputs_bootstrap",
             "deployr_serve.cds_bootstrap",
             "deployr_serve.json_bootstrap",
+            "deployr_serve.registry_bootstrap",
+            "deployr_serve.shadow_bootstrap",
+            "deployr_serve.predictor_bootstrap",
             "deployr_serve.adapters",
             "deployr_serve.triggers",
             "deployr_serve.outputs",
@@ -274,7 +315,24 @@ AREAS = {
     "label_extractors.blueprint": Area(
         ours=(*CORE, "deployr_serve.label_settings", "label_extractors"), banned=TRAINING_ONLY, azure_functions=True
     ),
-    "deployr_dash": Area(ours=(*CORE, "deployr_plots")),
+    "deployr_dash": Area(ours=(*CORE, "deployr_plots", "deployr_dash")),
+    # Tables of packets in, figures and words out.
+    "deployr_dash.panels": Area(
+        ours=(
+            "deployr_core",
+            "deployr_plots",
+            *(f"deployr_dash.{name}" for name in ("held_out", "planned", "readings", "sketches")),
+        ),
+        others=NUMBERS | {"pandas"},
+        banned=TRAINING_ONLY - {"pandas"},
+        pure=True,
+    ),
+    **{
+        f"deployr_dash.{name}": Area(
+            ours=("deployr_core",), others=NUMBERS | {"pandas"}, banned=TRAINING_ONLY - {"pandas"}, pure=True
+        )
+        for name in ("held_out", "planned", "readings", "sketches")
+    },
     "deployr_cli": Area(
         ours=(*(name for name in OURS if name != "deployr_cli"), "deployr_cli.doctor.decide"),
         azure_functions=True,
@@ -291,12 +349,15 @@ AREAS = {
         ours=(
             "deployr_serve.settings",
             "deployr_serve.bootstrap",
+            "deployr_serve.alert_bootstrap",
             "deployr_serve.blueprint",
+            "deployr_serve.blueprint_alerts",
             "deployr_serve.blueprint_audit",
             "deployr_serve.blueprint_batch",
             "deployr_serve.blueprint_bpa",
             "deployr_serve.blueprint_cds",
             "deployr_serve.blueprint_facts",
+            "deployr_serve.blueprint_models",
             "deployr_serve.blueprint_pages",
             "label_extractors.blueprint",
         ),
@@ -573,6 +634,13 @@ PLANTED = {
     "serving, in the local host": ("deployr_serve.local_host.planted", "import deployr_serve.blueprint", "blueprint"),
     "an adapter, in the labels": ("label_extractors.collect", "import deployr_serve.adapters.fhir_source", "adapters"),
     "a bootstrap, in the labels": ("label_extractors.blueprint", "import deployr_serve.bootstrap", "bootstrap"),
+    "a file, in a panel": ("deployr_dash.panels.planted", "from pathlib import Path", "must not import pathlib"),
+    "the store's reader, in a panel": (
+        "deployr_dash.panels.planted",
+        "from deployr_dash.loading import load_frame",
+        "deployr_dash.panels must not import deployr_dash",
+    ),
+    "the pages' library, in a panel": ("deployr_dash.panels.planted", "import streamlit", "must not import streamlit"),
     "an adapter, in the dashboard": ("deployr_dash.pages", "import deployr_serve.adapters.sqlite_store", "adapters"),
     "an adapter, in the function app": ("function_app", "import deployr_serve.adapters.clock", "adapters"),
     "the command, in serving": (

@@ -76,6 +76,60 @@ class BinaryPerformance:
     at: tuple[AtThreshold | NoThreshold, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BinaryFigures:
+    """Everything that is measured in the same resamples.
+
+    ``figures``: as in `BinaryPerformance`, without the calibration error. ``at``: for each threshold ``alert_rate``,
+    ``sensitivity``, ``specificity``, ``ppv`` and ``npv``.
+    """
+
+    figures: Mapping[str, Figure]
+    calibration: tuple[CalibrationBin, ...]
+    at: tuple[Mapping[str, Figure], ...]
+
+
+def binary_figures(
+    labels: Floats,
+    scores: Floats,
+    patients: NDArray[np.int64],
+    cuts: Sequence[float],
+    *,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+    weights: Floats | None = None,
+) -> BinaryFigures:
+    """Measure checked rows on the whole, at these thresholds and in bins of scores: what services and reports share.
+
+    Args:
+        labels: 0.0 or 1.0, shape (n_rows,), at least one.
+        scores: probabilities, shape (n_rows,).
+        patients: which patient each row belongs to, shape (n_rows,).
+        cuts: thresholds.
+        rng: where the resampling comes from; it is drawn from once.
+        resamples: of each interval.
+        weights: of the rows; None is 1 each.
+    """
+    bin_of_row = calibration_bins(scores)
+    measured = measure(
+        [
+            *overall(labels, scores),
+            Recalibration.of(labels, scores),
+            threshold_figures(labels, scores, cuts),
+            observed_shares(labels, bin_of_row),
+        ],
+        patients,
+        rng=rng,
+        resamples=resamples,
+        weights=weights,
+    )
+    return BinaryFigures(
+        figures={name: figure for name, figure in measured.items() if "@" not in name},
+        calibration=calibration_points(scores, bin_of_row, measured, weights=weights),
+        at=tuple({name: measured[f"{name}@{place}"] for name in _AT} for place in range(len(cuts))),
+    )
+
+
 def binary_performance(
     labels: Floats,
     scores: Floats,
@@ -114,41 +168,27 @@ def binary_performance(
     planned: list[NoThreshold | tuple[float | None, float]] = [] if threshold is None else [(None, float(threshold))]
     planned += [_at_rate(scores if scored is None else scored, rate) for rate in alert_rates]
     cuts = [plan[1] for plan in planned if not isinstance(plan, NoThreshold)]
-    bin_of_row = calibration_bins(scores)
-    measured = measure(
-        [
-            *overall(labels, scores),
-            Recalibration.of(labels, scores),
-            threshold_figures(labels, scores, cuts),
-            observed_shares(labels, bin_of_row),
-        ],
-        patients,
-        rng=rng,
-        resamples=resamples,
-        weights=weights,
-    )
+    measured = binary_figures(labels, scores, patients, cuts, rng=rng, resamples=resamples, weights=weights)
     deviation = calibration_error(labels, scores, patients, rng=rng, resamples=resamples, weights=weights)
     at: list[AtThreshold | NoThreshold] = []
-    place = 0
+    figures_at = iter(measured.at)
     for plan in planned:
         if isinstance(plan, NoThreshold):
             at.append(plan)
             continue
         rate, cut = plan
-        figures = {name: measured[f"{name}@{place}"] for name in _AT}
+        figures = dict(next(figures_at))
         figures["number_needed_to_evaluate"] = number_needed_to_evaluate(figures["ppv"])
         at.append(
             AtThreshold(alert_rate=rate, threshold=cut, figures=figures, confusion=confusion(labels, scores, cut))
         )
-        place += 1
     return BinaryPerformance(
         rows=labels.size,
         patients=np.unique(patients).size,
         positives=int(labels.sum()),
-        figures={name: figure for name, figure in measured.items() if "@" not in name}
-        | {"calibration_error": deviation.error},
+        figures={**measured.figures, "calibration_error": deviation.error},
         calibration_error_by_chance=deviation.by_chance,
-        calibration=calibration_points(scores, bin_of_row, measured, weights=weights),
+        calibration=measured.calibration,
         at=tuple(at),
     )
 

@@ -61,6 +61,40 @@ def delong_interval(labels: Floats, scores: Floats, patients: NDArray[np.int64])
     return clustered_auroc_interval(labels, scores, patients)
 
 
+def delong_difference(labels: Floats, first: Floats, second: Floats, patients: NDArray[np.int64]) -> Figure:
+    """Give the second scores' AUROC less the first ones', of the same rows, where no patient has two rows.
+
+    Args:
+        labels: 0.0 or 1.0, shape (n_rows,).
+        first: finite, shape (n_rows,).
+        second: finite, shape (n_rows,).
+        patients: which patient each row belongs to, shape (n_rows,).
+
+    Returns:
+        An interval of closed form (``resamples`` is 0), or why there is none: rows that depend on others, fewer than
+        two rows of a class, or scores that rank all rows alike.
+
+    Raises:
+        ValueError: as for `deployr_core.metrics.auroc`.
+
+    Source: DeLong, DeLong and Clarke-Pearson (1988), Biometrics 44:837-845, doi:10.2307/2531595.
+    """
+    labels, first = checked_rows(labels, first)
+    labels, second = checked_rows(labels, second)
+    patients = checked_patients(patients, labels)
+    if (why := _dependent(patients)) is not None:
+        return NotMeasured(why=why)
+    positive = labels == 1.0
+    if min(positive.sum(), (~positive).sum()) < 2:
+        return NotMeasured(why=f"expected {BOTH_CLASSES}, at least two of each")
+    apart = _share_beaten(second, positive) - _share_beaten(first, positive)
+    difference = float(apart[positive].mean())
+    error = math.sqrt(sum(float(apart[of].var(ddof=1)) / int(of.sum()) for of in (positive, ~positive)))
+    if error == 0.0:
+        return NotMeasured(why="expected scores that rank some rows differently")
+    return Interval(value=difference, low=difference - Z_95 * error, high=difference + Z_95 * error, resamples=0)
+
+
 def clustered_auroc_interval(labels: Floats, scores: Floats, patients: NDArray[np.int64]) -> Figure:
     """Give the AUROC with a 95 % interval that knows of the patients, in one sorting: for rows by the million.
 

@@ -181,7 +181,12 @@ def drifts(reference: DriftReference, rows: SparseRows, patients: NDArray[np.int
     Jensen-Shannon: J. Lin (1991), IEEE Trans. Inf. Theory 37:145-151; clustered rows: Rao and Scott (1984), Ann.
     Statist. 12:46-60, first-order correction.
     """
-    before, now = reference.cells, counted(rows, reference.edges, patients)
+    return drifts_of_cells(reference, counted(rows, reference.edges, patients))
+
+
+def drifts_of_cells(reference: DriftReference, now: Cells) -> Drifts:
+    """Hold cells that were counted by the reference's edges against it; see `drifts`."""
+    before = reference.cells
     p, q = before.shares, now.shares
     occupied = before.counts + now.counts > 0
     psi = _psi(before, now, occupied)
@@ -190,7 +195,7 @@ def drifts(reference: DriftReference, rows: SparseRows, patients: NDArray[np.int
     pooled = (before.counts + now.counts) / (before.rows + now.rows)
     chance = (1.0 - pooled) * (before.spread / before.rows + spread / now.rows)
     shift = ((q - p) * reference.scores).sum(axis=1)
-    p_values = _p_values(before, now, spread, pooled, chance)
+    p_values = _p_values(before, now, pooled)
     return Drifts(
         names=reference.names,
         psi=psi,
@@ -240,15 +245,30 @@ def _moved(positions: Floats, p: Floats, q: Floats) -> Floats:
     return moved
 
 
-def _p_values(before: Cells, now: Cells, spread: Floats, pooled: Floats, chance: Floats) -> Floats:
-    """Give the chance of so large a change if there is none; NaN for a variable with one cell only."""
-    from scipy.special import betainc, chdtrc
+def _p_values(before: Cells, now: Cells, pooled: Floats) -> Floats:
+    """Give the chance of so large a change if there is none; NaN for a variable with one cell only.
 
+    The larger of both periods' design effects counts for both: that of some weeks of a small ward is a guess, and where
+    nobody has a variable by luck it would say that rows are independent. How sure the variances are goes by patients.
+
+    Source: F in place of chi-square for clustered rows: D. R. Thomas, J. N. K. Rao (1987), J. Am. Stat. Assoc.
+    82:630-636; degrees of freedom of two variances: F. E. Satterthwaite (1946), Biometrics Bull. 2:110-114.
+    """
+    from scipy.special import betainc, fdtrc
+
+    spread = np.maximum(before.spread, now.spread)
     expected = pooled * now.rows / spread
     used = expected >= _LEAST_EXPECTED
     freedom = used.sum(axis=1) - 1
     change = np.where(used, (now.shares - before.shares) ** 2 / np.where(used, pooled, 1.0), 0.0).sum(axis=1)
-    by_chance = np.where(used, chance, 0.0).sum(axis=1)
+    of_each = [
+        np.where(used, (1.0 - pooled) * effect / cells.rows, 0.0).sum(axis=1)
+        for cells, effect in ((before, before.spread), (now, spread))
+    ]
+    by_chance = np.maximum(of_each[0] + of_each[1], 1e-300)
+    doubt = sum(
+        (part / by_chance) ** 2 / max(1, cells.patients - 1) for part, cells in zip(of_each, (before, now), strict=True)
+    )
     p_values: Floats = np.full(freedom.shape, np.nan)
     # Nearly all rows are in one cell: which period do the few outside of it belong to?
     main = np.argmax(pooled, axis=1)[:, np.newaxis]
@@ -259,7 +279,7 @@ def _p_values(before: Cells, now: Cells, spread: Floats, pooled: Floats, chance:
     outside = (1.0 - of_main(pooled)) * now.rows / of_main(spread)
     common = (freedom > 0) & (outside >= _FEWEST_EXPECTED)
     # The used cells' mean variance is what one degree of freedom is worth.
-    p_values[common] = chdtrc(freedom[common], (change * freedom / np.maximum(by_chance, 1e-300))[common])
+    p_values[common] = fdtrc(freedom[common], 1.0 / doubt[common], (change / by_chance)[common])
     rare = ~common & (outside > 0)
     effects = [of_main(before.spread)[rare], of_main(spread)[rare]]
     counts = [(cells.rows - of_main(cells.counts))[rare] for cells in (before, now)]

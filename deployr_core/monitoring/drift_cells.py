@@ -70,6 +70,13 @@ class SparseRows:
         """Count the rows."""
         return self.starts.size - 1
 
+    def taken(self, places: _Counts) -> SparseRows:
+        """Give the rows at these places, in this order."""
+        lengths = np.diff(self.starts)[places]
+        starts = np.r_[0, np.cumsum(lengths)].astype(np.int64)
+        entries = np.arange(starts[-1]) + np.repeat(self.starts[:-1][places] - starts[:-1], lengths)
+        return SparseRows(size=self.size, starts=starts, indices=self.indices[entries], values=self.values[entries])
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cells:
@@ -143,7 +150,9 @@ def counted(rows: SparseRows, edges: Floats, patients: NDArray[np.int64]) -> Cel
     width = edges.shape[1] + 2
     cell = cell_of_entry(rows, edges)
     patient = np.repeat(patient_of_row, np.diff(rows.starts))
-    keys = np.sort((patient * rows.size + rows.indices) * width + cell)
+    keys = (patient * rows.size + rows.indices) * width + cell
+    # Half as wide is sorted in half the time.
+    keys = np.sort(keys.astype(np.int32) if ids.size * rows.size * width < 2**31 else keys)
     inside = _Sums.of(keys, held_rows, count=rows.size * width)
     # Without the cell, the same keys are in order still, and tell who has the variable at all.
     there = _Sums.of(keys // width, held_rows, count=rows.size)

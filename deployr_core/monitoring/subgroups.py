@@ -127,15 +127,8 @@ def binary_subgroups(
     labels, scores = checked_probabilities(labels, scores)
     patients = checked_patients(patients, labels)
 
-    def statistics(rows: NDArray[np.int64]) -> list[Statistic]:
-        found = overall(labels[rows], scores[rows])
-        if threshold is not None:
-            at = threshold_figures(labels[rows], scores[rows], [threshold])
-            found.append(replace(at, names=tuple(name.partition("@")[0] for name in at.names)))
-        return found
-
     return _measured(
-        statistics,
+        lambda rows: group_statistics(labels[rows], scores[rows], threshold),
         lambda rows: too_small(patients[rows], labels=labels[rows]),
         patients,
         properties,
@@ -145,6 +138,15 @@ def binary_subgroups(
         resamples=resamples,
         weights=weights,
     )
+
+
+def group_statistics(labels: Floats, scores: Floats, threshold: float | None) -> list[Statistic]:
+    """Give what is measured of a group of checked rows, each figure at the threshold by its plain name."""
+    found = overall(labels, scores)
+    if threshold is not None:
+        at = threshold_figures(labels, scores, [threshold])
+        found.append(replace(at, names=tuple(name.partition("@")[0] for name in at.names)))
+    return found
 
 
 def other_subgroups(
@@ -229,9 +231,9 @@ def _measured(
     tables = []
     for key in named:
         own = [(name, rows) for each, name, rows in cells if each == key]
-        withheld = _withheld([rows.size for _, rows in own], [small[key, name] is not None for name, _ in own])
+        hidden = withheld([rows.size for _, rows in own], [small[key, name] is not None for name, _ in own])
         groups = []
-        for (name, rows), hide in zip(own, withheld, strict=True):
+        for (name, rows), hide in zip(own, hidden, strict=True):
             why, prefix = small[key, name], _prefix(key, name)
             groups.append(
                 Subgroup(
@@ -291,7 +293,7 @@ def _two_sided(statistic: float, degrees: float) -> float:
     return float(2.0 * stdtr(degrees, -statistic))
 
 
-def _withheld(rows: Sequence[int], small: Sequence[bool]) -> list[bool]:
+def withheld(rows: Sequence[int], small: Sequence[bool]) -> list[bool]:
     """Say whose counts are not given: of small groups, and of a single one also of the next larger, lest it be told."""
     hidden = list(small)
     if sum(small) == 1 and len(rows) > 1:

@@ -25,12 +25,12 @@ from sklearn.ensemble import (
 )
 
 from deployr_core.contributions import Explanation, ExplanationInvalid
+from deployr_core.estimator_model import EstimatorModel
 from deployr_core.exact import logistic
 from deployr_core.linear import LinearModel, LinearNumbers
 from deployr_core.outputs import BINARY, Outputs, Target
 from deployr_core.scoring import (
     Calibrated,
-    EstimatorModel,
     IsotonicTable,
     SigmoidTable,
     TreeEnsemble,

@@ -14,12 +14,12 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 
+from deployr_core.estimator_model import EstimatorModel
 from deployr_core.exact import logistic, softmax
 from deployr_core.linear import LinearModel, LinearNumbers
 from deployr_core.outputs import Outputs, Target
 from deployr_core.scoring import (
     Calibrated,
-    EstimatorModel,
     IsotonicTable,
     ModelUnusable,
     ScoreInvalid,
