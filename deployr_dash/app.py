@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import pyarrow as pa
 import streamlit as st
 
-from deployr_dash.parts import ExtractMissing, Index
+from deployr_dash.parts import ExtractMissing, ExtractUnusable, Index
 from deployr_dash.screens import all_models, one_model, packet
-from deployr_dash.screens.frame import end, let_in
+from deployr_dash.screens.frame import end, head, let_in
 from deployr_dash.screens.reading import state
 from deployr_dash.screens.shown import help_html
 from deployr_dash.sources import Sources, installed
 
 ShowsPage = Callable[[Sources, Index, str], None]
+_UNREADABLE = (ExtractMissing, OSError, pa.ArrowException)
 
 
 def show(page: ShowsPage) -> None:
@@ -28,9 +30,31 @@ def show(page: ShowsPage) -> None:
 def _show(page: ShowsPage, sources: Sources, name: str) -> None:
     try:
         index = state(sources.extract)
-    except ExtractMissing:
-        st.html(
-            help_html(
+    except _UNREADABLE as error:
+        head("deployr", aside="how the models do", name=name, environment=sources.environment)
+        st.html(_in_its_place(error))
+        return
+    try:
+        page(sources, index, name)
+    except _UNREADABLE as error:
+        st.html(_in_its_place(error))
+
+
+def _in_its_place(error: Exception) -> str:
+    """Say why there is nothing, and what to do."""
+    match error:
+        case ExtractUnusable() | pa.ArrowException():
+            return help_html(
+                "The extract cannot be used",
+                (
+                    "There is one, which another version of deployr made, or of which files are missing or damaged.",
+                    "Nothing is lost, because all of it is in the store. Make the extract anew, then load this page"
+                    " again:",
+                ),
+                "deployr monitor extract --anew",
+            )
+        case ExtractMissing():
+            return help_html(
                 "There is no extract yet",
                 (
                     "The dashboard reads tables without identities that are taken from the store, so that it can"
@@ -39,20 +63,13 @@ def _show(page: ShowsPage, sources: Sources, name: str) -> None:
                 ),
                 "deployr monitor extract",
             )
-        )
-        return
-    except OSError as error:
-        st.html(
-            help_html(
-                "The extract cannot be read",
-                (
-                    f"The folder is there, and reading it failed ({type(error).__name__}). Look whether its disk is"
-                    " mounted and this process may read it.",
-                ),
-            )
-        )
-        return
-    page(sources, index, name)
+    return help_html(
+        "The extract cannot be read",
+        (
+            f"The folder is there, and reading it failed ({type(error).__name__}). Look whether its disk is mounted and"
+            " this process may read it.",
+        ),
+    )
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from deployr_core.packet import InferencePacket, Scored
 from deployr_dash.codes import PATIENT, UNIT, Codes, codes_of
 from deployr_dash.merging import CHANGED_SCHEMA, VECTORS_SCHEMA, Changes, Merging
 from deployr_dash.overview import write_overview
-from deployr_dash.parts import MODELS, ExtractMissing, Index, aside, read_index, sweep, tables_in
+from deployr_dash.parts import MODELS, ExtractMissing, ExtractUnusable, Index, aside, read_index, sweep, tables_in
 from deployr_dash.records import Row, Told, asked_at, packet_row, told_by, unit_hash_of
 from deployr_serve.core.ports import Belongings, InferenceStore
 from deployr_serve.core.retention import with_belongings
@@ -61,6 +61,7 @@ async def extract(
     now: datetime,
     kept_since: Mapping[str, datetime] | None = None,
     anew: bool = False,
+    replayed: bool = False,
     tell: Tell = lambda _done, _of: None,
 ) -> Extracted:
     """Bring the extract in a folder up to date with the store.
@@ -75,6 +76,7 @@ async def extract(
         kept_since: by kind of outcome, from when on packets are kept; earlier ones are dropped. The store purges by the
             same rule, and cannot tell afterwards what it purged.
         anew: read everything, whatever is there.
+        replayed: a replay moved the app's clock, so that no two instants tell how long anything took.
         tell: is told of progress.
 
     Raises:
@@ -82,7 +84,7 @@ async def extract(
         ExtractBusy: another process is at it.
     """
     with codes_of(folder) as codes:
-        run = _Run(store, folder, _Models(bundles, folder), codes, now=now, tell=tell)
+        run = _Run(store, folder, _Models(bundles, folder), codes, now=now, replayed=replayed, tell=tell)
         index = await run.read_on(_begun(folder, anew=anew, drops=codes.drops))
         index = run.drop_what_is_not_kept(index, kept_since or {})
         if index.drops != codes.drops:
@@ -95,12 +97,14 @@ async def extract(
 
 def _begun(folder: Path, *, anew: bool, drops: int) -> Index:
     """Give what counts, and remove what a run that was killed left behind; what counted stays until there is more."""
+    # Numbers of files go on: whoever reads the old ones, or counted them, must not find others under their names.
     try:
         index = read_index(folder)
+    except ExtractUnusable as error:
+        return Index(generation=error.generation, drops=drops + 1)
     except ExtractMissing:
         return Index(drops=drops + 1)
     sweep(folder, index)
-    # Numbers of files go on: whoever reads the old ones must not find others under their names.
     return Index(generation=index.generation, drops=drops + 1) if anew else index
 
 
@@ -108,13 +112,22 @@ class _Run:
     """One run."""
 
     def __init__(
-        self, store: InferenceStore, folder: Path, models: _Models, codes: Codes, *, now: datetime, tell: Tell
+        self,
+        store: InferenceStore,
+        folder: Path,
+        models: _Models,
+        codes: Codes,
+        *,
+        now: datetime,
+        replayed: bool,
+        tell: Tell,
     ) -> None:
         self._store = store
         self._folder = folder
         self.models = models
         self._codes = codes
         self._now = now
+        self._untimed: Row = {"latency_ms": None, "emr_ms": None} if replayed else {}
         self._tell = tell
         self.read = 0
 
@@ -159,7 +172,7 @@ class _Run:
             patient_code=self._codes.code_of(PATIENT, packet.patient_hash) if packet.patient_hash else None,
             unit_code=None if unit_hash is None else self._codes.code_of(UNIT, unit_hash),
         )
-        return {**row, "month": f"{asked_at(packet).astimezone(UTC):%Y-%m}"}
+        return {**row, **self._untimed, "month": f"{asked_at(packet).astimezone(UTC):%Y-%m}"}
 
     def drop_what_is_not_kept(self, index: Index, kept_since: Mapping[str, datetime]) -> Index:
         """Take out packets of before the instant that their kind is kept from."""

@@ -46,13 +46,14 @@ PACKETS = _columns(
     ("bundle_sha256", WORD, "of the bundle's manifest; empty like the version"),
     ("site", WORD, "whose app it was"),
     ("environment", WORD, "of the EMR"),
-    ("channel", WORD, "json, bpa, cds-hooks or batch"),
+    ("channel", WORD, "json, bpa, cds-hooks or batch; shadow of what a shadow scored"),
+    ("shadow_of", TEXT, "the champion's packet whose facts a shadow scored; null of everything that was asked for"),
     # When
     ("as_of", INSTANT, "the event's time: what the windows of features look back from, and those of labels on"),
     ("received_at", INSTANT, "when we were asked; windows of monitoring are of this instant"),
     ("started_at", INSTANT, "when the attempt began that ended it"),
     ("ended_at", INSTANT, "when its answer stood; null while there is none"),
-    ("latency_ms", NUMBER, "from received_at to ended_at"),
+    ("latency_ms", NUMBER, "from received_at to ended_at; null too where a replay moved the clock"),
     # What came of it
     ("kind", WORD, "received, scored, abstained, failed or rejected"),
     ("reason", WORD, "why it was abstained, failed or rejected: a code of docs/glossary.md"),
@@ -70,6 +71,13 @@ PACKETS = _columns(
     ("trial_version", COUNT, "of its declaration; with another one every unit is assigned anew"),
     ("arm", WORD, "which the unit was assigned to"),
     ("p_arm", NUMBER, "the chance of that arm"),
+    ("unit", WORD, "what is assigned as a whole: patient, encounter, order, provider, department or time-block"),
+    (
+        "stratum",
+        WORD,
+        "of the unit when it was assigned, as the channel told it; several texts in the deployment file's order, which"
+        " names them; null without strata",
+    ),
     ("unit_code", CODE, "the unit of randomization, a number of this extract; another one in each trial and version"),
     ("shown_by_design", YES, "whether arm and exploration have it shown"),
     (
@@ -81,7 +89,7 @@ PACKETS = _columns(
     ("patient_code", CODE, "the patient, a number of this extract; null in packets that were not migrated"),
     # How it went
     ("emr_calls", COUNT, "requests to the EMR, repeats and pages included"),
-    ("emr_ms", NUMBER, "from the first search's start to the last one's end; null without a search"),
+    ("emr_ms", NUMBER, "from the first search's start to the last one's end; null without one, and like latency_ms"),
     ("searches", NUMBERS_BY_NAME, "milliseconds by what was searched for; they run beside each other"),
     (
         "features_present",

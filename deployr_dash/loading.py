@@ -12,33 +12,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from deployr_core.bundle import FEATURES_FILE, MANIFEST_FILE, Manifest, parse_manifest
+from deployr_core.concepts import concepts_of
 from deployr_core.features import FeatureSpec, parse_feature_spec
 from deployr_core.layout import layout_of
 from deployr_dash.frames import FEATURES_SCHEMA, PACKETS_SCHEMA, expect_columns
 from deployr_dash.parts import MODELS, Part, on_current_parts
+from deployr_dash.readings import SparseFeatures
 
 _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class SparseFeatures:
-    """The features that packets were scored with, as compressed sparse rows.
-
-    ``rows``: the packets' numbers, as in the column ``row`` of `load_frame`, and ``received_at``, in UTC, both of shape
-    (n_packets,). Packet ``i`` has ``values[starts[i]:starts[i + 1]]`` in the columns ``columns`` of the
-    same places; all others are 0. ``names`` and ``groups``: of the columns, empty where the bundle is not known.
-    """
-
-    rows: NDArray[np.int64]
-    received_at: NDArray[np.datetime64]
-    starts: NDArray[np.int64]
-    columns: NDArray[np.int32]
-    values: NDArray[np.float32]
-    names: tuple[str, ...]
-    groups: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +86,9 @@ def load_features(
     ).combine_chunks()
     index, value = (_one(table[name]) for name in ("index", "value"))
     starts = np.concatenate(([0], np.cumsum(pc.list_value_length(index).to_numpy(zero_copy_only=False))))
-    of = next((m for m in load_models(folder) if (m.manifest.model_id, m.manifest.version) == (model, version)), None)
+    # A shadow goes by its run's id; its bundle is its model's.
+    known = [each for each in load_models(folder) if each.manifest.version == version]
+    of = next((each for each in known if each.manifest.model_id == model), known[0] if known else None)
     layout = None if of is None else layout_of(of.spec)
     return SparseFeatures(
         rows=table["row"].to_numpy(),
@@ -113,6 +98,7 @@ def load_features(
         values=value.flatten().to_numpy(),
         names=() if layout is None else layout.names,
         groups=() if layout is None else layout.groups_of,
+        concepts=() if of is None else concepts_of(of.spec).of_feature,
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from deployr_core.packet import DeliveryState
 from deployr_dash.frames import COUNT, NUMBER, WORD
 from deployr_dash.parts import Index, Part, aside, on_current_parts
+from deployr_dash.readings import Overview
 from deployr_dash.sketches import GAMMA, SCORE_BINS, SHORTEST_MS
 
 _FOLDER, _DAILY, _TALLIES = "overview", "daily.parquet", "tallies.parquet"
@@ -103,19 +103,6 @@ _TALLY = " UNION ALL ".join(
         ),
     )
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Overview:
-    """Counts by model, version, day, mode and arm; of each of these there may be several rows, which add up.
-
-    ``daily``: the columns of `COUNTED`, ``score_sum``, and ``last_at``, when the last packet came. ``tallies``: how
-    often (``n``) each ``word`` stands in the column ``what``, and how many are in each ``bucket`` of the distribution
-    ``what``; see `WORDS`, `BUCKETS`, and `deployr_dash.sketches` for what buckets come to.
-    """
-
-    daily: pd.DataFrame
-    tallies: pd.DataFrame
 
 
 def overview(

@@ -20,15 +20,27 @@ import pyarrow.parquet as pq
 
 INDEX_FILE = "extract.json"
 PACKETS, FEATURES, MODELS = "packets", "features", "models"
-LAYOUT = 1
-"""Of the folder and its tables. One of another layout is extracted anew: everything is still in the store."""
+LAYOUT = 2
+"""Of the folder and its tables. One of another layout is extracted anew: everything is still in the store.
+
+2: packets have ``unit`` and ``stratum``.
+"""
 _ROWS_AT_ONCE = 100_000
 _TRIES = 5
 _T = TypeVar("_T")
 
 
 class ExtractMissing(ValueError):
-    """There is no extract in the folder."""
+    """There is no extract in the folder that could be read."""
+
+
+class ExtractUnusable(ExtractMissing):
+    """There is one, which another version of deployr wrote, or of which files are missing.
+
+    ``generation``: how far the names of its files have come.
+    """
+
+    generation = 0
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,16 +84,22 @@ def read_index(folder: Path) -> Index:
     """Give what the folder holds.
 
     Raises:
-        ExtractMissing: nothing, or what another version of deployr wrote.
+        ExtractMissing: nothing.
+        ExtractUnusable: what another version of deployr wrote.
     """
     try:
         found = msgspec.json.decode((folder / INDEX_FILE).read_bytes(), type=Index)
     except (FileNotFoundError, NotADirectoryError):
         raise ExtractMissing(f"{folder}: expected an extract; deployr monitor extract makes one") from None
     except msgspec.MsgspecError:
-        raise ExtractMissing(f"{folder / INDEX_FILE}: expected an extract's index; extract anew") from None
+        raise ExtractUnusable(f"{folder / INDEX_FILE}: expected an extract's index; extract anew") from None
     if found.layout != LAYOUT:
-        raise ExtractMissing(f"{folder}: expected an extract of this version; deployr monitor extract makes one")
+        error = ExtractUnusable(
+            f"{folder}: expected an extract of this version of deployr, got one of layout {found.layout}; make it anew"
+            " with deployr monitor extract --anew"
+        )
+        error.generation = found.generation
+        raise error
     return found
 
 
@@ -89,14 +107,15 @@ def on_current_parts(folder: Path, work: Callable[[Index], _T]) -> _T:
     """Do something with the parts that count; again if a run has replaced them meanwhile.
 
     Raises:
-        ExtractMissing: there are none, or they are replaced faster than they can be read.
+        ExtractMissing: there are none.
+        ExtractUnusable: they are gone, or replaced faster than they can be read.
     """
     for _ in range(_TRIES):
         try:
             return work(read_index(folder))
         except FileNotFoundError:
             continue
-    raise ExtractMissing(f"{folder}: expected the files that {INDEX_FILE} names; extract anew")
+    raise ExtractUnusable(f"{folder}: expected the files that {INDEX_FILE} names; extract anew")
 
 
 def write_index(folder: Path, index: Index) -> None:

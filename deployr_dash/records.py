@@ -34,6 +34,7 @@ from deployr_core.packet import (
 from deployr_core.reasons import OMB_CATEGORIES
 from deployr_core.vectorize import FeatureVector
 from deployr_dash.frames import SEVERAL
+from deployr_dash.planned import BETWEEN_STRATA
 from deployr_serve.core.ports import Belongings
 
 Row = dict[str, Any]
@@ -102,6 +103,7 @@ def packet_row(
         "site": packet.site,
         "environment": packet.environment,
         "channel": packet.trigger.channel,
+        "shadow_of": packet.shadow_of,
         "as_of": packet.as_of,
         "received_at": packet.trigger.received_at,
         "started_at": packet.started_at,
@@ -197,6 +199,8 @@ def _decision(decision: Decision | None) -> Row:
             "trial_version": decision.assignment.version,
             "arm": decision.assignment.arm,
             "p_arm": decision.assignment.probability,
+            "unit": decision.assignment.unit.value,
+            "stratum": BETWEEN_STRATA.join(decision.assignment.strata) or None,
         }
     if decision.showing is not None:
         chance = decision.showing.probability

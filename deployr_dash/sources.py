@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from deployr_core.packet import InferencePacket
@@ -18,16 +19,18 @@ class PacketUnavailable(Exception):
 class Sources:
     """Where everything comes from. Nothing here can write.
 
-    ``extract``: the folder of `deployr monitor extract`. ``plans``: a folder with monitoring plans. ``packet``: reads
+    ``extract``: the folder of `deployr monitor extract`. ``now``: the time, by which sign-ins run out; figures are of
+    the extract's. ``plans``: a folder with monitoring plans. ``packet``: reads
     one packet of the store by its id, None if there is none, and raises `PacketUnavailable`; without it the explorer
-    shows what the extract holds. ``environment``: what the pages are called, such as prod.
+    shows what the extract holds. ``environment``: the EMR's, as the settings name it; empty where nobody says.
     """
 
     extract: Path
     sign_in: SignIn
+    now: Callable[[], datetime]
     plans: Path | None = None
     packet: Callable[[str], InferencePacket | None] | None = None
-    environment: str = "dev"
+    environment: str = ""
 
 
 _installed: list[Sources] = []

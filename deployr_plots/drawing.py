@@ -6,6 +6,7 @@ import io
 import re
 import textwrap
 from html import escape
+from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
@@ -24,9 +25,17 @@ from deployr_plots.palettes import DASHES, LIGHT, MARKERS, Palette
 
 FONT = 12
 """Pixels, in a figure as wide as it says."""
+FAMILY = "DejaVu Sans"
+"""What figures are laid out in; `font_folder` has it."""
 _INCH = 72
 """Pixels of a description to the library's inch, so that a point is a pixel."""
 _DAY_S = 86_400.0
+_DATES = {
+    "formats": ["%Y", "%b", "%-d %b", "%H:%M", "%H:%M", "%S.%f"],
+    "zero_formats": ["%Y", "%Y", "%-d %b", "%-d %b", "%H:%M", "%H:%M"],
+    "offset_formats": ["", "", "%Y", "%Y", "%-d %b %Y", "%-d %b %Y"],
+}
+"""How instants are written beside an axis: each level of the library's, from years to seconds, and what they share."""
 _NAME_WIDTH = 24
 """Letters of a name on one line; at most two lines."""
 _SETTINGS = Lock()
@@ -58,10 +67,15 @@ def figure_svg(figure: Figure, *, palette: Palette = LIGHT) -> str:
     return _whole(figure, written.getvalue(), palette)
 
 
+def font_folder() -> Path:
+    """Give the folder of the drawing library's own fonts, for whatever draws an SVG of ours without a browser."""
+    return Path(mpl.get_data_path()) / "fonts" / "ttf"
+
+
 def _settings(figure: Figure) -> dict[Any, Any]:
     return {
         "font.size": FONT,
-        "font.family": "DejaVu Sans",
+        "font.family": FAMILY,
         "svg.fonttype": "none",
         "svg.hashsalt": figure.name,
         "axes.unicode_minus": True,
@@ -130,6 +144,8 @@ def _drawn(figure: Figure, palette: Palette) -> Canvas:
         plot.spines[side].set_color(palette.muted)
     grids: Literal["x", "y", "both"] = "x" if _is_names(figure.y) else "y" if _is_names(figure.x) else "both"
     plot.grid(visible=True, axis=grids, color=palette.grid, linewidth=1)
+    if figure.is_small:
+        plot.set_axis_off()
     if named > 1:
         wide = max(1, min(named, figure.width // 180))
         canvas.legend(
@@ -258,9 +274,9 @@ def _axis(plot: Axes, axis: Axis, palette: Palette, *, upright: bool) -> None:
             limits(*(reversed(ends) if upright else ends))
             return
         case Kind.TIME:
-            places = AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
+            places = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
             drawn.set_major_locator(places)
-            drawn.set_major_formatter(ConciseDateFormatter(places))  # type: ignore[no-untyped-call]
+            drawn.set_major_formatter(ConciseDateFormatter(places, **_DATES))  # type: ignore[no-untyped-call]
             drawn.get_offset_text().set_color(palette.muted)
         case Kind.PERCENT:
             drawn.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))

@@ -160,6 +160,7 @@ class Figure:
     """One figure. ``name`` is unique on its page, of letters, digits and hyphens, and names the files it is saved as.
 
     ``told``: what it shows, in words, for who cannot see it. ``width`` and ``height``: in pixels at 96 to the inch.
+    ``is_small``: stands in a row of a table, whose heading names what it shows; its axes are not written out.
     """
 
     name: str
@@ -170,6 +171,7 @@ class Figure:
     marks: tuple[Mark, ...]
     width: int = 360
     height: int = 340
+    is_small: bool = False
 
     def __post_init__(self) -> None:
         if not self.told.strip():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from deployr_core.bootstrap import Floats, Interval
 from deployr_core.curves import precision_recall_curve, roc_curve
 from deployr_core.monitoring.binary import AtThreshold, BinaryPerformance, NoThreshold
 from deployr_core.outputs import Target
+from deployr_dash.panels.of_numbers import agreement, error_by_size
 from deployr_dash.panels.panel import (
     Labelled,
     NamedTable,
@@ -15,14 +19,17 @@ from deployr_dash.panels.panel import (
     View,
     estimate,
     labelled,
-    nothing_labelled,
+    refused,
+    retrospective_figures,
     said,
     threshold_of,
     too_few,
 )
 from deployr_dash.panels.performance import measured_binary, scores_of
+from deployr_dash.panels.several import confusion_panel, each_calibration, each_roc, thinned
 from deployr_plots.common import (
     Curve,
+    Estimate,
     Row,
     calibration_figure,
     estimates_figure,
@@ -35,36 +42,47 @@ from deployr_plots.tables import Table
 from deployr_plots.words import count, number, of, percent
 
 _BINS = 20
-_MOST_POINTS = 400
-"""Of a curve: more could not be told apart."""
 
 
 def discrimination(view: View) -> Panel:
     """Show the ROC and the precision-recall curve, with where the deployment's threshold lies on them."""
     name, title = "discrimination", "Discrimination"
     rows = labelled(view)
+    if (why := refused(view, rows, name, title)) is not None:
+        return why
     if view.target is Target.REGRESSION:
-        return Panel(name=name, title=title, missing="The model predicts a number: see agreement above.")
-    if not rows.labels.size:
-        return nothing_labelled(view, name, title)
+        return error_by_size(view, name, "Error by size")
+    if view.target is not Target.BINARY:
+        return each_roc(view, name, title)
     found = measured_binary(view)
     roc, precision = found.figures["auroc"], found.figures["average_precision"]
     if not isinstance(roc, Interval):
-        why = _one_class(rows) if np.unique(rows.labels).size == 1 else f"AUROC is {said(roc)}. Widen the window."
-        return Panel(name=name, title=title, missing=why)
+        one = np.unique(rows.labels).size == 1
+        missing = _one_class(rows) if one else f"AUROC is {said(roc)}. Widen the window."
+        return Panel(name=name, title=title, missing=missing)
     at = _own_threshold(found)
     chosen = None if at is None else _points_at(at)
     curve = roc_curve(rows.labels, rows.scores)
     steps = precision_recall_curve(rows.labels, rows.scores)
+    then = view.retrospective
+    beside = then is not None and bool(then.roc) and bool(then.precision_recall)
+    called = "prospective" if beside else ""
     figures = (
         roc_figure(
-            [_thinned(curve.false_positive_rates, curve.sensitivities)],
-            told=f"Area under the curve {said(roc)}. {_told_at(at)}",
+            [
+                thinned(curve.false_positive_rates, curve.sensitivities, name=called),
+                *([_held_out(then.roc)] if then is not None and beside else []),
+            ],
+            told=f"Area under the curve {said(roc)}. {_told_at(at)}"
+            + (f" On held-out rows it was {_area_then(view)}." if beside else ""),
             operating=None if chosen is None else chosen[0],
             negatives="packets without the outcome",
         ),
         precision_recall_figure(
-            [_thinned(steps.recalls, steps.precisions)],
+            [
+                thinned(steps.recalls, steps.precisions, name=called),
+                *([_held_out(then.precision_recall)] if then is not None and beside else []),
+            ],
             told=f"Average precision {said(precision)}. A model that knows nothing gets"
             f" {said(found.figures['prevalence'])}.",
             prevalence=float(rows.labels.mean()),
@@ -75,8 +93,15 @@ def discrimination(view: View) -> Panel:
         name=name,
         title=title,
         said=(f"AUROC {said(roc)}, average precision {said(precision)}.",),
-        figures=figures,
-        notes=("The diamond is the deployment's threshold.",) if at else (),
+        figures=tuple(_behind(figure) for figure in figures),
+        notes=(
+            *(("The diamond is the deployment's threshold.",) if at else ()),
+            *(
+                (f"Retrospective: version {then.version} on held-out rows, by training's report.",)
+                if then is not None and beside
+                else ()
+            ),
+        ),
     )
 
 
@@ -84,13 +109,21 @@ def calibration(view: View) -> Panel:
     """Show what happened against what was said."""
     name, title = "calibration", "Calibration"
     rows = labelled(view)
-    if view.target is Target.REGRESSION:
-        return Panel(name=name, title=title, missing="The model predicts a number: see agreement above.")
-    if not rows.labels.size:
-        return nothing_labelled(view, name, title)
+    if (why := refused(view, rows, name, title)) is not None:
+        return why
+    if view.target is not Target.BINARY:
+        return (agreement if view.target is Target.REGRESSION else each_calibration)(view, name, title)
     found = measured_binary(view)
     points = [(each.mean_score, shown) for each in found.calibration if (shown := estimate(each.observed)) is not None]
+    if not points:
+        gap = found.figures["calibration_in_the_large"]
+        return Panel(name=name, title=title, missing=f"Nothing can be drawn: {said(gap)}. Widen the window.")
     told = "; ".join(f"said {percent(x)}, happened {percent(shown.value)}" for x, shown in points)
+    then = view.retrospective
+    series: list[tuple[str, list[tuple[float, Estimate]]]] = [("", points)]
+    if then is not None and then.calibration:
+        seen = [(x, shown) for x, figure in then.calibration if (shown := estimate(figure)) is not None]
+        series = [("prospective", points), ("retrospective", seen)]
     gap = found.figures["calibration_in_the_large"]
     sentence = f"What happened less what was said, on average: {said(gap)}."
     if isinstance(gap, Interval) and not gap.low <= 0 <= gap.high:
@@ -99,8 +132,15 @@ def calibration(view: View) -> Panel:
         name=name,
         title=title,
         said=(sentence, f"Slope {said(found.figures['calibration_slope'])}; 1 is right, below it scores are too sure."),
-        figures=(calibration_figure([("", points)], told=f"In {len(found.calibration)} bins of scores: {told}."),),
-        notes=("Bins hold about equally many packets. Bands: 95 %, bootstrap of patients.",),
+        figures=(_behind(calibration_figure(series, told=f"In {len(found.calibration)} bins of scores: {told}.")),),
+        notes=(
+            "Bins hold about equally many packets. Intervals: 95 %, bootstrap of patients.",
+            *(
+                (f"Retrospective: version {then.version} on held-out rows, by training's report.",)
+                if then is not None and len(series) > 1
+                else ()
+            ),
+        ),
     )
 
 
@@ -113,8 +153,22 @@ def distributions(view: View) -> Panel:
     threshold = threshold_of(view)
     rows, earlier = labelled(view), scores_of(view.before)
     unit = "" if view.manifest is None else view.manifest.task.outputs.unit or ""
-    ends = (0.0, 1.0) if view.target is not Target.REGRESSION else _ends(scores, earlier)
+    ends = (0.0, 1.0) if view.target is not Target.REGRESSION else _ends(scores, earlier, rows.labels)
     figures: list[Figure] = []
+    if rows.labels.size and view.target is Target.REGRESSION:
+        figures.append(
+            spread_figure(
+                ("predicted", _shares(rows.scores, ends)),
+                ("observed", _shares(rows.labels, ends)),
+                told=f"{of(rows.labels.size, 'packet')} with a label, what was predicted upwards and what was observed"
+                f" downwards. Means {number(float(rows.scores.mean()))} and {number(float(rows.labels.mean()))}.",
+                title="Predicted and observed",
+                name="predicted-and-observed",
+                ends=ends,
+                x_name="Predicted or observed",
+                unit=unit,
+            )
+        )
     if rows.labels.size and view.target is not Target.REGRESSION:
         yes, no = rows.scores[rows.labels == 1.0], rows.scores[rows.labels == 0.0]
         figures.append(
@@ -151,7 +205,10 @@ def distributions(view: View) -> Panel:
         title=title,
         said=(sentence,),
         figures=tuple(figures),
-        notes=() if earlier.size else ("There is no earlier period of the same length to compare with.",),
+        notes=(
+            *(("There is no earlier period of the same length to compare with.",) if not earlier.size else ()),
+            *((f"Scores are of the headline, {headline}.",) if (headline := _headline(view)) else ()),
+        ),
     )
 
 
@@ -159,10 +216,11 @@ def at_thresholds(view: View) -> Panel:
     """Show what comes of alerting at the deployment's threshold and at fixed alert rates."""
     name, title = "thresholds", "At thresholds"
     rows = labelled(view)
-    if view.target is Target.REGRESSION:
-        return Panel(name=name, title=title, missing="The model predicts a number; nothing alerts at a probability.")
-    if not rows.labels.size:
-        return nothing_labelled(view, name, title)
+    why = refused(view, rows, name, title, of_numbers="The model predicts a number; nothing alerts at a probability.")
+    if why is not None:
+        return why
+    if view.target is Target.MULTICLASS:
+        return confusion_panel(view, name, "Confusion")
     found = measured_binary(view)
     shown = ("sensitivity", "specificity", "ppv", "npv")
     lines: list[tuple[str | float | None, ...]] = []
@@ -190,7 +248,7 @@ def at_thresholds(view: View) -> Panel:
             NamedTable(
                 caption=f"Packets at the deployment's threshold of {number(own.threshold)}",
                 table=Table(
-                    columns=("", "with the outcome", "without it"),
+                    columns=("decision", "with the outcome", "without it"),
                     rows=(
                         ("alert", cells.true_positives, cells.false_positives),
                         ("no alert", cells.false_negatives, cells.true_negatives),
@@ -252,9 +310,26 @@ def _one_class(rows: Labelled) -> str:
     )
 
 
-def _thinned(x: Floats, y: Floats) -> Curve:
-    kept = np.unique(np.linspace(0, x.size - 1, min(x.size, _MOST_POINTS)).astype(int))
-    return Curve(name="", x=numbers(x[kept]), y=numbers(y[kept]))
+def _behind(figure: Figure) -> Figure:
+    """Draw what is of held-out rows first, so that what is of the window lies on it."""
+    return replace(
+        figure, marks=tuple(sorted(figure.marks, key=lambda mark: getattr(mark, "name", "") != "retrospective"))
+    )
+
+
+def _held_out(points: Sequence[tuple[float, float]]) -> Curve:
+    return Curve(name="retrospective", x=numbers(x for x, _ in points), y=numbers(y for _, y in points))
+
+
+def _area_then(view: View) -> str:
+    return said(retrospective_figures(view)["auroc"]) if "auroc" in retrospective_figures(view) else "not given"
+
+
+def _headline(view: View) -> str:
+    """Name the headline of several outputs; empty where there is but one."""
+    if view.manifest is None or view.target not in {Target.MULTICLASS, Target.MULTILABEL}:
+        return ""
+    return view.manifest.task.outputs.headline
 
 
 def _shares(scores: Floats, ends: tuple[float, float]) -> tuple[float, ...]:

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from deployr_core.packet import Contribution, FetchRecord, InferencePacket, Scored
-from deployr_dash.loading import SparseFeatures
 from deployr_dash.panels.panel import NamedTable, Panel
+from deployr_dash.readings import SparseFeatures
 from deployr_plots.figures import Axis, Bars, Figure, Kind, Level, Points, Role
 from deployr_plots.tables import Table
 from deployr_plots.words import number, of
@@ -40,7 +40,8 @@ def timeline(row: pd.Series) -> Panel:
     if not pd.isna(row["reason"]):
         sentence += f": {row['reason']}"
     return Panel(
-        name="timeline",
+        # Not "timeline": browsers' pages have a property of that name, and Streamlit strips ids that would hide it.
+        name="packet-timeline",
         title="Timeline",
         said=(f"Model {row['model_id']}, version {row['version']}: {sentence}.",),
         tables=(
@@ -101,8 +102,8 @@ def contributions(packet: InferencePacket) -> Panel:
     )
 
 
-def calls(packet: InferencePacket) -> Panel:
-    """Show what was asked of the EMR, when, and how long each took."""
+def calls(packet: InferencePacket, *, replayed: bool = False) -> Panel:
+    """Show what was asked of the EMR, when, and how long each took; ``replayed``: while a replay moved the clock."""
     name, title = "emr-calls", "Calls to the EMR"
     began = [each for each in packet.fetches if each.started_at is not None]
     if not began:
@@ -110,30 +111,29 @@ def calls(packet: InferencePacket) -> Panel:
     start = min(each.started_at for each in began if each.started_at is not None)
     starts = [(each.started_at - start).total_seconds() * 1000 if each.started_at else 0.0 for each in began]
     ends = [at + each.milliseconds for at, each in zip(starts, began, strict=True)]
+    figure = Figure(
+        name="emr-calls",
+        title="Calls to the EMR, from the first on",
+        told="; ".join(f"{_called(each)}: {number(each.milliseconds, digits=0)} ms" for each in began) + ".",
+        x=Axis(name="Since the first call", unit="ms", low=0.0, high=max(ends) * 1.05 or 1.0),
+        y=Axis(name="Call", kind=Kind.NAMES, names=tuple(_called(each) for each in began)),
+        marks=(
+            Bars(
+                name="took",
+                starts=tuple(place - 0.3 for place in range(len(began))),
+                ends=tuple(place + 0.3 for place in range(len(began))),
+                heights=tuple(each.milliseconds for each in began),
+                bases=tuple(starts),
+                level=True,
+            ),
+        ),
+        width=620,
+        height=80 + 26 * len(began),
+    )
     return Panel(
         name=name,
         title=title,
-        figures=(
-            Figure(
-                name="emr-calls",
-                title="Calls to the EMR, from the first on",
-                told="; ".join(f"{_called(each)}: {number(each.milliseconds, digits=0)} ms" for each in began) + ".",
-                x=Axis(name="Since the first call", unit="ms", low=0.0, high=max(ends) * 1.05 or 1.0),
-                y=Axis(name="Call", kind=Kind.NAMES, names=tuple(_called(each) for each in began)),
-                marks=(
-                    Bars(
-                        name="took",
-                        starts=tuple(place - 0.3 for place in range(len(began))),
-                        ends=tuple(place + 0.3 for place in range(len(began))),
-                        heights=tuple(each.milliseconds for each in began),
-                        bases=tuple(starts),
-                        level=True,
-                    ),
-                ),
-                width=620,
-                height=80 + 26 * len(began),
-            ),
-        ),
+        figures=() if replayed else (figure,),
         tables=(
             NamedTable(
                 caption="What came back",
@@ -153,6 +153,9 @@ def calls(packet: InferencePacket) -> Panel:
                 ),
             ),
         ),
+        notes=("A replay moved the clock: when each call began cannot be told, how long it took can.",)
+        if replayed
+        else (),
     )
 
 

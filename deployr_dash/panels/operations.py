@@ -10,6 +10,7 @@ import pandas as pd
 
 from deployr_core.bootstrap import Figure as Measured
 from deployr_core.bootstrap import Floats, Ratios, measure
+from deployr_core.monitoring.closed_form import Z_95
 from deployr_dash.panels.panel import (
     NamedTable,
     Panel,
@@ -33,7 +34,6 @@ KINDS = {
     "rejected": Role.FOURTH,
     "received": Role.THIRD,
 }
-_Z = 1.959963984540054
 _LONG_SILENCE = 5.0
 """How many times the longest usual gap between packets may pass before it is called silence."""
 _DELIVERIES = ("pending", "sent", "dead", "superseded", "expired")
@@ -85,14 +85,17 @@ def volume(view: View) -> Panel:
 def silence(view: View) -> str:
     """Say how long nothing has come, held against the longest gap but one in a hundred."""
     asked = np.sort(posix(view.packets["received_at"]))
-    waited_h = (view.now.timestamp() - asked[-1]) / 3600
+    then, until = ("the window ended", view.window.end) if view.window.end < view.now else ("the extract", view.now)
+    waited_h = (until.timestamp() - asked[-1]) / 3600
     if asked.size < 2:
-        return f"The only packet came {number(waited_h, digits=1)} hours before the extract was made."
+        return f"The only packet came {number(waited_h, digits=1)} hours before {then}."
     usual_h = float(np.quantile(np.diff(asked), 0.99)) / 3600
     words = (
-        f"The last packet came {number(waited_h, digits=1)} hours before the extract was made; 99 of 100 gaps are"
-        f" shorter than {number(usual_h, digits=1)} hours"
+        f"The last packet came {number(waited_h, digits=1)} hours before {then}; 99 of 100 gaps are shorter than"
+        f" {number(usual_h, digits=1)} hours"
     )
+    if view.is_replay:
+        return f"{words}. This was a replay, which has ended."
     return f"{words}: the deployment may be dead." if waited_h > _LONG_SILENCE * max(usual_h, 1 / 60) else f"{words}."
 
 
@@ -132,6 +135,8 @@ def reasons(view: View) -> Panel:
 def latency(view: View) -> Panel:
     """Show how long answers took each day, and which step took how long."""
     packets = view.packets.loc[view.packets["latency_ms"].notna()]
+    if packets.empty and view.is_replay:
+        return _latency_of_searches(view)
     if packets.empty:
         return Panel(name="latency", title="Latency", missing="No packet in this window has been finished yet.")
     took = packets["latency_ms"].to_numpy(dtype=np.float64)
@@ -182,6 +187,21 @@ def latency(view: View) -> Panel:
             "From the request's arrival to its answer. Bands are 95 % intervals from order statistics; a day with too"
             " few answers for one has none.",
         ),
+    )
+
+
+def _latency_of_searches(view: View) -> Panel:
+    steps = _steps(view.packets)
+    return Panel(
+        name="latency",
+        title="Latency",
+        said=(
+            "A replay moved the clock, so how long answers took cannot be told from their instants. Searches of the EMR"
+            " were timed all the same.",
+        ),
+        tables=(NamedTable(caption="Time by search, in ms; they run beside each other", table=steps),)
+        if steps.rows
+        else (),
     )
 
 
@@ -246,7 +266,7 @@ def calling_pattern(view: View) -> Panel:
                 told=f"Most requests come between {busiest}:00 and {busiest + 1}:00 UTC"
                 f" ({percent(float(now[busiest])) if now is not None else ''})."
                 + ("" if earlier is not None else " There is no earlier period to compare with."),
-                x=Axis(name="Hour of the day (UTC)", unit="h", low=0.0, high=24.0),
+                x=Axis(name="Hour of the day, in UTC", low=0.0, high=24.0),
                 y=Axis(name="Share of requests", kind=Kind.PERCENT, low=0.0),
                 marks=tuple(marks),
                 width=520,
@@ -279,7 +299,7 @@ def _quantiles(took: Floats) -> tuple[float, ...]:
         return (math.nan,) * 6
     ordered, n, found = np.sort(took), took.size, []
     for share in (0.5, 0.95):
-        reach = _Z * math.sqrt(n * share * (1 - share))
+        reach = Z_95 * math.sqrt(n * share * (1 - share))
         low, high = math.floor(n * share - reach), math.ceil(n * share + reach)
         bounds = (float(ordered[low]), float(ordered[high])) if low >= 0 and high < n else (math.nan, math.nan)
         found += [float(np.quantile(ordered, share)), *bounds]
@@ -292,7 +312,8 @@ def _steps(packets: pd.DataFrame) -> Table:
         for name, took in dict(searches if searches is not None else {}).items():
             by_step.setdefault(f"search: {name}", []).append(float(took))
     emr = packets["emr_ms"].dropna().to_numpy(dtype=np.float64)
-    columns = {"whole answer": packets["latency_ms"].to_numpy(dtype=np.float64), "EMR, first to last": emr}
+    whole = packets["latency_ms"].dropna().to_numpy(dtype=np.float64)
+    columns = {"whole answer": whole, "EMR, first to last": emr}
     columns |= {name: np.array(took) for name, took in sorted(by_step.items())}
     return Table(
         columns=("step", "packets", "median", "95th percentile", "longest"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,12 +16,15 @@ from deployr_core.bundle import Manifest
 from deployr_core.groups import FEW_PATIENTS, Strings
 from deployr_core.metrics import Ranking
 from deployr_core.monitoring.closed_form import clustered_auroc_interval
+from deployr_core.monitoring.drift_reference import ReferencePeriod
 from deployr_core.outputs import Target
-from deployr_dash.loading import SparseFeatures
+from deployr_dash.held_out import HeldOut
+from deployr_dash.planned import PlannedTrial, PlannedUtilities
+from deployr_dash.readings import SparseFeatures
 from deployr_plots.common import Estimate
-from deployr_plots.figures import Figure
+from deployr_plots.figures import Figure, Points, Role, numbers
 from deployr_plots.tables import Table
-from deployr_plots.words import number, percent
+from deployr_plots.words import number, of, percent
 
 DAY = timedelta(days=1)
 _RESAMPLES = ((5_000, 500), (20_000, 200))
@@ -54,7 +57,9 @@ class View:
     ``manifests``: of the bundles at hand, by version. ``features``: of the version that answered last, in both
     periods; None where nobody asks for them. ``only_ripe``: leave out labels of packets whose label window has not
     passed, because outcomes that come early are not like those that come late. ``now``: when the extract was made,
-    aware UTC. ``resamples``: of each interval.
+    aware UTC. ``resamples``: of each interval. ``planned_trial`` and ``utilities``: of the monitoring plan; None
+    where it has none. ``held_out``: curves of training's reports at hand, by version. ``reference``: the reference
+    period of the version that answered last, where one was made and nobody is left out.
     """
 
     model_id: str
@@ -66,6 +71,10 @@ class View:
     features: SparseFeatures | None = None
     only_ripe: bool = True
     resamples: int = 500
+    planned_trial: PlannedTrial | None = None
+    utilities: PlannedUtilities | None = None
+    held_out: Mapping[str, HeldOut] = field(default_factory=dict)
+    reference: ReferencePeriod | None = None
 
     def rng(self) -> np.random.Generator:
         """Give where resampling comes from: the same view gives the same intervals."""
@@ -85,6 +94,25 @@ class View:
         if self.manifest is not None:
             return self.manifest.task.outputs.target
         return Target.REGRESSION if self.packets["value_unit"].notna().any() else Target.BINARY
+
+    @property
+    def is_replay(self) -> bool:
+        """Say whether a replay moved the clock: then nobody can tell how long answers took, or nothing came."""
+        scored = self.packets["kind"] == "scored"
+        return bool(scored.any()) and not self.packets["latency_ms"].notna().any()
+
+    @property
+    def unit(self) -> str:
+        """Give the unit of a number that is predicted; empty where probabilities are."""
+        if self.target is not Target.REGRESSION:
+            return ""
+        stated = None if self.manifest is None else self.manifest.task.outputs.unit
+        return stated or str(self.packets["value_unit"].dropna().iloc[0])
+
+    @property
+    def retrospective(self) -> HeldOut | None:
+        """Give the curves of the version that answered last on held-out rows, if its report is at hand."""
+        return None if self.manifest is None else self.held_out.get(self.manifest.version)
 
 
 def resamples_for(packets: int) -> int:
@@ -215,6 +243,16 @@ def day_starts(view: View) -> Floats:
     return found
 
 
+def retrospective_figures(view: View) -> dict[str, Measured]:
+    """Give what the newest bundle at hand says of its held-out rows, by the names of the core's figures."""
+    if view.manifest is None:
+        return {}
+    return {
+        name: Interval(value=stated.value, low=stated.low, high=stated.high, resamples=0)
+        for name, stated in view.manifest.evaluation.figures.items()
+    }
+
+
 def auroc_of(view: View, rows: Labelled) -> Measured:
     """Give the AUROC of some labelled rows; of many, by the closed form that knows of patients."""
     if rows.patient_count >= FEW_PATIENTS:
@@ -236,6 +274,37 @@ def estimate(figure: Measured | None) -> Estimate | None:
     return Estimate(value=figure.value, low=figure.low, high=figure.high) if isinstance(figure, Interval) else None
 
 
+def side_by_side(names: Sequence[str], series: Mapping[str, Mapping[str, Measured]]) -> tuple[Points, ...]:
+    """Give a row a name with one estimate of each series, each a little below the one before it; two series at most.
+
+    Args:
+        names: of the rows, from the top.
+        series: figures by the row's name, by what the series is called; a figure that is missing leaves a gap.
+    """
+    marks = []
+    for (called, figures), role, shift in zip(
+        series.items(), (Role.MAIN, Role.CONTRAST), (-0.13, 0.13) if len(series) > 1 else (0.0, 0.0), strict=False
+    ):
+        points = [
+            (place + shift, shown)
+            for place, name in enumerate(names)
+            if name in figures and (shown := estimate(figures[name])) is not None
+        ]
+        if points:
+            marks.append(
+                Points(
+                    name=called,
+                    x=numbers(shown.value for _, shown in points),
+                    y=numbers(place for place, _ in points),
+                    low=numbers(shown.low for _, shown in points),
+                    high=numbers(shown.high for _, shown in points),
+                    level=True,
+                    role=role,
+                )
+            )
+    return tuple(marks)
+
+
 def said(figure: Measured, *, as_percent: bool = False, digits: int = 3) -> str:
     """Write a figure with its interval, or why there is none."""
     match figure:
@@ -248,14 +317,34 @@ def said(figure: Measured, *, as_percent: bool = False, digits: int = 3) -> str:
             return f"{written[0]} ({written[1]} to {written[2]})"
 
 
+def stated(figures: Mapping[str, Measured], name: str, *, digits: int = 3) -> str:
+    """Write a figure of held-out rows, or that the bundle does not give it."""
+    return said(figures[name], digits=digits) if name in figures else "not given"
+
+
+def chance(p_value: float) -> str:
+    """Write a p-value: ``p = 0.047``, or ``p < 0.001``."""
+    return f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
+
+
 def too_few(labelled_rows: Labelled) -> tuple[str, ...]:
     """Warn of intervals that rest on few patients."""
     if labelled_rows.patient_count >= FEW_PATIENTS:
         return ()
     return (
-        f"These rows are of only {labelled_rows.patient_count} patients: the intervals are too narrow to be trusted"
-        f" under about {FEW_PATIENTS}.",
+        f"These rows are of only {of(labelled_rows.patient_count, 'patient')}: the intervals are too narrow to be"
+        f" trusted under about {FEW_PATIENTS}.",
     )
+
+
+def refused(view: View, rows: Labelled, name: str, title: str, *, of_numbers: str | None = None) -> Panel | None:
+    """Give the panel that says why nothing can be measured; None where it can.
+
+    ``of_numbers``: why there is no such panel of a model that predicts a number; None where there is one.
+    """
+    if of_numbers is not None and view.target is Target.REGRESSION:
+        return Panel(name=name, title=title, missing=of_numbers)
+    return None if rows.labels.size else nothing_labelled(view, name, title)
 
 
 def nothing_labelled(view: View, name: str, title: str) -> Panel:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from deployr_core.bootstrap import Figure as Measured
 from deployr_core.bootstrap import NotMeasured
 from deployr_core.groups import NOT_RECORDED, Strings
 from deployr_core.monitoring.funnel import Maturity, Stage, funnel
-from deployr_core.monitoring.subgroups import Subgroup, Subgroups, SubgroupTable, TooSmall, binary_subgroups
+from deployr_core.monitoring.subgroups import (
+    Subgroup,
+    Subgroups,
+    SubgroupTable,
+    TooSmall,
+    binary_subgroups,
+    other_subgroups,
+)
 from deployr_core.outputs import Target
 from deployr_dash.panels.panel import (
     Labelled,
@@ -20,23 +29,33 @@ from deployr_dash.panels.panel import (
     View,
     estimate,
     labelled,
-    nothing_labelled,
+    refused,
     said,
     threshold_of,
     too_few,
     words_of,
 )
-from deployr_plots.common import Row, estimates_figure
+from deployr_dash.panels.several import answered
+from deployr_dash.planned import BETWEEN_STRATA
+from deployr_plots.common import Estimate, Row, estimates_figure
 from deployr_plots.figures import Axis, Bars, Figure, Kind, Role, numbers, slug
 from deployr_plots.tables import Table
 from deployr_plots.words import count, of, percent
 
-PROPERTIES = {"sex": "sex", "age_band": "age", "race": "race", "ethnicity": "ethnicity"}
-"""Columns of packets by what they are called to people; none is measured where the model does not look at it."""
+STRATUM = "stratum"
+PROPERTIES = {"sex": "sex", "age_band": "age", "race": "race", "ethnicity": "ethnicity", "stratum": STRATUM}
+"""Columns of packets by what they are called to people; none is measured where nothing is known of any packet."""
 
 _BAND = re.compile(r"\[(\d+),(\d*)\)\Z")
 
-_TITLES = {"auroc": "AUROC", "calibration_in_the_large": "calibration in the large", "ppv": "PPV"}
+_TITLES = {
+    "auroc": "AUROC",
+    "calibration_in_the_large": "calibration in the large",
+    "ppv": "PPV",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+}
+_OF_STRATA = "Strata are what the channel told of a unit when it was assigned; packets outside the trial have none."
 
 _STAGES = {
     Stage.UNFINISHED: "unfinished",
@@ -106,7 +125,7 @@ def missing_labels(view: View) -> Panel:
         said=(
             f"{count(found.requested)} requested, {count(found.scored)} scored, {count(found.labelled)} with a label"
             f" that counts: {share} of those old enough to have one.",
-            early,
+            *((early,) if found.labelled_early else ()),
         ),
         figures=(figure,),
         tables=(NamedTable(caption="What was lost on the way, and why", table=table),) if table.rows else (),
@@ -115,55 +134,100 @@ def missing_labels(view: View) -> Panel:
 
 
 def subgroups(view: View) -> Panel:
-    """Show AUROC by group against everybody's, and which differences are more than chance."""
+    """Show the main figure by group against everybody's, and which differences are more than chance."""
     name, title = "subgroups", "Subgroups"
     rows = labelled(view)
-    if view.target is Target.REGRESSION:
-        return Panel(name=name, title=title, missing="Groups are not drawn for models that predict a number yet.")
-    if not rows.labels.size:
-        return nothing_labelled(view, name, title)
-    properties = groups_of(view.packets, rows)
-    if not properties:
+    if (why := refused(view, rows, name, title)) is not None:
+        return why
+    found, properties = _measured(view, rows)
+    if found is None:
         return Panel(
             name=name,
             title=title,
-            missing="The model looks at neither age, sex, race nor ethnicity, so the packets do not hold them. Declare"
-            " these groups in the model's features to have subgroups here.",
+            missing="The model looks at neither age, sex, race nor ethnicity, and no trial has strata, so the packets"
+            " hold no groups. Declare them in the model's features, or as the trial's strata, to have subgroups here.",
         )
-    found = binary_subgroups(
-        rows.labels,
-        rows.scores,
-        rows.patients,
-        properties,
-        rng=view.rng(),
-        crossed=[("sex", "age")] if {"sex", "age"} <= properties.keys() else [],
-        threshold=threshold_of(view),
-        resamples=view.resamples,
-    )
+    main = "mae" if view.target is Target.REGRESSION else "auroc"
     worse = _found(found)
     return Panel(
         name=name,
         title=title,
         said=(worse or "No group differs from everybody by more than chance, as far as these rows can tell.",),
-        figures=tuple(_figure(table, found.everybody["auroc"]) for table in found.tables),
+        figures=tuple(_figure(table, found.everybody[main], main=main, unit=view.unit) for table in found.tables),
         tables=tuple(
             NamedTable(caption=f"By {' and '.join(table.properties)}", table=_table(table)) for table in found.tables
         ),
         notes=(
             f"{of(found.tests, 'difference')} from everybody were tested together, with Holm's correction. Groups that"
             " are too small get no figures: they would be noise, and could tell of a person.",
+            *((_OF_STRATA,) if properties - set(PROPERTIES.values()) or STRATUM in properties else ()),
             *too_few(rows),
         ),
     )
 
 
-def groups_of(packets: pd.DataFrame, rows: Labelled) -> dict[str, Strings]:
-    """Give the name of each labelled row's group by property, of those that the model looks at."""
-    known = {}
+def _measured(view: View, rows: Labelled) -> tuple[Subgroups | None, frozenset[str]]:
+    """Measure the groups that there are, and name the properties; None where there are none."""
+    if view.target is Target.BINARY:
+        properties = groups_of(view, rows.rows)
+        if not properties:
+            return None, frozenset()
+        found = binary_subgroups(
+            rows.labels,
+            rows.scores,
+            rows.patients,
+            properties,
+            rng=view.rng(),
+            crossed=_crossed(properties),
+            threshold=threshold_of(view),
+            resamples=view.resamples,
+        )
+        return found, frozenset(properties)
+    every = answered(view)
+    properties = groups_of(view, every.rows)
+    if not properties:
+        return None, frozenset()
+    found = other_subgroups(
+        every.outputs,
+        every.labels,
+        every.answers,
+        every.patients,
+        properties,
+        rng=view.rng(),
+        crossed=_crossed(properties),
+        resamples=view.resamples,
+    )
+    return found, frozenset(properties)
+
+
+def _crossed(properties: Mapping[str, Strings]) -> list[tuple[str, ...]]:
+    return [("sex", "age")] if {"sex", "age"} <= properties.keys() else []
+
+
+def groups_of(view: View, rows: NDArray[np.intp]) -> dict[str, Strings]:
+    """Give the name of each row's group by property, of those that are known of any.
+
+    A stratum's parts are properties of their own where the monitoring plan names them: ward, language, insurance or
+    whatever the channel tells of a unit.
+    """
+    known: dict[str, Strings] = {}
     for column, name in PROPERTIES.items():
-        if packets[column].notna().any():
-            known[name] = group_names(packets[column])[rows.rows]
+        if not view.packets[column].notna().any():
+            continue
+        names = group_names(view.packets[column])[rows]
+        planned = () if view.planned_trial is None else view.planned_trial.strata
+        known |= _parts(names, planned) if name == STRATUM and planned else {name: names}
     return known
+
+
+def _parts(strata: Strings, names: tuple[str, ...]) -> dict[str, Strings]:
+    """Give each part of the strata under its name; not recorded where a stratum has not as many parts."""
+    distinct, place = np.unique(strata, return_inverse=True)
+    parts = [text.split(BETWEEN_STRATA) for text in distinct.tolist()]
+    return {
+        name: np.array([each[number] if len(each) == len(names) else "" for each in parts], dtype=str)[place]
+        for number, name in enumerate(names)
+    }
 
 
 def group_names(column: pd.Series) -> Strings:
@@ -183,31 +247,37 @@ def group_name(category: str) -> str:
     return f"{band[1]} and over" if not band[2] else f"{band[1]} to {int(band[2]) - 1}"
 
 
-def _figure(table: SubgroupTable, everybody: Measured) -> Figure:
+def _figure(table: SubgroupTable, everybody: Measured, *, main: str, unit: str) -> Figure:
     name = " and ".join(table.properties)
     rows = [
         Row(
             name=f"{group.name}{'' if group.rows is None else f' ({count(group.rows)})'}",
             shown="too small"
             if isinstance(group.figures, TooSmall)
-            else estimate(group.figures["auroc"]) or "not measurable",
+            else estimate(group.figures[main]) or "not measurable",
         )
         for group in table.groups
     ]
-    told = "; ".join(f"{group.name}: {_auroc(group)}" for group in table.groups)
+    told = "; ".join(f"{group.name}: {_cell(group, main)}" for group in table.groups)
+    called, axis = _TITLES[main], None
+    if main == "mae":
+        ends = [row.shown.high for row in rows if isinstance(row.shown, Estimate)]
+        axis = Axis(name=called.capitalize(), unit=unit, low=0.0, high=1.1 * max(ends, default=1.0))
     return estimates_figure(
         rows,
-        title=f"AUROC by {name}",
+        title=f"{called[0].upper()}{called[1:]} by {name}",
         told=f"{told}. Everybody: {said(everybody)}.",
-        name=f"auroc-by-{slug(name)}",
-        measure="AUROC",
+        name=f"{main}-by-{slug(name)}",
+        measure=called,
         everybody=estimate(everybody),
-        width=560,
+        axis=axis,
+        width=460,
     )
 
 
 def _table(table: SubgroupTable) -> Table:
-    shown = [key for key in ("auroc", "calibration_in_the_large", "sensitivity", "ppv") if _has(table, key)]
+    keys = ("auroc", "calibration_in_the_large", "sensitivity", "ppv", "mae", "rmse", "bias")
+    shown = [key for key in keys if _has(table, key)]
     return Table(
         columns=("group", "packets", "patients", *(_TITLES.get(key, key) for key in shown), "differs"),
         rows=tuple(
@@ -235,10 +305,6 @@ def _cell(group: Subgroup, key: str) -> str:
     if isinstance(group.figures, TooSmall):
         return f"too small: {group.figures.why}"
     return said(group.figures.get(key, NotMeasured(why="not asked for")))
-
-
-def _auroc(group: Subgroup) -> str:
-    return _cell(group, "auroc")
 
 
 def _found(found: Subgroups) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +14,7 @@ from deployr_core.bootstrap import Floats, Interval, Ratios, measure
 from deployr_core.monitoring.binary import BinaryPerformance, binary_performance
 from deployr_core.monitoring.estimated import EstimatedPerformance, estimated_performance
 from deployr_core.outputs import Target
+from deployr_dash.panels.of_numbers import numbers_in_short
 from deployr_dash.panels.panel import (
     Labelled,
     NamedTable,
@@ -21,20 +23,18 @@ from deployr_dash.panels.panel import (
     auroc_of,
     estimate,
     labelled,
-    nothing_labelled,
     patients_of,
     posix,
+    refused,
+    retrospective_figures,
     said,
+    stated,
     threshold_of,
     too_few,
 )
-from deployr_plots.common import (
-    Estimate,
-    Row,
-    agreement_figure,
-    estimates_figure,
-)
-from deployr_plots.figures import Axis, Figure, Kind, Level, Points, numbers
+from deployr_dash.panels.several import each_in_short
+from deployr_plots.common import Estimate, Row, estimates_figure, intervals
+from deployr_plots.figures import Axis, Figure, Kind, Level, slug
 from deployr_plots.tables import Table
 from deployr_plots.words import number, of, percent
 
@@ -59,20 +59,16 @@ _SHOWN = {
 def in_short(view: View) -> Panel:
     """Show every figure of performance in service, beside what the bundle says of held-out history."""
     name, title = "performance", "Prospective beside retrospective"
-    if view.target is Target.REGRESSION:
-        return _of_numbers(view, name, title)
     rows = labelled(view)
-    if not rows.labels.size:
-        return nothing_labelled(view, name, title)
+    if (why := refused(view, rows, name, title)) is not None:
+        return why
+    if view.target is not Target.BINARY:
+        return (numbers_in_short if view.target is Target.REGRESSION else each_in_short)(view, name, title)
     found = measured_binary(view)
-    before = _retrospective(view)
-    both = [(shown, found.figures.get(key), before.get(key)) for key, shown in _SHOWN.items()]
+    before = retrospective_figures(view)
     table = Table(
         columns=("figure", "prospective, in this window", "retrospective, on held-out rows"),
-        rows=tuple(
-            (shown, "" if now is None else said(now), "not given" if then is None else said(then))
-            for shown, now, then in both
-        ),
+        rows=tuple((shown, said(found.figures[key]), stated(before, key)) for key, shown in _SHOWN.items()),
     )
     now, then = found.figures["auroc"], before.get("auroc")
     sentences = [f"AUROC in this window: {said(now)}."]
@@ -108,13 +104,11 @@ def in_short(view: View) -> Panel:
 
 
 def over_time(view: View) -> Panel:
-    """Show AUROC and calibration by stretches of the window, held against what the bundle says."""
+    """Show AUROC, or the error of numbers, by stretches of the window, held against what the bundle says."""
     name, title = "over-time", "Over time"
     rows = labelled(view)
-    if view.target is Target.REGRESSION:
-        return Panel(name=name, title=title, missing="Not drawn for numbers yet: narrow the window instead.")
-    if not rows.labels.size:
-        return nothing_labelled(view, name, title)
+    if (why := refused(view, rows, name, title)) is not None:
+        return why
     edges = np.linspace(view.window.start.timestamp(), view.window.end.timestamp(), _stretches(view, rows) + 1)
     asked = posix(view.packets["received_at"])[rows.rows]
     place = np.clip(np.searchsorted(edges, asked, side="right") - 1, 0, edges.size - 2)
@@ -123,42 +117,34 @@ def over_time(view: View) -> Panel:
         some = rows.of(place == stretch)
         if some.labels.size < _FEWEST_A_STRETCH:
             continue
-        shown = estimate(auroc_of(view, some))
+        shown = estimate(_main_figure(view, some))
         if shown is not None:
             points.append(((edges[stretch] + edges[stretch + 1]) / 2, shown))
-    then = estimate(_retrospective(view).get("auroc"))
-    marks = [
-        Points(
-            name="AUROC in service",
-            x=numbers(x for x, _ in points),
-            y=numbers(shown.value for _, shown in points),
-            low=numbers(shown.low for _, shown in points),
-            high=numbers(shown.high for _, shown in points),
-            joined=True,
-        )
-    ]
-    levels = [] if then is None else [Level(name="retrospective", at=then.value, low=then.low, high=then.high)]
     if not points:
         return Panel(name=name, title=title, missing="No stretch of this window has enough labels. Widen the window.")
-    least = min(0.5, *(shown.low for _, shown in points))
+    key, called, axis = _main(view, points)
+    then = estimate(retrospective_figures(view).get(key))
+    levels = [] if then is None else [Level(name="retrospective", at=then.value, low=then.low, high=then.high)]
+    is_error = view.target is Target.REGRESSION
     figure = Figure(
-        name="auroc-over-time",
-        title="AUROC over time",
+        name=f"{slug(called)}-over-time",
+        title=f"{called} over time",
         told="; ".join(f"{pd.Timestamp(x, unit='s'):%Y-%m-%d}: {_told(shown)}" for x, shown in points) + ".",
         x=Axis(name="Day of the request (UTC)", kind=Kind.TIME, low=float(edges[0]), high=float(edges[-1])),
-        y=Axis(name="AUROC", low=least, high=1.0),
-        marks=(*levels, *marks),
+        y=axis,
+        marks=(*levels, replace(intervals(f"{called} in service", points), joined=True)),
         width=760,
         height=280,
     )
     return Panel(
         name=name,
         title=title,
-        said=(_trend(points, then),),
+        said=(_trend(points, then, rises_when_worse=is_error),),
         figures=(figure,),
         notes=(
             f"Stretches of equal length with at least {_FEWEST_A_STRETCH} labels. The last ones hold fewer, because"
             " labels take time.",
+            *((f"Of the headline, {key.partition('.')[2]}.",) if "." in key else ()),
         ),
     )
 
@@ -234,14 +220,28 @@ def scores_of(packets: pd.DataFrame) -> Floats:
     return found
 
 
-def _retrospective(view: View) -> dict[str, Measured]:
-    """Give what the newest bundle at hand says of its held-out rows, by the names of the core's figures."""
-    if view.manifest is None:
-        return {}
-    return {
-        name: Interval(value=stated.value, low=stated.low, high=stated.high, resamples=0)
-        for name, stated in view.manifest.evaluation.figures.items()
-    }
+def _main(view: View, points: Sequence[tuple[float, Estimate]]) -> tuple[str, str, Axis]:
+    """Give the manifest's key of the figure that is followed, what it is called, and its axis."""
+    if view.target is Target.REGRESSION:
+        high = 1.15 * max(shown.high for _, shown in points)
+        return "mae", "Mean absolute error", Axis(name="Mean absolute error", unit=view.unit, low=0.0, high=high)
+    least = min(0.5, *(shown.low for _, shown in points))
+    several = view.manifest is not None and view.target is not Target.BINARY
+    key = f"auroc.{view.manifest.task.outputs.headline}" if several and view.manifest is not None else "auroc"
+    return key, "AUROC", Axis(name="AUROC", low=least, high=1.0)
+
+
+def _main_figure(view: View, rows: Labelled) -> Measured:
+    if view.target is not Target.REGRESSION:
+        return auroc_of(view, rows)
+    errors = Ratios(
+        names=("mae",),
+        lacks=("at least one row",),
+        numerators=np.abs(rows.scores - rows.labels)[:, np.newaxis],
+        denominators=np.ones((rows.labels.size, 1)),
+        shares=(False,),
+    )
+    return measure([errors], rows.patients, rng=view.rng(), resamples=view.resamples)["mae"]
 
 
 def _by_version(view: View, rows: Labelled) -> list[Row]:
@@ -262,11 +262,12 @@ def _stretches(view: View, rows: Labelled) -> int:
     return int(min(_STRETCHES, view.window.days, max(1, rows.labels.size // (2 * _FEWEST_A_STRETCH))))
 
 
-def _trend(points: Sequence[tuple[float, Estimate]], then: Estimate | None) -> str:
+def _trend(points: Sequence[tuple[float, Estimate]], then: Estimate | None, *, rises_when_worse: bool) -> str:
     first, last = points[0][1], points[-1][1]
     sentence = f"First stretch {_told(first)}, last {_told(last)}."
-    if then is not None and last.high < then.low:
-        sentence += " The last lies below the whole interval of the retrospective figure."
+    if then is not None and (last.low > then.high if rises_when_worse else last.high < then.low):
+        side = "above" if rises_when_worse else "below"
+        sentence += f" The last lies {side} the whole interval of the retrospective figure."
     return sentence
 
 
@@ -280,50 +281,3 @@ def _compared(now: Interval, then: Interval) -> str:
 
 def _told(shown: Estimate) -> str:
     return f"{number(shown.value)} ({number(shown.low)} to {number(shown.high)})"
-
-
-def _of_numbers(view: View, name: str, title: str) -> Panel:
-    """Show predicted beside observed numbers."""
-    rows = labelled(view)
-    if rows.labels.size < 2:
-        return nothing_labelled(view, name, title)
-    unit = (None if view.manifest is None else view.manifest.task.outputs.unit) or "unit of the score"
-    order = np.argsort(rows.scores, kind="stable")
-    parts = [part for part in np.array_split(order, min(10, max(1, rows.labels.size // 20))) if part.size]
-    bin_of_row = np.zeros(rows.labels.size, dtype=np.int64)
-    for place, part in enumerate(parts):
-        bin_of_row[part] = place
-    inside = (bin_of_row[:, np.newaxis] == np.arange(len(parts))).astype(np.float64)
-    columns = [*(inside * rows.labels[:, np.newaxis]).T, np.abs(rows.scores - rows.labels), rows.scores - rows.labels]
-    ratios = Ratios(
-        names=(*(f"observed@{place}" for place in range(len(parts))), "mae", "bias"),
-        lacks=("at least one row",) * len(columns),
-        numerators=np.column_stack(columns),
-        denominators=np.column_stack([*inside.T, np.ones(rows.labels.size), np.ones(rows.labels.size)]),
-        shares=(False,) * len(columns),
-    )
-    found = measure([ratios], rows.patients, rng=view.rng(), resamples=view.resamples)
-    points = [
-        (float(rows.scores[part].mean()), shown)
-        for place, part in enumerate(parts)
-        if (shown := estimate(found[f"observed@{place}"])) is not None
-    ]
-    return Panel(
-        name=name,
-        title=title,
-        said=(
-            f"Mean absolute error {said(found['mae'], digits=2)} {unit}; on average"
-            f" {said(found['bias'], digits=2)} {unit} too high.",
-        ),
-        figures=(
-            agreement_figure(
-                points,
-                told="; ".join(f"predicted {number(x, digits=2)}, observed {_told(shown)}" for x, shown in points)
-                + ".",
-                title="Predicted against observed",
-                name="agreement",
-                unit=unit,
-            ),
-        ),
-        notes=("Bins of about equally many packets. Intervals: 95 %, bootstrap of patients.", *too_few(rows)),
-    )

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 
 from deployr_core.bootstrap import NotMeasurable
 from deployr_dash.panels.curves import at_thresholds, calibration, discrimination, distributions
-from deployr_dash.panels.drift import drift, feature_drift
+from deployr_dash.panels.drift import drift, feature_drift, presence
+from deployr_dash.panels.effects import effect, wedge
+from deployr_dash.panels.looks import running_effect
 from deployr_dash.panels.operations import calling_pattern, deliveries, latency, reasons, volume
 from deployr_dash.panels.panel import MakesPanel, Panel, View
 from deployr_dash.panels.people import missing_labels, subgroups
 from deployr_dash.panels.performance import estimated, in_short, over_time
-from deployr_dash.panels.trial import at_the_threshold, effect, response, trial_health, under_selection
-from deployr_dash.panels.usefulness import burden, usefulness
+from deployr_dash.panels.trial import at_the_threshold, response, under_selection
+from deployr_dash.panels.trial_design import enrolled, likeness, strata, trial_health
+from deployr_dash.panels.usefulness import burden, usefulness, utility
+from deployr_dash.panels.volumes import volume_against_before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +38,13 @@ TABS: Mapping[str, Tab] = {
         asks="Does it run, and are the patients those that the model knows?",
         panels={
             "volume": volume,
+            "volume-change": volume_against_before,
             "reasons": reasons,
             "latency": latency,
             "deliveries": deliveries,
             "drift": drift,
             "feature-drift": feature_drift,
+            "presence": presence,
             "calling-pattern": calling_pattern,
         },
     ),
@@ -62,11 +68,17 @@ TABS: Mapping[str, Tab] = {
         asks="Does anybody act on it, and does that help?",
         panels={
             "usefulness": usefulness,
+            "utility": utility,
             "burden": burden,
             "response": response,
             "selection": under_selection,
             "effect": effect,
+            "sequential": running_effect,
             "trial": trial_health,
+            "strata": strata,
+            "balance": likeness,
+            "enrolment": enrolled,
+            "stepped-wedge": wedge,
             "discontinuity": at_the_threshold,
         },
     ),

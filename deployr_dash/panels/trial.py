@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from deployr_core.bootstrap import Figure as Measured
-from deployr_core.bootstrap import NotMeasurable, NotMeasured
-from deployr_core.monitoring.designs import sample_ratio
+from deployr_core.bootstrap import NotMeasured
 from deployr_core.monitoring.discontinuity import discontinuity
-from deployr_core.monitoring.effects import adherence, intention_to_treat
+from deployr_core.monitoring.effects import adherence
 from deployr_core.monitoring.selection import FilledIn, Occasions, UnderSelection, Weighted, performance_under_selection
 from deployr_core.outputs import Target
 from deployr_dash.panels.panel import (
@@ -19,15 +16,15 @@ from deployr_dash.panels.panel import (
     View,
     estimate,
     labelled,
-    outcomes,
     patients_of,
     said,
     threshold_of,
 )
+from deployr_dash.panels.trial_rows import independent, of_trial, ripe_outcomes
 from deployr_plots.common import Estimate, Row, estimates_figure
 from deployr_plots.figures import Axis, Kind
 from deployr_plots.tables import Table
-from deployr_plots.words import number, of, percent
+from deployr_plots.words import number, percent
 
 
 def response(view: View) -> Panel:
@@ -93,7 +90,7 @@ def response(view: View) -> Panel:
 def under_selection(view: View) -> Panel:
     """Show performance as the trial's randomization lets it be estimated, beside what it would seem without."""
     name, title = "selection", "Performance, design-weighted"
-    packets = _of_trial(view)
+    packets = of_trial(view)
     own = threshold_of(view)
     if packets.empty or own is None or view.target is Target.REGRESSION:
         return Panel(
@@ -104,8 +101,8 @@ def under_selection(view: View) -> Panel:
         )
     occasions = Occasions(
         scores=packets["score"].to_numpy(dtype=np.float64),
-        labels=_ripe_outcomes(view, packets),
-        patients=_independent(packets),
+        labels=ripe_outcomes(view, packets),
+        patients=independent(packets),
         shown=packets["shown_by_design"].to_numpy(dtype=bool),
         p_shown=packets["p_shown"].to_numpy(dtype=np.float64),
     )
@@ -160,107 +157,6 @@ def under_selection(view: View) -> Panel:
     )
 
 
-def effect(view: View) -> Panel:
-    """Show the arms side by side: whose outcome was better, as assigned."""
-    name, title = "effect", "Effect, as assigned"
-    packets = _of_trial(view)
-    packets = packets.assign(outcome=_ripe_outcomes(view, packets))
-    packets = packets.loc[packets["outcome"].notna() & packets["arm"].notna() & packets["unit_code"].notna()]
-    shows = packets.groupby("arm", observed=True)["shown_by_design"].mean()
-    if len(shows) < 2:
-        return Panel(name=name, title=title, missing="There are not two arms with outcomes in this window yet.")
-    treated_arm, control_arm = str(shows.idxmax()), str(shows.idxmin())
-    packets = packets.loc[packets["arm"].isin([treated_arm, control_arm])]
-    treated = (packets["arm"].astype("object") == treated_arm).to_numpy(dtype=bool)
-    try:
-        found = intention_to_treat(packets["outcome"].to_numpy(dtype=np.float64), treated, _independent(packets))
-    except NotMeasurable as error:
-        return Panel(name=name, title=title, missing=f"The effect cannot be measured yet: {error}.")
-    shown = Estimate(value=found.effect.value, low=found.effect.low, high=found.effect.high)
-    reach = 1.15 * max(abs(shown.low), abs(shown.high), 0.01)
-    points = [number(100 * each, digits=1) for each in (shown.value, shown.low, shown.high)]
-    words = f"{points[0]} ({points[1]} to {points[2]})"
-    return Panel(
-        name=name,
-        title=title,
-        said=(
-            f"Outcome in {percent(found.treated)} of the packets in arm {treated_arm} and {percent(found.control)} in"
-            f" arm {control_arm}: a difference of {words} percentage points, p = {found.effect.p_value:.3f}.",
-        ),
-        figures=(
-            estimates_figure(
-                [Row(name=f"{treated_arm} less {control_arm}", shown=shown)],
-                title="Difference of the arms' outcomes",
-                told=f"{words} percentage points.",
-                name="effect",
-                measure="Difference",
-                axis=Axis(name="Difference in the share with the outcome", kind=Kind.PERCENT, low=-reach, high=reach),
-                everybody=Estimate(value=0.0, low=0.0, high=0.0),
-                everybody_name="no effect",
-                rows_are="Arms",
-                width=620,
-            ),
-        ),
-        notes=(
-            f"Intention to treat: by arm, whatever was shown. {of(found.effect.clusters, 'cluster')}: patients,"
-            " or units of randomization that hold several;"
-            " interval: cluster-robust (CR2), 95 %. Looking often at a running trial finds what is not there: decide on"
-            " it only at the looks that were planned.",
-        ),
-    )
-
-
-def _independent(packets: pd.DataFrame) -> NDArray[np.int64]:
-    """Give what is independent of each other: patients, or the units of randomization where one holds several.
-
-    Orders and encounters of one patient are alike, whichever arms they are in.
-    """
-    patients, units = patients_of(packets), packets["unit_code"]
-    held = packets.loc[units.notna()].groupby("unit_code", observed=True)["patient_code"].nunique()
-    if not (held > 1).any():
-        return patients
-    found: NDArray[np.int64] = np.where(units.notna(), units.fillna(0).to_numpy(dtype=np.int64), patients)
-    return found
-
-
-def trial_health(view: View) -> Panel:
-    """Show how many units each arm has, against the chances that they were assigned with."""
-    name, title = "trial", "The trial's health"
-    packets = _of_trial(view)
-    units = packets.drop_duplicates("unit_code").loc[:, ["arm", "p_arm"]].dropna()
-    chances = {str(arm): float(p) for arm, p in units.groupby("arm", observed=True)["p_arm"].first().items()}
-    if len(chances) < 2 or abs(sum(chances.values()) - 1.0) > 1e-6:
-        return Panel(name=name, title=title, missing="No trial with all of its arms runs in this window.")
-    chances = {arm: chance / sum(chances.values()) for arm, chance in chances.items()}
-    counts = {arm: int((units["arm"].astype("object") == arm).sum()) for arm in chances}
-    found = sample_ratio(counts, chances)
-    return Panel(
-        name=name,
-        title=title,
-        said=(
-            f"{of(sum(counts.values()), 'unit')} of randomization. "
-            + (
-                f"The arms' sizes do not fit the chances they were drawn with (p = {found.p_value:.5f}): find out why"
-                " before anything else is read."
-                if found.alarm
-                else f"The arms' sizes fit the chances they were drawn with (p = {found.p_value:.3f})."
-            ),
-        ),
-        tables=(
-            NamedTable(
-                caption="Units by arm",
-                table=Table(
-                    columns=("arm", "units", "expected", "chance"),
-                    rows=tuple(
-                        (arm, counts[arm], round(found.expected[arm], 1), percent(chances[arm]))
-                        for arm in sorted(chances)
-                    ),
-                ),
-            ),
-        ),
-    )
-
-
 def at_the_threshold(view: View) -> Panel:
     """Show whether the outcome jumps at the threshold, for the version that answered last."""
     name, title = "discontinuity", "At the threshold"
@@ -285,30 +181,6 @@ def at_the_threshold(view: View) -> Panel:
             " at the threshold only, and only where nothing else changes there.",
         ),
     )
-
-
-def _of_trial(view: View) -> pd.DataFrame:
-    """Give scored packets of the newest trial and version that took part in it."""
-    took_part = view.packets.loc[
-        (view.packets["kind"] == "scored")
-        & view.packets["eligible"].fillna(False).astype(bool)
-        & view.packets["trial_id"].notna()
-        & view.packets["p_shown"].notna()
-    ]
-    if took_part.empty:
-        return took_part
-    newest = took_part.loc[took_part["received_at"].idxmax()]
-    return took_part.loc[
-        (took_part["trial_id"] == newest["trial_id"]) & (took_part["trial_version"] == newest["trial_version"])
-    ]
-
-
-def _ripe_outcomes(view: View, packets: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    found = outcomes(view, packets)
-    if view.only_ripe:
-        unripe = packets["label_ripe_at"].notna() & (packets["label_ripe_at"] > pd.Timestamp(view.now))
-        found = np.where(unripe.to_numpy(dtype=bool), np.nan, found)
-    return found
 
 
 def _ways(found: UnderSelection) -> list[tuple[str, Weighted | FilledIn | NotMeasured]]:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from deployr_core.bootstrap import Interval
-from deployr_core.monitoring.alert_burden import alert_burden
-from deployr_core.monitoring.usefulness import NetBenefit, decision_curve
-from deployr_core.outputs import Target
+from deployr_core.monitoring.alert_burden import AlertBurden, alert_burden
+from deployr_core.monitoring.closed_form import Z_95
+from deployr_core.monitoring.usefulness import NetBenefit, decision_curve, expected_utility
 from deployr_dash.panels.panel import (
+    NamedTable,
     Panel,
     View,
+    day_starts,
     days_from_start,
     estimate,
     labelled,
-    nothing_labelled,
+    refused,
     said,
     threshold_of,
     too_few,
 )
-from deployr_plots.figures import Axis, Band, Figure, Kind, Level, Line, Role, numbers
+from deployr_plots.common import Row, estimates_figure
+from deployr_plots.figures import Axis, Band, Bars, Figure, Kind, Level, Line, Role, numbers, round_ends
+from deployr_plots.tables import Table
 from deployr_plots.words import number, of, percent
 
 _THRESHOLDS = tuple(each / 100 for each in range(2, 81, 2))
@@ -29,10 +37,9 @@ def usefulness(view: View) -> Panel:
     """Show the net benefit of acting on the model, against acting on everybody and on nobody."""
     name, title = "usefulness", "Usefulness"
     rows = labelled(view)
-    if view.target is Target.REGRESSION:
-        return Panel(name=name, title=title, missing="The model predicts a number: net benefit is of probabilities.")
-    if not rows.labels.size:
-        return nothing_labelled(view, name, title)
+    why = refused(view, rows, name, title, of_numbers="The model predicts a number: net benefit is of probabilities.")
+    if why is not None:
+        return why
     found = decision_curve(
         rows.labels, rows.scores, rows.patients, rng=view.rng(), thresholds=_THRESHOLDS, resamples=view.resamples
     )
@@ -97,6 +104,75 @@ def _decision_figure(found: tuple[NetBenefit, ...], own: float | None) -> Figure
     )
 
 
+def utility(view: View) -> Panel:
+    """Show what acting on the model is worth a packet, in the users' own utilities."""
+    name, title = "utility", "Expected utility"
+    rows, stated = labelled(view), view.utilities
+    why = refused(view, rows, name, title, of_numbers="The model predicts a number: no alert of it is right or wrong.")
+    if why is not None:
+        return why
+    if stated is None:
+        return Panel(
+            name=name,
+            title=title,
+            missing="What is a right alert worth, and what does a wrong one cost? Nobody has said so yet: put"
+            " `utilities` into the model's monitoring plan (docs/dashboard.md).",
+        )
+    worth, own = stated.as_utilities(), threshold_of(view)
+    cuts = {} if own is None else {"at the deployment's threshold": own}
+    cuts["where it pays"] = worth.threshold
+    found = {
+        called: expected_utility(
+            rows.labels, rows.scores, rows.patients, worth, rng=view.rng(), threshold=cut, resamples=view.resamples
+        )
+        for called, cut in cuts.items()
+    }
+    called, first = next(iter(found.items()))
+    lines = {f"{where}, {number(cuts[where])}": each.model for where, each in found.items()}
+    lines |= {"on nobody": first.none, "on everybody": first.all}
+    ends = [bound for each in lines.values() if (e := estimate(each)) is not None for bound in (e.low, e.high)]
+    low, high = round_ends(min([0.0, *ends]), max([0.0, *ends]))
+    sentence = (
+        f"Acting {called}: {said(first.gain)} {stated.unit} a packet more than the better of acting on all or on none."
+    )
+    if isinstance(first.gain, Interval) and first.gain.low <= 0 <= first.gain.high:
+        sentence += " It cannot be told from nothing."
+    return Panel(
+        name=name,
+        title=title,
+        said=(sentence,),
+        figures=(
+            estimates_figure(
+                [Row(name=line, shown=estimate(each) or "not measurable") for line, each in lines.items()],
+                title="Utility a packet, by what one acts on",
+                told="; ".join(f"{line}: {said(each)} {stated.unit}" for line, each in lines.items()) + ".",
+                name="utility",
+                measure="Utility a packet",
+                axis=Axis(name="Mean utility a packet", unit=stated.unit, low=low, high=high),
+                rows_are="Acting",
+                width=620,
+            ),
+        ),
+        tables=(
+            NamedTable(
+                caption=f"What a packet is worth in {stated.unit}, by the monitoring plan",
+                table=Table(
+                    columns=("decision", "with the outcome", "without it"),
+                    rows=(
+                        ("alert", worth.true_positive, worth.false_positive),
+                        ("no alert", worth.false_negative, worth.true_negative),
+                    ),
+                ),
+            ),
+        ),
+        notes=(
+            f"By these utilities acting pays from a probability of {number(worth.threshold)} on, if probabilities are"
+            " right (Pauker and Kassirer 1975). Intervals: 95 %, bootstrap of patients.",
+            *too_few(rows),
+        ),
+    )
+
+
 def burden(view: View) -> Panel:
     """Show how many alerts a day there are, or would be."""
     name, title = "burden", "Alert burden"
@@ -113,6 +189,7 @@ def burden(view: View) -> Panel:
         first_day=0,
         last_day=view.window.days - 1,
         rng=view.rng(),
+        clinicians=_clinicians(scored),
         resamples=view.resamples,
     )
     would = "would alert" if silent else "alerted"
@@ -123,8 +200,63 @@ def burden(view: View) -> Panel:
             f"{of(found.alerts, 'packet')} {would} in {of(found.days, 'day')}: {said(found.per_day, digits=1)} a day,"
             f" {said(found.share_of_inferences, as_percent=True)} of what was scored.",
         ),
+        figures=(_daily(view, scored, alerts),),
+        tables=() if found.clinicians is None else (_by_clinician(found),),
         notes=(
             *(("Nothing was shown in this window: this is what the threshold would have given.",) if silent else ()),
-            "Intervals: 95 %, bootstrap of days. Alerts for each clinician cannot be counted: packets name none.",
+            "Intervals of means: 95 %, bootstrap of days, or of clinicians. The band is what chance alone makes of the"
+            " mean on a day (Poisson).",
+            "Alerts can be counted by clinician only in trials that assign clinicians (unit: provider): packets name"
+            " none."
+            if found.clinicians is None
+            else "Clinicians are those that the trial assigned; each has another number in each of its versions.",
         ),
+    )
+
+
+def _clinicians(scored: pd.DataFrame) -> NDArray[np.int64] | None:
+    """Give a number for whom each packet was: known where clinicians were assigned, below 0 elsewhere."""
+    known = ((scored["unit"] == "provider") & scored["unit_code"].notna()).to_numpy(dtype=bool)
+    if not known.any():
+        return None
+    found: NDArray[np.int64] = np.where(known, scored["unit_code"].fillna(-1).to_numpy(dtype=np.int64), -1)
+    return found
+
+
+def _by_clinician(found: AlertBurden) -> NamedTable:
+    return NamedTable(
+        caption="By clinician",
+        table=Table(
+            columns=("figure", "value"),
+            rows=(
+                ("clinicians with a scored packet", str(found.clinicians)),
+                ("alerts of a clinician on a day with a scored packet", said(found.per_clinician_day, digits=2)),
+                ("most alerts of one clinician on one day", str(found.busiest_clinician_day)),
+                (
+                    "share of all alerts that goes to the busiest tenth",
+                    "none" if found.of_busiest_tenth is None else percent(found.of_busiest_tenth),
+                ),
+            ),
+        ),
+    )
+
+
+def _daily(view: View, scored: pd.DataFrame, alerts: NDArray[np.bool_]) -> Figure:
+    """Draw the alerts of each day, on a band of what chance makes of their mean."""
+    counts = np.bincount(days_from_start(view, scored), weights=alerts, minlength=view.window.days)
+    starts, mean = day_starts(view), float(counts.mean())
+    reach = Z_95 * math.sqrt(mean)
+    return Figure(
+        name="alerts-a-day",
+        title="Alerts a day",
+        told=f"On average {number(mean, digits=1)} alerts a day, at most {number(float(counts.max()), digits=0)} and at"
+        f" least {number(float(counts.min()), digits=0)}.",
+        x=Axis(name="Day of the request (UTC)", kind=Kind.TIME, low=starts[0], high=starts[-1]),
+        y=Axis(name="Alerts a day", low=0.0),
+        marks=(
+            Bars(name="", starts=numbers(starts[:-1]), ends=numbers(starts[1:]), heights=numbers(counts)),
+            Level(name="mean", at=mean, low=max(0.0, mean - reach), high=mean + reach),
+        ),
+        width=760,
+        height=240,
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 from urllib.parse import urlencode
 
 import streamlit as st
 
 from deployr_dash.panels.panel import Panel
-from deployr_dash.screens.shown import help_html, panel_html
-from deployr_dash.sign_in import Refused, SignInKind, admit
+from deployr_dash.screens.shown import absent_html, help_html, panel_html, picture
+from deployr_dash.sign_in import Refused, Remedy, SignInKind, admit
 from deployr_dash.sources import Sources
 from deployr_dash.theme import style
 from deployr_plots.drawing import figure_png, figure_svg
@@ -27,15 +28,17 @@ def let_in(sources: Sources) -> str:
     """Give the name of who looks, empty where nobody signs in; whoever may not look sees why, and nothing else."""
     st.html(style(dark=is_dark()))
     is_entra = sources.sign_in.kind is SignInKind.ENTRA
-    user = st.user if is_entra and st.user.is_logged_in else None
+    claims = st.user.to_dict() if is_entra and st.user.is_logged_in else None
     headers = {name.lower(): value for name, value in st.context.headers.to_dict().items()}
-    entra_name = None if user is None else str(user.get("email") or user.get("name") or "")
-    decided = admit(sources.sign_in, headers, entra_name=entra_name)
+    decided = admit(sources.sign_in, headers, claims=claims, now=sources.now())
     if isinstance(decided, Refused):
-        st.html(help_html("Sign in", (decided.why,)))
-        if is_entra:
-            st.button("Sign in", on_click=st.login)
+        head("deployr", aside="how the models do", name="", environment=sources.environment)
+        st.html(help_html("Nothing to see without a sign-in", (decided.why,)))
+        if decided.remedy is not None:
+            st.button(decided.remedy, on_click=st.login if decided.remedy is Remedy.SIGN_IN else st.logout)
         st.stop()
+    if is_entra:
+        st.sidebar.button("Sign out", on_click=st.logout, type="tertiary")
     return decided.name
 
 
@@ -43,9 +46,10 @@ def head(title: str, *, aside: str, name: str, environment: str, back: bool = Fa
     """Show the head of a page: what it is, of when, who looks, and the way back to all models."""
     way = '<a href="./" target="_self">All models</a>' if back else ""
     who = f" · {escape(name)}" if name else ""
+    where = f"{escape(environment)}, read only" if environment else "read only"
     st.html(
         f'<header class="d-top"><h1>{escape(title)}</h1>{way}'
-        f'<span class="d-quiet">{escape(aside)} · {escape(environment)}, read only{who}</span></header>'
+        f'<span class="d-quiet">{escape(aside)} · {where}{who}</span></header>'
     )
 
 
@@ -55,12 +59,25 @@ def link(page: str, query: dict[str, str]) -> str:
 
 
 def show(panels: Sequence[Panel], *, asked: str | None = None) -> None:
-    """Show panels, the one that was asked for first, each with its figures to take away."""
-    for panel in sorted(panels, key=lambda each: each.name != asked):
+    """Show panels, the one that was asked for first, each with its figures to take away.
+
+    Those that have nothing to show stand together at the end; at the top, where the first of all is one of them.
+    """
+    absent = [each for each in panels if each.missing is not None and each.name != asked]
+    if absent and panels[0] in absent:
+        _show_absent(absent)
+    for panel in sorted((each for each in panels if each not in absent), key=lambda each: each.name != asked):
         with st.container(border=True, key=f"panel-{panel.name}"):
-            st.html(panel_html(panel, dark=is_dark(), asked=panel.name == asked))
+            st.html(panel_html(panel, partial(picture, dark=is_dark()), asked=panel.name == asked))
             if panel.figures:
                 _to_take_away(panel)
+    if absent and panels[0] not in absent:
+        _show_absent(absent)
+
+
+def _show_absent(panels: Sequence[Panel]) -> None:
+    with st.container(border=True, key="panel-absent"):
+        st.html(absent_html(panels))
 
 
 def end() -> None:

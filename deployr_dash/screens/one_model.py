@@ -21,26 +21,25 @@ from deployr_dash.filters import (
     window_of,
     within,
 )
-from deployr_dash.loading import load_features
-from deployr_dash.panels.panel import NamedTable, Panel, View, Window, resamples_for
+from deployr_dash.panels.panel import Panel, Window
 from deployr_dash.panels.people import PROPERTIES, group_name
 from deployr_dash.panels.tabs import TABS, panels_of
 from deployr_dash.parts import Index
-from deployr_dash.plan import MonitoringPlan, read_plans
+from deployr_dash.plan import MonitoringPlan, plan_panel, read_plans
 from deployr_dash.screens import reading
 from deployr_dash.screens.all_models import no_packets
 from deployr_dash.screens.frame import head, link, show
 from deployr_dash.screens.shown import help_html
 from deployr_dash.sources import Sources
-from deployr_plots.tables import Table
+from deployr_dash.views import as_planned, days_of, usual_first, usual_last, view_of, with_features
 
-_USUAL_DAYS = 90
 _SOME_PACKETS = 25
 _HASHED: dict[str | type[Any], Callable[[Any], Any]] = {
     Sources: lambda each: str(each.extract),
     Index: lambda each: each.generation,
     Filters: repr,
     Window: repr,
+    MonitoringPlan: repr,
 }
 """What tells arguments apart whose answers are kept."""
 
@@ -61,10 +60,10 @@ def page(sources: Sources, index: Index, name: str) -> None:
             help_html("No such model here", ("Nothing in the extract is of this model. Choose one of all models.",))
         )
         return
-    first_day = min(part.first for part in parts).astimezone(UTC).date()
-    last_day = max(part.last for part in parts).astimezone(UTC).date()
+    first_day, last_day = days_of(parts)
+    last_day = usual_last(last_day, extracted)
     tab = query.get("tab", "performance") if query.get("tab") in TABS else "performance"
-    usual = max(first_day, last_day - timedelta(days=_USUAL_DAYS - 1))
+    usual = usual_first(first_day, last_day)
     filters = filters_of({"from": usual.isoformat(), "to": last_day.isoformat(), **query})
     window = window_of(filters, first_day=first_day, last_day=last_day)
     every = reading.packets(sources.extract, index.generation, model, before(window).start, window.end)
@@ -79,10 +78,13 @@ def page(sources: Sources, index: Index, name: str) -> None:
     if some.empty:
         st.html(_nothing(filters))
         return
-    panels = _made(sources, index, model, filters, tab, window, extracted)
+    plan = read_plans(sources.plans).get(model)
+    panels = _made(sources, index, model, filters, tab, window, extracted, plan)
+    if tab == "impact" and set(some["mode"].dropna()) == {"silent"}:
+        st.html(_silent())
     show(panels, asked=panel)
-    if (plan := read_plans(sources.plans).get(model)) is not None:
-        show([_plan(plan)])
+    if plan is not None:
+        show([plan_panel(plan)])
     if tab == "integrity":
         st.html(f'<section class="d-alone"><h2>Single packets</h2>{_links(some)}</section>')
 
@@ -93,27 +95,26 @@ def page(sources: Sources, index: Index, name: str) -> None:
     hash_funcs=_HASHED,
 )
 def _made(
-    sources: Sources, index: Index, model: str, filters: Filters, tab: str, window: Window, now: datetime
+    sources: Sources,
+    index: Index,
+    model: str,
+    filters: Filters,
+    tab: str,
+    window: Window,
+    now: datetime,
+    plan: MonitoringPlan | None,
 ) -> tuple[Panel, ...]:
-    every = chosen(reading.packets(sources.extract, index.generation, model, before(window).start, window.end), filters)
-    some = within(every, window)
-    newest = str(some.loc[some["received_at"].idxmax(), "version"])
-    features = None
-    if tab == "integrity":
-        features = load_features(
-            sources.extract, model=model, version=newest, since=before(window).start, until=window.end
-        )
-    view = View(
-        model_id=model,
-        packets=some,
-        before=within(every, before(window)),
+    view = view_of(
+        reading.packets(sources.extract, index.generation, model, before(window).start, window.end),
+        model=model,
+        filters=filters,
         window=window,
         now=now,
         manifests=reading.manifests(sources.extract, index.generation).get(model, {}),
-        features=features,
-        only_ripe=filters.only_ripe,
-        resamples=resamples_for(len(some)),
     )
+    view = as_planned(view, plan, sources.plans)
+    if tab == "integrity":
+        view = with_features(view, sources.extract, filters=filters)
     return panels_of(view, tab)
 
 
@@ -162,6 +163,18 @@ def _tabs(tab: str, address: dict[str, str]) -> str:
     return f'<nav class="d-tabs" aria-label="What is asked">{"".join(links)}</nav>{asks}'
 
 
+def _silent() -> str:
+    return help_html(
+        "This model runs silently",
+        (
+            "Its scores are stored and shown to nobody, so nobody acts on them yet. What acting on them would gain is"
+            " under Usefulness; how many alerts that would be, under At thresholds in Performance.",
+            "What clinicians do and whether it helps can be seen once a deployment advises, best in a trial:"
+            " docs/trials.md says how.",
+        ),
+    )
+
+
 def _nothing(filters: Filters) -> str:
     which = " of this cohort and version" if filters.cohort or filters.version else ""
     return help_html(
@@ -172,22 +185,6 @@ def _nothing(filters: Filters) -> str:
             " and bring the extract up to date.",
         ),
         "deployr monitor extract",
-    )
-
-
-def _plan(plan: MonitoringPlan) -> Panel:
-    return Panel(
-        name="plan",
-        title="Monitoring plan",
-        tables=(
-            NamedTable(
-                caption="What was agreed on before it went live",
-                table=Table(
-                    columns=("metric", "how often", "who", "what is done"),
-                    rows=tuple((each.metric, each.cadence, each.owner, each.action) for each in plan.watched),
-                ),
-            ),
-        ),
     )
 
 

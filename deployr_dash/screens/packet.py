@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import streamlit as st
 
 from deployr_dash.loading import load_features, load_frame
@@ -39,7 +40,8 @@ def page(sources: Sources, _: Index, name: str) -> None:
     row = frame.loc[(frame["packet_id"] == packet_id).to_numpy(dtype=bool)].iloc[0]
     panels = [timeline(row)]
     found = load_features(sources.extract, model=str(row["model_id"]), version=str(row["version"]), since=at)
-    panels += [*_of_store(sources, packet_id), features(found, row)]
+    replayed = bool(row["kind"] == "scored" and pd.isna(row["latency_ms"]))
+    panels += [*_of_store(sources, packet_id, replayed=replayed), features(found, row)]
     show(panels)
     st.html(
         help_html(
@@ -50,7 +52,7 @@ def page(sources: Sources, _: Index, name: str) -> None:
     )
 
 
-def _of_store(sources: Sources, packet_id: str) -> list[Panel]:
+def _of_store(sources: Sources, packet_id: str, *, replayed: bool) -> list[Panel]:
     title = "Contributions and calls"
     if sources.packet is None:
         why = "They are in the store, not in the extract. Start the dashboard with --settings to have them here."
@@ -65,4 +67,4 @@ def _of_store(sources: Sources, packet_id: str) -> list[Panel]:
         return [
             Panel(name="store", title=title, missing="The store has it no more: it was kept as long as it had to be.")
         ]
-    return [contributions(packet), calls(packet)]
+    return [contributions(packet), calls(packet, replayed=replayed)]

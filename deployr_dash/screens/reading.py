@@ -10,19 +10,11 @@ import pandas as pd
 import streamlit as st
 
 from deployr_core.bundle import Manifest
-from deployr_dash.loading import load_frame, load_models
-from deployr_dash.overview import Overview, overview
+from deployr_dash.loading import load_frame
+from deployr_dash.overview import overview
 from deployr_dash.parts import Index, read_index
-
-COLUMNS = (
-    *("row", "packet_id", "model_id", "version", "received_at", "latency_ms", "kind", "reason", "score", "value_unit"),
-    *("mode", "advised", "why", "threshold", "eligible", "trial_id", "trial_version", "arm", "p_arm", "unit_code"),
-    *("shown_by_design", "p_shown", "patient_code", "emr_ms", "searches", "sex", "age_band", "race", "ethnicity"),
-    *("shown_at", "response", "response_reason", "deliveries_pending", "deliveries_sent", "deliveries_dead"),
-    *("deliveries_superseded", "deliveries_expired", "label_kind", "label_value", "label_class", "label_values"),
-    *("label_ripe_at", "label_reason"),
-)
-"""Of `deployr_dash.frames.PACKETS`, what panels look at."""
+from deployr_dash.readings import Overview
+from deployr_dash.views import COLUMNS, manifests_of
 
 
 def state(folder: Path) -> Index:
@@ -55,7 +47,4 @@ def counts(folder: Path, generation: int, since: date, until: date) -> Overview:
 @st.cache_resource(max_entries=2, show_spinner=False)
 def manifests(folder: Path, generation: int) -> Mapping[str, Mapping[str, Manifest]]:  # noqa: ARG001 # as above
     """Give the manifests of the bundles that answered, by model and version."""
-    found: dict[str, dict[str, Manifest]] = {}
-    for each in load_models(folder):
-        found.setdefault(each.manifest.model_id, {})[each.manifest.version] = each.manifest
-    return found
+    return manifests_of(folder)

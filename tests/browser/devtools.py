@@ -97,6 +97,12 @@ class Page:
         await self.press(key)
         await self.loaded()
 
+    async def go(self, expression: str) -> None:
+        """Do something in the page that leads to another one, and wait for that."""
+        self._loaded.clear()
+        await self.js(expression)
+        await self.loaded()
+
     async def point(self, selector: str) -> None:
         """Move the pointer onto the middle of an element."""
         middle = f"(() => {{ const r = document.querySelector({selector!r}).getBoundingClientRect(); "

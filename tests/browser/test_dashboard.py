@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from tests.browser.devtools import Page, browser
+from deployr_dash.parts import INDEX_FILE
+from tests.browser.dashboard import AXE, rules_broken, seen, serving
+from tests.browser.devtools import browser
 from tests.unit.deployr_dash.made_up import packets, write_extract
 
 pytest.importorskip("streamlit", reason="needs streamlit: deployr[dash] installs it")
@@ -27,12 +28,10 @@ watched:
     owner: Clinical AI team
     action: Below the retrospective interval twice in a row, pause the advisory and call the committee.
     panel: performance
+utilities: {true_positive: 30, false_positive: -5, false_negative: 0, true_negative: 0, unit: minutes}
+trial: {begins: 2015-02-15, units: 1200, units_per_day: 10, detectable: 0.08}
 """
 WINDOW = "from=2015-02-15&to=2015-03-31"
-SHOT_FOLDER = "DASHBOARD_SCREENSHOTS"
-"""Where the pages are saved as PNG, where somebody wants them: docs/screens has some."""
-
-STARTED = "Uvicorn server started"
 CAPTIONED = """[...document.querySelectorAll('.stMain img')].filter((each) => (each.alt || '').length < 20).length
  + [...document.querySelectorAll('.d-table')]
      .filter((each) => !each.caption || !each.querySelector('th[scope]')).length"""
@@ -53,35 +52,6 @@ FAINT = """(() => {
 })()"""
 
 
-@contextlib.contextmanager
-def serving(extract: Path, *arguments: str, **environment: str) -> Iterator[str]:
-    """Start the dashboard on a free port and give its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from deployr_cli.main import run; run()", "dash", str(extract), f"--port={port}"]
-    process = subprocess.Popen(
-        [*command, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    assert process.stdout is not None
-    try:
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if STARTED in line:
-                break
-        else:
-            pytest.fail("".join(said))
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give the address of a dashboard over three models."""
@@ -100,30 +70,19 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield found
 
 
-async def seen(page: Page, address: str, *, name: str = "", scheme: str = "light", width: int = 1360) -> str:
-    """Open a page, wait until it is whole, and give its words; with a name it is saved where somebody wants that."""
-    await page.scheme(scheme)
-    await page.size(width, 1000)
-    await page.open(address)
-    await page.until("document.querySelector('.d-end, .d-help')")
-    await page.until("[...document.images].every((each) => each.complete)")
-    await page.until(
-        "!document.querySelector('[data-testid=stApp][data-test-script-state=running], [data-stale=true]')"
-    )
-    if name and (folder := os.environ.get(SHOT_FOLDER)):
-        tall = "Math.ceil(document.querySelector('[data-testid=stMainBlockContainer]').getBoundingClientRect().height)"
-        await page.size(width, min(await page.js(tall), 2400))
-        await page.until("[...document.images].every((each) => each.naturalWidth > 0)")
-        (Path(folder) / f"dashboard-{name}.png").write_bytes(await page.picture())
-    words: str = await page.js("document.querySelector('.stMain').innerText")
-    return words
-
-
+IMPACT = (
+    "Usefulness",
+    "minutes a packet",
+    "Effect, as assigned",
+    "planned information",
+    "planned units",
+    "Monitoring plan",
+)
 PAGES = {
-    "models": ("", ("3 models", "hematocrit", "silent for", "retrospective")),
+    "models": ("", ("3 models", "hematocrit", "silent for", "held-out rows")),
     "integrity": (f"model?model=hematocrit&tab=integrity&{WINDOW}", ("Volume", "Latency", "Drift", "Single packets")),
     "performance": (f"model?model=hematocrit&{WINDOW}", ("Prospective beside", "Subgroups", "Missing labels")),
-    "impact": (f"model?model=hematocrit&tab=impact&{WINDOW}", ("Usefulness", "Effect, as assigned", "Monitoring plan")),
+    "impact": (f"model?model=hematocrit&tab=impact&{WINDOW}", IMPACT),
     "packet": (f"packet?id=p{2999:031x}", ("Timeline", "sex/female", "deployr replay")),
 }
 
@@ -139,12 +98,22 @@ async def test_every_page_is_whole_readable_and_described(address: str, tmp_path
         assert await page.js(CAPTIONED) == 0
         assert await page.js(FAINT) == []
         assert await page.js("document.querySelectorAll('h1').length") == 1
+        assert await rules_broken(page) == []
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: npm ci in tests/browser")
+async def test_a_rule_that_is_broken_is_found(tmp_path: Path) -> None:
+    async with browser(tmp_path) as page:
+        await page.open("data:text/html,<html lang=en><title>T</title><main><h1>T</h1><img src=x></main>")
+        [found] = await rules_broken(page)
+        assert found.startswith("image-alt: ")
 
 
 async def test_a_telephone_can_read_a_page_without_scrolling_it_sideways(address: str, tmp_path: Path) -> None:
     async with browser(tmp_path) as page:
         await seen(page, f"{address}{PAGES['performance'][0]}", name="telephone", width=420, scheme="dark")
         assert await page.js("document.documentElement.scrollWidth") == 420
+        assert await rules_broken(page) == []
 
 
 async def test_a_screen_reader_is_told_what_every_figure_shows(address: str, tmp_path: Path) -> None:
@@ -219,41 +188,55 @@ async def test_nothing_is_reported_to_anybody(address: str, tmp_path: Path) -> N
         assert [host for host in hosts.split() if not host.startswith("127.0.0.1")] == []
 
 
-@pytest.mark.parametrize(
-    ("which", "expected"),
-    [
-        ("missing", "There is no extract yet"),
-        ("empty", "No packets yet"),
-        ("one", "1 packet: 1 scored"),
-        ("class", "all of them with the outcome"),
-        ("store", "The store does not answer"),
-    ],
-)
-async def test_where_there_is_little_or_nothing_a_page_helps(tmp_path: Path, which: str, expected: str) -> None:
+def one_class(season: pd.DataFrame) -> pd.DataFrame:
+    """Give packets of which every label says the same."""
+    labels = season["label_value"]
+    return season.assign(label_value=labels.where(labels.isna(), 1.0))
+
+
+def of_an_older_version(folder: Path) -> None:
+    """Make the extract one that an earlier version of deployr wrote."""
+    index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+    (folder / INDEX_FILE).write_text(json.dumps({**index, "layout": 0}), encoding="utf-8")
+
+
+async def test_where_there_is_little_or_nothing_a_page_helps(tmp_path: Path) -> None:
     if shutil.which("chromium") is None and shutil.which("google-chrome") is None:
         pytest.skip("needs chromium: apt-get install chromium")
-    folder, where, more = tmp_path / "extract", "", []
-    if which == "empty":
-        write_extract(folder)
-    elif which == "one":
-        write_extract(folder, packets(1))
-        where = "model?model=hematocrit&tab=integrity"
-    elif which == "class":
-        season = packets(300)
-        write_extract(folder, season.assign(label_value=season["label_value"].where(season["label_value"].isna(), 1.0)))
-        where = "model?model=hematocrit&panel=discrimination"
-    elif which == "store":
-        write_extract(folder, packets(300))
-        where = f"packet?id=p{7:031x}"
-        settings = tmp_path / "settings.json"
-        settings.write_text(json.dumps({"IsEncrypted": False, "Values": settings_of(tmp_path)}), encoding="utf-8")
-        more = ["--settings", str(settings)]
-    with serving(folder, *more) as at:
-        async with browser(tmp_path / "profile") as page:
-            words = await seen(page, f"{at}{where}", name=f"little-{which}")
-            assert expected in words
-            assert "Traceback" not in words
-            assert await page.js("document.querySelectorAll('[role=dialog]').length") == 0
+    folder, settings = tmp_path / "extract", tmp_path / "settings.json"
+    settings.write_text(json.dumps({"IsEncrypted": False, "Values": settings_of(tmp_path)}), encoding="utf-8")
+    integrity, one = "model?model=hematocrit&tab=integrity", f"packet?id=p{0:031x}"
+    states: tuple[tuple[str, tuple[pd.DataFrame, ...] | None, str, str], ...] = (
+        ("missing", None, "", "There is no extract yet"),
+        ("empty", (), "", "No packets yet"),
+        ("one-packet", (packets(1),), integrity, "1 packet: 1 scored"),
+        (
+            "one-packet-performance",
+            (packets(1),),
+            "model?model=hematocrit",
+            "expected rows of both classes",
+        ),
+        ("one-packet-impact", (packets(1),), "model?model=hematocrit&tab=impact", "Nothing to show here yet"),
+        ("one-class", (one_class(packets(300)),), "model?model=hematocrit", "all of them with the outcome"),
+        ("store-down", (packets(300),), one, "The store does not answer"),
+        ("no-such-packet", (packets(300),), "packet?id=p1", "No such packet"),
+        ("no-such-model", (packets(300),), "model?model=troponin", "No such model"),
+        ("other-days", (packets(300),), f"{integrity}&from=2014-01-01&to=2014-01-31", "No packets here"),
+        ("older", (packets(1),), "", "The extract cannot be used"),
+    )
+    async with browser(tmp_path / "profile") as page:
+        with serving(folder, "--settings", str(settings)) as at:
+            for generation, (name, frames, where, expected) in enumerate(states, start=1):
+                if frames is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    write_extract(folder, *frames, generation=generation)
+                if name == "older":
+                    of_an_older_version(folder)
+                words = await seen(page, f"{at}{where}", name=f"little-{name}")
+                assert expected in words, name
+                assert "Traceback" not in words
+                assert await page.js("document.querySelectorAll('[role=dialog]').length") == 0
+                assert await page.js("document.querySelectorAll('h1').length") == 1
 
 
 def settings_of(folder: Path) -> dict[str, str]:

@@ -136,6 +136,8 @@ def packets(
             "trial_version": [1] * n,
             "arm": np.where(arm_of[patient] == 1, "shown", "control"),
             "p_arm": [0.5] * n,
+            "unit": ["patient"] * n,
+            "stratum": np.array(["medicine", "surgery", "intensive-care"])[patient % 3],
             "unit_code": patient,
             "shown_by_design": shown,
             "p_shown": p_shown * 0.5,
@@ -215,7 +217,7 @@ def view(frame: pd.DataFrame, *, first_day: int = 0, last_day: int = 90, only_ri
     )
 
 
-def write_extract(folder: Path, *frames: pd.DataFrame, with_bundles: bool = True) -> None:
+def write_extract(folder: Path, *frames: pd.DataFrame, with_bundles: bool = True, generation: int = 1) -> None:
     """Write packets as `deployr monitor extract` would, one part a model, with one model's manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     parts, vectors = [], []
@@ -247,4 +249,4 @@ def write_extract(folder: Path, *frames: pd.DataFrame, with_bundles: bool = True
             place.mkdir(parents=True)
             (place / MANIFEST_FILE).write_bytes(msgspec.json.encode(manifest(model_id)))
             (place / FEATURES_FILE).write_bytes(SPEC.to_json())
-    write_index(folder, Index(generation=1, extracted_at=NOW, packets=tuple(parts), features=tuple(vectors)))
+    write_index(folder, Index(generation=generation, extracted_at=NOW, packets=tuple(parts), features=tuple(vectors)))

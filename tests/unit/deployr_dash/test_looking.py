@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,31 @@ import pytest
 from deployr_core.strict_yaml import YamlInvalid
 from deployr_dash.filters import Filters, before, chosen, filters_of, query_of, window_of, within
 from deployr_dash.plan import read_plans
-from deployr_dash.sign_in import PROXY_SECRET_HEADER, Admitted, Refused, SignIn, SignInKind, admit, check_start
+from deployr_dash.sign_in import (
+    LONGEST,
+    PROXY_SECRET_HEADER,
+    Admitted,
+    Refused,
+    Remedy,
+    SignIn,
+    SignInKind,
+    admit,
+    check_auth,
+    check_start,
+)
 from tests.unit.deployr_dash.made_up import packets
 
 PROXY = SignIn(kind=SignInKind.PROXY)
+ENTRA = SignIn(kind=SignInKind.ENTRA, client_id="dashboard")
+NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
+ADA = {"aud": "dashboard", "iat": NOW.timestamp() - 60, "name": "Ada", "roles": ["Monitor.Read"]}
+AUTH = {
+    "client_id": "dashboard",
+    "client_secret": "of-the-app",
+    "cookie_secret": "drawn-at-random-and-long-enough-",
+    "redirect_uri": "https://models.hospital.example/oauth2callback",
+    "server_metadata_url": "https://login.microsoftonline.com/1b2c3d4e/v2.0/.well-known/openid-configuration",
+}
 ANYWHERE = "0.0.0.0"  # noqa: S104 # what must be refused
 PLAN = """model: hematocrit
 watched:
@@ -103,24 +124,65 @@ def test_a_dashboard_behind_a_sign_in_starts(sign_in: SignIn, production: bool, 
 
 
 def test_whom_the_proxy_names_is_let_in_and_nobody_else() -> None:
-    assert admit(PROXY, {"x-forwarded-user": " ada "}) == Admitted(name="ada")
-    assert isinstance(admit(PROXY, {}), Refused)
-    assert isinstance(admit(PROXY, {"x-forwarded-user": " "}), Refused)
+    assert admit(PROXY, {"x-forwarded-user": " ada "}, now=NOW) == Admitted(name="ada")
+    assert isinstance(admit(PROXY, {}, now=NOW), Refused)
+    assert isinstance(admit(PROXY, {"x-forwarded-user": " "}, now=NOW), Refused)
 
 
 def test_a_header_without_the_proxys_secret_is_not_believed() -> None:
     sign_in = SignIn(kind=SignInKind.PROXY, secret="right")
     named = {"x-forwarded-user": "ada"}
-    assert isinstance(admit(sign_in, named), Refused)
-    assert isinstance(admit(sign_in, {**named, PROXY_SECRET_HEADER.lower(): "wrong"}), Refused)
-    assert admit(sign_in, {**named, PROXY_SECRET_HEADER.lower(): "right"}) == Admitted(name="ada")
+    assert isinstance(admit(sign_in, named, now=NOW), Refused)
+    assert isinstance(admit(sign_in, {**named, PROXY_SECRET_HEADER.lower(): "wrong"}, now=NOW), Refused)
+    assert admit(sign_in, {**named, PROXY_SECRET_HEADER.lower(): "right"}, now=NOW) == Admitted(name="ada")
     assert "right" not in repr(sign_in)
 
 
-def test_entra_lets_in_whom_it_signed_in() -> None:
-    entra = SignIn(kind=SignInKind.ENTRA)
-    assert admit(entra, {"x-forwarded-user": "ada"}) == Refused(why="Sign in with your work account.")
-    assert admit(entra, {}, entra_name="ada@hospital") == Admitted(name="ada@hospital")
+def test_entra_lets_in_whom_it_signed_in_for_this_app_until_the_day_is_over() -> None:
+    refused = Refused(why="Sign in with your work account.", remedy=Remedy.SIGN_IN)
+    assert admit(ENTRA, {"x-forwarded-user": "ada"}, now=NOW) == refused
+    assert admit(ENTRA, {}, claims=ADA, now=NOW) == Admitted(name="Ada")
+    nameless = {**ADA, "name": "", "email": "ada@hospital"}
+    assert admit(ENTRA, {}, claims=nameless, now=NOW) == Admitted(name="ada@hospital")
+    for wrong in ({"aud": "another"}, {"aud": ["another"]}, {"iat": None}, {"name": None}):
+        assert admit(ENTRA, {}, claims={**ADA, **wrong}, now=NOW) == refused
+    issued = datetime.fromtimestamp(NOW.timestamp() - 60, UTC)
+    assert isinstance(admit(ENTRA, {}, claims=ADA, now=issued + LONGEST), Admitted)
+    too_late = admit(ENTRA, {}, claims=ADA, now=issued + LONGEST + timedelta(seconds=1))
+    assert too_late == Refused(why="Your sign-in is more than 12 hours old. Sign in again.", remedy=Remedy.SIGN_IN)
+
+
+def test_where_a_role_is_asked_for_nobody_without_one_is_let_in() -> None:
+    asking = SignIn(kind=SignInKind.ENTRA, client_id="dashboard", roles=frozenset({"Monitor.Read", "Admin"}))
+    assert admit(asking, {}, claims=ADA, now=NOW) == Admitted(name="Ada")
+    for held in ({}, {"roles": []}, {"roles": ["Other"]}, {"roles": "Monitor.Read"}):
+        refused = admit(asking, {}, claims={**ADA, "roles": None, **held}, now=NOW)
+        assert isinstance(refused, Refused)
+        assert refused.remedy is Remedy.SIGN_OUT
+        assert "without the role Admin or Monitor.Read" in refused.why
+
+
+def test_a_whole_auth_section_gives_the_apps_client_id() -> None:
+    assert check_auth(AUTH) == "dashboard"
+    here = {"redirect_uri": "http://127.0.0.1:8501/oauth2callback", "server_metadata_url": "http://localhost:1/x"}
+    assert check_auth({**AUTH, **here}) == "dashboard"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"client_secret": "", "redirect_uri": 1}, "expected client_secret, redirect_uri in"),
+        ({"cookie_secret": "of-the-app"}, "cookie_secret: expected 32 characters"),
+        ({"redirect_uri": "https://models.hospital.example/"}, "oauth2callback at its end"),
+        ({"redirect_uri": "http://models.hospital.example/oauth2callback"}, "redirect_uri: expected https"),
+        ({"server_metadata_url": "http://login.microsoftonline.com/1b2c/v2.0"}, "server_metadata_url: expected https"),
+        ({"server_metadata_url": "https://login.microsoftonline.com/common/v2.0"}, "your tenant's own"),
+    ],
+)
+def test_an_auth_section_that_would_let_the_wrong_people_in_is_refused(wrong: dict[str, object], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected) as refused:
+        check_auth({**AUTH, **wrong})
+    assert "of-the-app" not in str(refused.value)
 
 
 def test_plans_are_found_by_model_and_misspelt_ones_are_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from deployr_dash.codes import CODES_FILE, Codes, ExtractBusy, codes_of
 from deployr_dash.extract import extract
 from deployr_dash.loading import load_features, load_frame, load_models
 from deployr_dash.overview import overview
-from deployr_dash.parts import INDEX_FILE, ExtractMissing, Index, on_current_parts, read_index
+from deployr_dash.parts import INDEX_FILE, ExtractMissing, ExtractUnusable, Index, on_current_parts, read_index
 from deployr_serve.adapters.memory_store import MemoryStore
 from deployr_serve.adapters.sqlite_store import SqliteStore
 from deployr_serve.core.errors import StoreUnavailable
@@ -411,11 +411,23 @@ async def test_an_extract_of_another_layout_is_made_anew(memory, run, folder, sc
     await memory.create(scored())
     await run(memory)
     index = msgspec.json.decode((folder / INDEX_FILE).read_bytes())
-    (folder / INDEX_FILE).write_bytes(msgspec.json.encode(index | {"layout": 0}))
-    with pytest.raises(ExtractMissing):
+    (folder / INDEX_FILE).write_bytes(msgspec.json.encode(index | {"layout": 1}))
+    with pytest.raises(ExtractUnusable, match="layout 1; make it anew with deployr monitor extract --anew"):
         load_frame(folder)
-    assert (await run(memory)).read == 1
-    assert len(rows_in(folder)) == 1
+    await memory.create(scored("p02"))
+    assert (await run(memory, anew=True)).read == 2
+    assert len(rows_in(folder)) == 2
+    # No file of another layout had the name of one of this, so that nothing counted before is taken for it.
+    assert not {each["file"] for each in index["packets"]} & read_index(folder).files
+    assert int(overview(folder).daily["packets"].sum()) == 2
+
+
+async def test_a_replays_clock_tells_no_times_to_answer(memory, run, folder, scored):
+    await memory.create(scored())
+    await run(memory)
+    assert load_frame(folder)["latency_ms"].notna().all()
+    await run(memory, anew=True, replayed=True)
+    assert load_frame(folder)[["latency_ms", "emr_ms"]].isna().all(axis=None)
 
 
 async def test_whoever_reads_while_files_are_replaced_reads_again(memory, run, folder, scored):

@@ -170,9 +170,32 @@ def test_the_chance_of_being_shown_is_told_whatever_was_decided(row_of, packet_o
     )
     assert [row[name] for name in told] == ["trial", shown, 0.3, "high", True, "hct", 2, "show", 0.5, 3]
     assert (row["shown_by_design"], row["p_shown"]) == (shown, p_shown)
+    assert (row["unit"], row["stratum"]) == ("patient", "ward-9")
     assert unit_hash_of(packet) == "CANARY"
     assert "CANARY" not in str(row)
     assert unit_hash_of(packet_of()) is None
+
+
+@pytest.mark.parametrize(("strata", "expected"), [((), None), (("ward-9", "Spanish"), "ward-9 | Spanish")])
+def test_a_stratum_of_several_texts_stands_in_one_column_and_none_in_none(row_of, packet_of, strata, expected):
+    decision = Decision(
+        mode=Mode.TRIAL,
+        advise=False,
+        why="control",
+        policy_sha256="c" * 64,
+        assignment=Assignment(
+            trial_id="hct",
+            version=1,
+            unit=RandomizationUnit.DEPARTMENT,
+            unit_hash="CANARY",
+            strata=strata,
+            arm="control",
+            probability=0.5,
+            source=AssignmentSource.STORED,
+        ),
+    )
+    row = row_of(packet_of(outcome=scored_by(decision=decision)))
+    assert (row["unit"], row["stratum"]) == ("department", expected)
 
 
 # -- who, as far as the model sees it

@@ -11,12 +11,14 @@ import pytest
 from deployr_core.label_rules import LabComponent
 from deployr_dash.panels.curves import discrimination
 from deployr_dash.panels.drift import drift
+from deployr_dash.panels.effects import effect
 from deployr_dash.panels.operations import deliveries, latency, volume
 from deployr_dash.panels.panel import Panel, View, Window, labelled, patients_of
 from deployr_dash.panels.people import group_name, missing_labels, subgroups
 from deployr_dash.panels.performance import in_short
 from deployr_dash.panels.tabs import TABS, panels_of
-from deployr_dash.panels.trial import effect, trial_health, under_selection
+from deployr_dash.panels.trial import under_selection
+from deployr_dash.panels.trial_design import trial_health
 from deployr_dash.panels.usefulness import burden
 from deployr_plots.drawing import figure_svg
 from deployr_plots.figures import Bars
@@ -166,8 +168,8 @@ def test_drift_is_found_where_scores_moved_and_not_where_they_did_not() -> None:
     assert "score" in drift(view(moved, first_day=45)).said[0].split(": ")[1]
 
 
-def test_without_an_earlier_period_drift_says_so() -> None:
-    assert "0 scored packets before the window" in (drift(view(SEASON)).missing or "")
+def test_drift_of_a_handful_of_packets_is_not_told_from_chance() -> None:
+    assert "under 50 of either every difference is chance" in (drift(view(packets(60))).missing or "")
 
 
 def test_a_trial_is_read_from_its_packets_and_without_one_it_is_said() -> None:
@@ -193,11 +195,3 @@ def test_the_made_up_manifest_is_of_a_label_that_the_window_fits() -> None:
     manifest = view(SEASON).manifest
     assert manifest is not None
     assert isinstance(manifest.task.rule, LabComponent)
-
-
-def test_units_within_a_patient_are_not_taken_as_independent_and_a_unit_of_many_patients_is_one() -> None:
-    patients = effect(view(SEASON)).notes[0]
-    each_its_own = SEASON.assign(unit_code=np.arange(len(SEASON)))
-    assert effect(view(each_its_own)).notes[0] == patients
-    wards = SEASON.assign(unit_code=2 * (SEASON["patient_code"] % 10) + (SEASON["arm"] == "shown"))
-    assert "20 clusters" in effect(view(wards)).notes[0]
