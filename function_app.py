@@ -5,7 +5,9 @@ import os
 
 import azure.functions as func
 
+from deployr_serve.alert_bootstrap import watch_of
 from deployr_serve.blueprint import serving_blueprint
+from deployr_serve.blueprint_alerts import alert_blueprint
 from deployr_serve.blueprint_pages import pages_blueprint
 from deployr_serve.bootstrap import build
 from deployr_serve.settings import read_settings
@@ -19,6 +21,7 @@ application = build(settings)
 app = func.FunctionApp()
 app.register_functions(serving_blueprint(application, relay_schedule=settings.relay_schedule))
 app.register_functions(pages_blueprint(application))
+app.register_functions(alert_blueprint(watch_of(settings, application), schedule=settings.alerts.schedule))
 # What is not configured is not imported either: a worker that starts is waited for.
 if application.cds is not None:
     from deployr_serve.blueprint_cds import cds_blueprint
@@ -40,6 +43,10 @@ if application.audit is not None:
     from deployr_serve.blueprint_audit import audit_blueprint
 
     app.register_functions(audit_blueprint(application.services, application.audit))
+if application.registry is not None:
+    from deployr_serve.blueprint_models import models_blueprint
+
+    app.register_functions(models_blueprint(application, application.registry))
 if settings.audit.retention_days:
     from deployr_serve.blueprint_audit import retention_blueprint
 

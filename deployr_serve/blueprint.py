@@ -10,6 +10,7 @@ from typing import Any
 import azure.functions as func
 import msgspec
 
+from deployr_core.packet import DeliveryState
 from deployr_serve.bootstrap import Application
 from deployr_serve.core.audit import noting_refusals
 from deployr_serve.core.caller import CallerRefused
@@ -19,6 +20,7 @@ from deployr_serve.core.infer import Services, infer, infer_group
 from deployr_serve.core.json_caller import JsonCaller
 from deployr_serve.core.ports import Clock
 from deployr_serve.core.spool import SpoolUnavailable, drain
+from deployr_serve.core.watch import Level, Step
 from deployr_serve.core.without_store import Spooling
 from deployr_serve.triggers.correlation import correlation_id
 from deployr_serve.triggers.json_request import (
@@ -95,17 +97,19 @@ def serving_blueprint(application: Application, *, relay_schedule: str) -> func.
     @blueprint.function_name("relay_deliveries")
     @blueprint.timer_trigger("timer", schedule=relay_schedule, run_on_startup=True)
     async def relay_deliveries(timer: func.TimerRequest) -> None:  # noqa: ARG001 the host passes it
-        # What comes out of the spool is sent in the same run.
-        if services.spooling is not None and not await _drained(services):
-            return
-        states = await relay(
-            store=services.store,
-            models=services.models,
-            outputs=services.outputs,
-            clock=services.clock,
-            switches=services.switches,
-            expires_after=services.site.expires_after,
-        )
+        with services.watch.step(Step.RELAY):
+            # What comes out of the spool is sent in the same run.
+            if services.spooling is not None and not await _drained(services):
+                return
+            states = await relay(
+                store=services.store,
+                models=services.models,
+                outputs=services.outputs,
+                clock=services.clock,
+                switches=services.switches,
+                expires_after=services.site.expires_after,
+            )
+        services.watch.level(Level.DELIVERIES_PENDING, states[DeliveryState.PENDING])
         _log.info("relay: %s", " ".join(f"{state}={count}" for state, count in sorted(states.items())) or "nothing")
 
     return blueprint
@@ -163,11 +167,14 @@ async def _answered(
     req: func.HttpRequest,
     application: Application,
 ) -> func.HttpResponse:
-    clock, audit = application.services.clock, application.services.audit
+    clock, audit, watch = application.services.clock, application.services.audit, application.services.watch
     correlated = correlation_id(req.headers.get("X-Correlation-Id"), fresh=application.new_correlation_id)
     started = clock.monotonic()
     try:
-        with noting_refusals(audit, clock=clock, channel=CHANNEL, correlation_id=correlated) as call:
+        with (
+            watch.joined(req.headers.get("traceparent")),
+            noting_refusals(audit, clock=clock, channel=CHANNEL, correlation_id=correlated) as call,
+        ):
             callers = application.json_callers
             caller = None if callers is None else await callers.let_in(req.headers, correlation_id=correlated)
             call.by = _name(caller)
@@ -192,6 +199,8 @@ async def _drained(services: Services) -> bool:
     if spooling is None:
         return True
     try:
+        if services.watch.is_on:
+            services.watch.level(Level.SPOOL_WAITING, (await spooling.spool.standing()).waiting)
         fates = await drain(
             spooling.spool,
             store=services.store,

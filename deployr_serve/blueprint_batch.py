@@ -11,6 +11,7 @@ from deployr_serve.core.batch import Batch
 from deployr_serve.core.batch_chunk import score_chunk as score
 from deployr_serve.core.batch_runs import Run
 from deployr_serve.core.batch_start import Batches, start_due
+from deployr_serve.core.watch import Step
 
 EACH_MINUTE = "0 * * * * *"
 MAX_DEQUEUE_COUNT = 5
@@ -30,7 +31,8 @@ def batch_blueprint(batches: Batches) -> func.Blueprint:
     async def score_chunk(message: func.QueueMessage) -> None:
         is_last_try = (message.dequeue_count or 1) >= MAX_DEQUEUE_COUNT
         chunk_id = message.get_body().decode("ascii", errors="replace")
-        scored = await score(chunk_id, batches.services, is_last_try=is_last_try)
+        with batches.services.watch.step(Step.BATCH_CHUNK):
+            scored = await score(chunk_id, batches.services, is_last_try=is_last_try)
         if scored.run is None:
             _log.warning("chunk: outcome=%s", scored.outcome)
             return
@@ -46,7 +48,8 @@ def _add_timer(blueprint: func.Blueprint, batch: Batch, batches: Batches) -> Non
     @blueprint.function_name(f"batch_{batch.name}")
     @blueprint.timer_trigger("timer", schedule=EACH_MINUTE, use_monitor=False)
     async def tick(timer: func.TimerRequest) -> None:  # noqa: ARG001 the host passes it
-        began = await start_due(batch, batches)
+        with batches.services.watch.step(Step.BATCH_START):
+            began = await start_due(batch, batches)
         for run in (began.closed, began.run):
             if run is not None:
                 _tell(run)

@@ -79,9 +79,12 @@ class _Routes:
         try:
             if req.method == method:
                 within_s, clock = self._services.site.deadline_s, self._services.clock
-                with noting_refusals(
-                    self._services.audit, clock=clock, channel=CHANNEL, correlation_id=correlated
-                ) as call:
+                with (
+                    self._services.watch.joined(req.headers.get("traceparent")),
+                    noting_refusals(
+                        self._services.audit, clock=clock, channel=CHANNEL, correlation_id=correlated
+                    ) as call,
+                ):
                     answer = await self._in_time.wait(use_case(req, call), within_s=within_s)
             else:
                 answer = render_wrong_method(method)

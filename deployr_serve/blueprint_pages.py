@@ -85,7 +85,7 @@ async def _form(req: func.HttpRequest, services: Services, caller: JsonCaller | 
         # Said before the model is looked for: whether there is one is not for everybody.
         raise UnknownModel("expected a model whose deployment file offers a form")
     bundle = services.models.bundle(model_id)
-    if await services.switches.why_nothing_is_sent(model_id) is not None:
+    if await services.switches.why_nothing_is_sent(model_id, bundle.digest) is not None:
         return render_refusal("This model is switched off here.", status=503)
     try:
         asked = form_of(bundle)

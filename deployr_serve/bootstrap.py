@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from deployr_serve.adapters.proving import Prover
 from deployr_serve.adapters.resilience import ResilientTransport
 from deployr_serve.adapters.store_circuit import in_circuit
 from deployr_serve.adapters.threads import DaemonThreads
+from deployr_serve.adapters.watched import WatchedOutput, WatchedSource
 from deployr_serve.audit_bootstrap import Audit, audit_of
 from deployr_serve.auth_bootstrap import Access, access
 from deployr_serve.cds_bootstrap import CdsAccess, cds_access
@@ -32,19 +33,27 @@ from deployr_serve.core.audit import NotAudited
 from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.core.infer import Services, Site
 from deployr_serve.core.outcome_source import OutcomeSource
-from deployr_serve.core.ports import Clock
+from deployr_serve.core.ports import Clock, FactSource
+from deployr_serve.core.registry import Registry
+from deployr_serve.core.registry_showing import Approvals
 from deployr_serve.core.switches import Switches
+from deployr_serve.core.watch import NOT_WATCHED, Watch
 from deployr_serve.json_bootstrap import json_callers
 from deployr_serve.outputs.vendor_target import VendorUser
 from deployr_serve.outputs_bootstrap import Reach, names_of, outputs_of, write_scopes
+from deployr_serve.predictor_bootstrap import reach_of
 from deployr_serve.settings import Profile, Settings
+from deployr_serve.shadow_bootstrap import shadowed
 from deployr_serve.spool_bootstrap import OpenSpool, open_spool, spooling_of
 from deployr_serve.store_bootstrap import Store, open_store
 from deployr_serve.vendor_bootstrap import VendorAccess, epic_site, vendor_access
 
 if TYPE_CHECKING:
+    from deployr_serve.adapters.run_shelf import RunShelf
     from deployr_serve.core.batch_start import Batches
     from deployr_serve.facts_bootstrap import Vault
+    from deployr_serve.registry_bootstrap import RegistryAccess
+    from deployr_serve.telemetry_bootstrap import Telemetry
 
 _OF_DEADLINE, _LEAST_S = 0.2, 1.0
 """Which share of a request's deadline it waits for one call of the store; under a second a cut would tell nothing."""
@@ -56,11 +65,13 @@ _ANY_INSTANT = datetime(2000, 1, 1, tzinfo=UTC)
 class Application:
     """The services, what the label extractors need, and how to let go of it all.
 
+    ``transport``: to the EMR, with repeats and circuits; ``network``: without, to whatever else a site names.
     ``open_circuits`` names the servers that did not answer lately and are left alone. ``jwks`` gives our public keys.
     ``missing_scopes`` gives for each model what it needs and the EMR's last token did not grant. ``vendor`` resolves
     identifiers and reads by the vendor's services. ``access`` and ``fhir`` are what `deployr doctor` examines. ``cds``
     is None where CDS Hooks is not served: in the prod profile without clients that may call. ``json_callers``: None
-    lets anybody call the JSON routes, which only the dev profile does. ``audit``: None keeps none.
+    lets anybody call the JSON routes, which only the dev profile does. ``audit``: None keeps none. ``registry``: None
+    where nobody is listed who may ask it. ``telemetry``: None sends none.
     """
 
     services: Services
@@ -69,6 +80,7 @@ class Application:
     outcomes: OutcomeSource
     new_correlation_id: Callable[[], str]
     network: AiohttpTransport
+    transport: Transport
     open_circuits: Callable[[], tuple[str, ...]]
     jwks: Callable[[], bytes]
     missing_scopes: Callable[[], Mapping[str, tuple[str, ...]]]
@@ -80,9 +92,13 @@ class Application:
     audit: Audit | None
     batches: Batches | None
     vault: Vault | None
+    registry: RegistryAccess | None
+    telemetry: Telemetry | None
 
     async def aclose(self) -> None:
         """Close connections and files; the real worker never calls this, tests and command lines do."""
+        if self.services.shadows is not None:
+            await self.services.shadows.aclose()
         await self.network.aclose()
         await self.store.aclose()
         if self.spool is not None:
@@ -91,6 +107,8 @@ class Application:
             self.audit.folder.close()
         if self.vault is not None:
             await self.vault.aclose()
+        if self.telemetry is not None:
+            self.telemetry.close()
 
 
 def build(settings: Settings, *, over: Callable[[Transport], Transport] | None = None) -> Application:
@@ -113,15 +131,27 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
     site = epic_site(settings.vendor, zone=settings.zone)
     trusted_keys = tuple(file.read_bytes() for file in settings.trusted_keys)
     prover = Prover(settings.model_proofs, allow_pickle=settings.allow_pickle, trusted_keys=trusted_keys)
+
+    def not_here(spec: FeatureSpec) -> tuple[str, ...]:
+        return (*unfetchable(spec), *site.unreadable(spec))
+
+    reach = reach_of(settings.predictors, clock=clock)
     models = BundleFolder(
         settings.bundles,
         allow_pickle=settings.allow_pickle,
         trusted_keys=trusted_keys,
-        unfetchable=lambda spec: (*unfetchable(spec), *site.unreadable(spec)),
+        unfetchable=not_here,
         refused=prover.refused,
+        reach=reach,
         needs=lambda spec: _needs(spec, Subject(patient_id="any"), _ANY_INSTANT),
         clock=clock,
     )
+    names = names_of(settings.outputs, vendor_base=settings.vendor_base)
+    telemetry = _telemetry(settings, clock=clock, models=models, outputs=names)
+    watch: Watch = NOT_WATCHED
+    if telemetry is not None:
+        watch = telemetry.watch
+        transport = _naming(transport, watch)
     let_in = access(
         settings.auth,
         fhir_base=settings.fhir_base,
@@ -129,7 +159,7 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         models=models,
         transport=transport,
         elsewhere=settings.vendor.reads,
-        writes=write_scopes(settings.outputs),
+        writes=write_scopes(settings.outputs, alerts=bool(settings.alerts.fhir_recipients)),
     )
     client = FhirClient(
         base=settings.fhir_base,
@@ -150,7 +180,7 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         credentials=let_in.vendor,
         clock=clock,
     )
-    source = FhirSource(
+    source: FactSource = FhirSource(
         client,
         clock=clock,
         zone=settings.zone,
@@ -169,7 +199,7 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         settings.deployments,
         models=models,
         has_vault=vault is not None,
-        outputs=names_of(settings.outputs, vendor_base=settings.vendor_base),
+        outputs=names,
         all_declared=settings.profile is Profile.PROD,
     )
     outputs = outputs_of(
@@ -193,6 +223,9 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
             insist_on_https=settings.profile is Profile.PROD,
         ),
     )
+    if watch.is_on:
+        source = WatchedSource(source, watch)
+        outputs = tuple(WatchedOutput(output, watch) for output in outputs)
     audit = audit_of(
         settings.audit, site=settings.site, environment=settings.environment, clock=clock, transport=transport
     )
@@ -212,10 +245,27 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         threads=DaemonThreads(),
         outputs=outputs,
         policies=policies,
-        switches=Switches(store, clock=clock, site=settings.site, policies=policies),
+        switches=Switches(
+            store,
+            clock=clock,
+            site=settings.site,
+            policies=policies,
+            approvals=Approvals(store, clock=clock) if settings.registry.is_required else None,
+        ),
         audit=NotAudited() if audit is None else audit.folder,
         vault=vault,
         spooling=spooling_of(spool, settings.spool, clock=clock),
+        watch=watch,
+    )
+    services = shadowed(
+        services,
+        runs=settings.bundle_archive,
+        trusted_keys=trusted_keys,
+        allow_pickle=settings.allow_pickle,
+        unfetchable=not_here,
+        refused=prover.refused,
+        reach=reach,
+        needs=_needs,
     )
     cds = None
     if settings.profile is Profile.DEV or settings.cds.clients is not None:
@@ -235,6 +285,7 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         outcomes=FhirOutcomes(client, clock=clock, zone=settings.zone),
         new_correlation_id=new_correlation_id,
         network=network,
+        transport=transport,
         open_circuits=resilient.open_circuits,
         jwks=let_in.jwks,
         missing_scopes=let_in.missing_scopes,
@@ -246,7 +297,29 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         audit=audit,
         batches=_batches(settings, services, fhir=client, vendor=vendor),
         vault=vault,
+        registry=_registry(settings, services, audit=audit, transport=transport),
+        telemetry=telemetry,
     )
+
+
+def _telemetry(settings: Settings, *, clock: Clock, models: BundleFolder, outputs: Collection[str]) -> Telemetry | None:
+    if settings.telemetry is None:
+        return None
+    try:
+        # As slow to import as all the rest, and off unless it is asked for.
+        from deployr_serve.telemetry_bootstrap import open_telemetry
+    except ImportError:
+        expected = "expected the packages of deployr[telemetry]"
+        raise SettingsInvalid(f"settings: DEPLOYR_TELEMETRY: {expected}") from None
+    return open_telemetry(
+        settings.telemetry, clock=clock, models=models.deployed, outputs=outputs, environment=settings.environment
+    )
+
+
+def _naming(transport: Transport, watch: Watch) -> Transport:
+    from deployr_serve.adapters.telemetry import NamingTransport
+
+    return NamingTransport(transport, watch)
 
 
 def _batches(settings: Settings, services: Services, *, fhir: FhirClient, vendor: VendorAccess) -> Batches | None:
@@ -258,6 +331,48 @@ def _batches(settings: Settings, services: Services, *, fhir: FhirClient, vendor
     return batches_of(settings.batch, services, fhir=fhir, vendor=vendor, site_zone=settings.zone)
 
 
+def shelf_of(settings: Settings) -> RunShelf:
+    """Give the shelf of runs, and of the folder that models are served from.
+
+    Raises:
+        SettingsInvalid: the site has no place for runs.
+    """
+    from deployr_serve.adapters.run_shelf import RunShelf
+
+    if settings.bundle_archive is None:
+        raise SettingsInvalid("settings: DEPLOYR_BUNDLE_ARCHIVE: expected the folder that runs are kept in")
+    site = epic_site(settings.vendor, zone=settings.zone)
+    trusted_keys = tuple(file.read_bytes() for file in settings.trusted_keys)
+    return RunShelf(
+        settings.bundle_archive,
+        bundles=settings.bundles,
+        trusted_keys=trusted_keys,
+        refused=Prover(settings.model_proofs, allow_pickle=settings.allow_pickle, trusted_keys=trusted_keys).refused,
+        allow_pickle=settings.allow_pickle,
+        unfetchable=lambda spec: (*unfetchable(spec), *site.unreadable(spec)),
+        needs=lambda spec: _needs(spec, Subject(patient_id="any"), _ANY_INSTANT),
+    )
+
+
+def _registry(
+    settings: Settings, services: Services, *, audit: Audit | None, transport: Transport
+) -> RegistryAccess | None:
+    if settings.registry.people is None:
+        return None
+    # Nor are people asked about at every site.
+    from deployr_serve.adapters.registry_heads import told_heads
+    from deployr_serve.registry_bootstrap import RegistryAccess, registry_people
+
+    folder = None if audit is None else audit.folder
+    return RegistryAccess(
+        registry=Registry(
+            records=services.records, shelf=shelf_of(settings), clock=services.clock, audit=services.audit
+        ),
+        people=registry_people(settings.registry.people, transport=transport),
+        told_heads=lambda model_id: told_heads(model_id, audit=folder, bundles=settings.bundles),
+    )
+
+
 def _vault(settings: Settings) -> Vault | None:
     if settings.facts is None:
         return None
@@ -267,7 +382,7 @@ def _vault(settings: Settings) -> Vault | None:
     return open_vault(settings.facts, deadline_s=settings.deadline_s)
 
 
-def _needs(spec: FeatureSpec, subject: Subject, as_of: datetime) -> Hashable:
+def _needs(spec: FeatureSpec, subject: Subject, as_of: datetime) -> tuple[Hashable, ...]:
     return tuple(plan(spec, patient_id=subject.patient_id, as_of=as_of).items())
 
 

@@ -14,9 +14,9 @@ from deployr_serve.core.caller import CdsClient
 from deployr_serve.core.json_caller import ALL_MODELS, CERTIFICATE_HEADER, EntraTenant, Gateway, JsonCaller
 from deployr_serve.core.strict_json import NotOneObject, parse_object
 
-_SHORTEST_SECRET = 16
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+SHORTEST_SECRET = 16
+CALLER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _THUMBPRINT = re.compile(r"[0-9a-f]{64}\Z")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
 _TAKEN_HEADERS = {"authorization", CERTIFICATE_HEADER.lower()}
@@ -36,7 +36,9 @@ class _Caller(_Written, frozen=True, kw_only=True):
     certificate_sha256: str | None = None
 
 
-class _Tenant(_Written, frozen=True, kw_only=True):
+class WrittenTenant(_Written, frozen=True, kw_only=True):
+    """A tenant of Entra ID as a file of callers names it."""
+
     tenant: str
     audience: str
     jwks_file: str | None = None
@@ -49,7 +51,7 @@ class _Gateway(_Written, frozen=True, kw_only=True):
 
 class _Callers(_Written, frozen=True, kw_only=True):
     callers: tuple[_Caller, ...]
-    tenants: tuple[_Tenant, ...] = ()
+    tenants: tuple[WrittenTenant, ...] = ()
     gateway: _Gateway | None = None
     per_second: float = 50.0
 
@@ -77,6 +79,26 @@ def json_too_weak_for_production(json: JsonSettings | None) -> dict[str, str]:
     return {} if json else {"DEPLOYR_JSON_CALLERS": "expected a file of who may call, in the prod profile"}
 
 
+def read_tenant(written: WrittenTenant, *, folder: Path) -> EntraTenant:
+    """Give a tenant, its key set beside the file that names it or where Entra ID publishes it.
+
+    Raises:
+        ValueError: no tenant, or no such key set.
+    """
+    if not GUID.match(written.tenant) or not written.audience:
+        raise ValueError("expected each tenant as a lower-case GUID, and the audience that its tokens name")
+    login = f"https://login.microsoftonline.com/{written.tenant}"
+    pinned = None if written.jwks_file is None else folder / written.jwks_file
+    if pinned is not None and not pinned.is_file():
+        raise ValueError("expected each jwks_file beside the callers' file, and readable")
+    keys = CdsClient(
+        issuer=f"{login}/v2.0",
+        jwks_url=f"{login}/discovery/v2.0/keys" if pinned is None else None,
+        jwks_file=None if pinned is None else str(pinned),
+    )
+    return EntraTenant(tenant=written.tenant, audience=written.audience, keys=keys)
+
+
 def _callers(text: str) -> JsonSettings | None:
     file = Path(text)
     try:
@@ -87,7 +109,7 @@ def _callers(text: str) -> JsonSettings | None:
         raise ValueError(
             f'expected a file such as {{"callers": [{{"name": ..., "models": [...]}}]}}: {error}'
         ) from None
-    tenants = tuple(_tenant(tenant, folder=file.parent) for tenant in read.tenants)
+    tenants = tuple(read_tenant(tenant, folder=file.parent) for tenant in read.tenants)
     callers = tuple(
         _caller(caller, tenants={each.tenant for each in tenants}, gateway=read.gateway) for caller in read.callers
     )
@@ -109,18 +131,18 @@ def _callers(text: str) -> JsonSettings | None:
 
 
 def _caller(written: _Caller, *, tenants: set[str], gateway: _Gateway | None) -> JsonCaller:
-    if not _NAME.match(written.name):
+    if not CALLER_NAME.match(written.name):
         raise ValueError("expected each caller's name in up to 64 letters, digits, dots, hyphens or underscores")
     of = f"caller {written.name}"
     if not written.models or not all(model == ALL_MODELS or MODEL_ID.match(model) for model in written.models):
         raise ValueError(f'{of}: expected the ids of its models, or ["*"] for all')
     if sum(proof is not None for proof in (written.password, written.application, written.certificate_sha256)) != 1:
         raise ValueError(f"{of}: expected one of password, application and certificate_sha256")
-    if written.password is not None and len(written.password) < _SHORTEST_SECRET:
-        raise ValueError(f"{of}: expected a password of at least {_SHORTEST_SECRET} characters")
+    if written.password is not None and len(written.password) < SHORTEST_SECRET:
+        raise ValueError(f"{of}: expected a password of at least {SHORTEST_SECRET} characters")
     if (written.application is None) != (written.tenant is None) or (written.role and not written.application):
         raise ValueError(f"{of}: expected tenant with application, and role only with them")
-    if written.application is not None and (not _GUID.match(written.application) or written.tenant not in tenants):
+    if written.application is not None and (not GUID.match(written.application) or written.tenant not in tenants):
         raise ValueError(f"{of}: expected application as a lower-case GUID, and its tenant among the tenants")
     if written.role == "":
         raise ValueError(f"{of}: expected a role that is not empty where there is one")
@@ -139,24 +161,9 @@ def _caller(written: _Caller, *, tenants: set[str], gateway: _Gateway | None) ->
     )
 
 
-def _tenant(written: _Tenant, *, folder: Path) -> EntraTenant:
-    if not _GUID.match(written.tenant) or not written.audience:
-        raise ValueError("expected each tenant as a lower-case GUID, and the audience that its tokens name")
-    login = f"https://login.microsoftonline.com/{written.tenant}"
-    pinned = None if written.jwks_file is None else folder / written.jwks_file
-    if pinned is not None and not pinned.is_file():
-        raise ValueError("expected each jwks_file beside the callers' file, and readable")
-    keys = CdsClient(
-        issuer=f"{login}/v2.0",
-        jwks_url=f"{login}/discovery/v2.0/keys" if pinned is None else None,
-        jwks_file=None if pinned is None else str(pinned),
-    )
-    return EntraTenant(tenant=written.tenant, audience=written.audience, keys=keys)
-
-
 def _gateway(written: _Gateway) -> Gateway:
     if not _HEADER.match(written.header) or written.header.lower() in _TAKEN_HEADERS:
         raise ValueError("gateway: expected the name of a header of its own")
-    if len(written.secret) < _SHORTEST_SECRET:
-        raise ValueError(f"gateway: expected a secret of at least {_SHORTEST_SECRET} characters")
+    if len(written.secret) < SHORTEST_SECRET:
+        raise ValueError(f"gateway: expected a secret of at least {SHORTEST_SECRET} characters")
     return Gateway(header=written.header, secret=written.secret)

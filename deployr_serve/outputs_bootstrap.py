@@ -62,11 +62,14 @@ class Reach:
     insist_on_https: bool
 
 
-def write_scopes(settings: OutputSettings) -> Scopes:
-    """Give what writing FHIR resources must be allowed: to create them, and to look for one that is there already."""
+def write_scopes(settings: OutputSettings, *, alerts: bool = False) -> Scopes:
+    """Give what writing FHIR resources must be allowed: to create them, and to look for one that is there already.
+
+    ``alerts``: whether alerts are written as Communications, too.
+    """
+    names = (settings.names | ({"communication"} if alerts else set())) & set(FHIR_KINDS)
     return frozenset(
-        Scope(level="system", resource_type=FHIR_KINDS[name], interactions=frozenset("cs"))
-        for name in settings.names & set(FHIR_KINDS)
+        Scope(level="system", resource_type=FHIR_KINDS[name], interactions=frozenset("cs")) for name in names
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from deployr_core.instants import parse_zone
+from deployr_serve.alert_settings import AlertSettings, alerts_too_weak_for_production, read_alerts
 from deployr_serve.audit_settings import AuditSettings, audit_too_weak_for_production, read_audit
 from deployr_serve.auth_settings import AuthSettings, auth_too_weak_for_production, read_auth
 from deployr_serve.batch_settings import BatchSettings, read_batch_settings
@@ -21,9 +22,12 @@ from deployr_serve.facts_settings import FactsSettings, read_facts
 from deployr_serve.json_settings import JsonSettings, json_too_weak_for_production, read_json_callers
 from deployr_serve.label_settings import LabelSettings, read_labels
 from deployr_serve.outputs_settings import OutputSettings, read_outputs
+from deployr_serve.predictor_settings import PredictorSettings, predictors_too_weak_for_production, read_predictors
+from deployr_serve.registry_settings import RegistrySettings, read_registry
 from deployr_serve.setting_values import existing_file, plain_url, yes_or_no
 from deployr_serve.spool_settings import SpoolSettings, read_spool
 from deployr_serve.store_settings import StoreSettings, read_store, store_too_weak_for_production
+from deployr_serve.telemetry_settings import TelemetrySettings, read_telemetry, telemetry_too_weak_for_production
 from deployr_serve.vendor_settings import VendorSettings, read_vendor
 
 _T = TypeVar("_T")
@@ -31,6 +35,9 @@ _UTC: tzinfo = UTC
 _ELSEWHERE = ("DEPLOYR_HOST_", "DEPLOYR_WRITE_SNAPSHOTS")
 """What begins the names of settings that are not the app's own, but of the local host and of the tests."""
 _DEV_ID_KEY = "deployr-development-only"
+_UNRESOLVED = "@Microsoft.KeyVault("
+"""How a reference to a key vault stands in the environment where the host could not resolve it. It is long enough to
+pass for a key, and everybody could read it."""
 
 
 class Profile(StrEnum):
@@ -45,9 +52,11 @@ class Settings:
     """See local.settings.example.json for what each is called and means.
 
     ``allow_pickle`` loads models that run code; with ``trusted_keys`` (public Ed25519 keys, PEM) only bundles signed by
-    one of them are loaded. ``bundle_archive``: where earlier versions lie, for replays; ``model_proofs``: where it is
-    noted which models were tried out, so that this is not done at every start. ``facts``: None keeps no facts.
-    ``vendor_base``: None writes no scores back. ``clock_file``: a replay's clock, else None.
+    one of them are loaded. ``bundle_archive``: where runs and earlier versions lie, for the registry and for replays;
+    ``model_proofs``: where it is noted which models were tried out, so that this is not done at every start.
+    ``facts``: None keeps no facts.
+    ``vendor_base``: None writes no scores back. ``telemetry``: None sends none. ``clock_file``: a replay's clock, else
+    None.
     """
 
     profile: Profile
@@ -59,10 +68,12 @@ class Settings:
     deployments: Path | None
     allow_pickle: bool
     trusted_keys: tuple[Path, ...]
+    predictors: PredictorSettings
     store: StoreSettings
     spool: SpoolSettings | None
     facts: FactsSettings | None
     audit: AuditSettings
+    alerts: AlertSettings
     id_key: bytes = field(repr=False)
     fhir_base: str
     vendor_base: str | None
@@ -72,6 +83,7 @@ class Settings:
     cds: CdsSettings
     bpa: BpaSettings | None
     json: JsonSettings | None
+    registry: RegistrySettings
     batch: BatchSettings
     search_by_get: bool
     typed_patients: bool
@@ -85,6 +97,7 @@ class Settings:
     deadline_s: float
     labels: LabelSettings
     relay_schedule: str
+    telemetry: TelemetrySettings | None
     clock_file: Path | None
 
 
@@ -108,10 +121,12 @@ def read_settings(source: Mapping[str, str]) -> Settings:
         deployments=reader.read("DEPLOYR_DEPLOYMENTS", Path, default=None),
         allow_pickle=reader.read("DEPLOYR_ALLOW_PICKLE", yes_or_no, default=False),
         trusted_keys=reader.read("DEPLOYR_TRUSTED_KEYS", _existing_files, default=()),
+        predictors=read_predictors(reader),
         store=read_store(reader),
         spool=read_spool(reader),
         facts=read_facts(reader),
         audit=read_audit(reader),
+        alerts=read_alerts(reader),
         id_key=reader.read("DEPLOYR_ID_KEY", _id_key, default=_DEV_ID_KEY.encode()),
         fhir_base=reader.read("DEPLOYR_EMR_FHIR_BASE", _base_url),
         vendor_base=reader.read("DEPLOYR_EMR_VENDOR_BASE", _base_url, default=None),
@@ -121,6 +136,7 @@ def read_settings(source: Mapping[str, str]) -> Settings:
         cds=read_cds(reader),
         bpa=read_bpa(reader),
         json=read_json_callers(reader),
+        registry=read_registry(reader, is_prod=profile is Profile.PROD),
         batch=read_batch_settings(reader),
         search_by_get=reader.read("DEPLOYR_EMR_SEARCH", _search_method, default=False),
         typed_patients=reader.read("DEPLOYR_EMR_PATIENT_REFERENCE", _typed_patients, default=False),
@@ -134,6 +150,7 @@ def read_settings(source: Mapping[str, str]) -> Settings:
         deadline_s=reader.read("DEPLOYR_DEADLINE_S", _deadline, default=8.0),
         labels=read_labels(reader),
         relay_schedule=reader.read("DEPLOYR_RELAY_SCHEDULE", str, default="*/30 * * * * *"),
+        telemetry=read_telemetry(reader),
         clock_file=reader.read("DEPLOYR_CLOCK_FILE", Path, default=None),
     )
     if profile is Profile.PROD:
@@ -173,6 +190,8 @@ class _Reader:
                 self.problems[name] = "the setting is missing"
             return default.get("default")  # type: ignore[return-value]
         try:
+            if text.startswith(_UNRESOLVED):
+                raise ValueError("expected the secret; the key vault did not give it: its name, the role, the network")
             return parse(text)
         except ValueError as error:
             self.problems[name] = str(error)
@@ -192,6 +211,9 @@ def _too_weak_for_production(settings: Settings) -> dict[str, str]:
     problems |= json_too_weak_for_production(settings.json)
     problems |= store_too_weak_for_production(settings.store)
     problems |= audit_too_weak_for_production(settings.audit)
+    problems |= alerts_too_weak_for_production(settings.alerts)
+    problems |= telemetry_too_weak_for_production(settings.telemetry)
+    problems |= predictors_too_weak_for_production(settings.predictors)
     if settings.id_key == _DEV_ID_KEY.encode():
         problems["DEPLOYR_ID_KEY"] = "expected a secret of the site's own in the prod profile"
     if settings.clock_file is not None:

@@ -10,6 +10,7 @@ import azure.functions as func
 
 from deployr_serve.core.infer import Services
 from deployr_serve.core.outcome_source import OutcomeSource
+from deployr_serve.core.watch import Step
 from deployr_serve.label_settings import LabelSettings
 from label_extractors.changes import Noted
 from label_extractors.collect import LEFT, collect_labels, failures_in
@@ -34,8 +35,11 @@ def label_blueprint(services: Services, outcomes: OutcomeSource, settings: Label
 
     def run(name: str, is_for: Callable[[str], bool], *, again: bool = False) -> Callable[[], Awaitable[None]]:
         async def collect() -> None:
-            model_ids = [model_id for model_id in services.models.deployed() if is_for(model_id)]
-            counts = await collect_labels(services, outcomes, name=name, model_ids=model_ids, again=again, pace=pace)
+            model_ids = [model_id for model_id in services.labelled.deployed() if is_for(model_id)]
+            with services.watch.step(Step.LABELS, run=name if name in {"all", "review"} else "model"):
+                counts = await collect_labels(
+                    services, outcomes, name=name, model_ids=model_ids, again=again, pace=pace
+                )
             _tell(name, counts)
 
         return collect

@@ -41,7 +41,7 @@ def to_label(services: Services, model_ids: Iterable[str]) -> tuple[ToLabel, ...
     found = []
     for model_id in sorted(model_ids):
         try:
-            manifest = services.models.bundle(model_id).manifest
+            manifest = services.labelled.bundle(model_id).manifest
         except ModelUnavailable:
             continue
         found.append(ToLabel(model_id=model_id, rule=manifest.task.rule, visit_classes=manifest.requires.visit_classes))
@@ -70,13 +70,13 @@ async def collect_labels(
         services: the app's.
         outcomes: what has become of patients.
         name: of the run: what was left is gone on with under it.
-        model_ids: which models; None for all that are deployed.
+        model_ids: which models; None for all that are deployed, and their shadows.
         again: look at labels that are there again, and at the answers to advisories.
         pace: how much is done.
         tell: is told how many patients are done, of how many that are known of.
     """
     counts: Counter[str] = Counter()
-    chosen = tuple(services.models.deployed()) if model_ids is None else tuple(model_ids)
+    chosen = tuple(services.labelled.deployed()) if model_ids is None else tuple(model_ids)
     models = to_label(services, chosen)
     if len(models) < len(chosen):
         counts[UNAVAILABLE] = len(chosen) - len(models)

@@ -110,6 +110,9 @@ async def _resource(request: Request, resource_type: str) -> Mapping[str, Any]:
 
 
 def _check_subject(emr: Emr, resource: Mapping[str, Any]) -> None:
+    # Staff may be told of what is about no patient: a Communication need not have a subject.
+    if resource["resourceType"] == "Communication" and "subject" not in resource:
+        return
     kind, _, patient_id = (reference_text(resource.get("subject")) or "").partition("/")
     if kind != "Patient" or emr.store.read("Patient", patient_id, now=emr.clock.now()) is None:
         raise refuse(422, invalid_value("subject", "Expected a patient of this server."))

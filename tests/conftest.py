@@ -602,11 +602,14 @@ async def app_of(tmp_path, model_proofs, bundles_folder):  # noqa: C901 a branch
     """
     import azure.functions as func
 
+    from deployr_serve.alert_bootstrap import watch_of
     from deployr_serve.blueprint import serving_blueprint
+    from deployr_serve.blueprint_alerts import alert_blueprint
     from deployr_serve.blueprint_audit import audit_blueprint
     from deployr_serve.blueprint_batch import batch_blueprint
     from deployr_serve.blueprint_bpa import bpa_blueprint
     from deployr_serve.blueprint_cds import cds_blueprint
+    from deployr_serve.blueprint_models import models_blueprint
     from deployr_serve.bootstrap import build
     from deployr_serve.settings import read_settings
     from label_extractors.blueprint import label_blueprint
@@ -631,6 +634,7 @@ async def app_of(tmp_path, model_proofs, bundles_folder):  # noqa: C901 a branch
         applications.append(application)
         app = func.FunctionApp()
         app.register_functions(serving_blueprint(application, relay_schedule="*/30 * * * * *"))
+        app.register_functions(alert_blueprint(watch_of(read, application), schedule=read.alerts.schedule))
         if application.cds is not None:
             app.register_functions(cds_blueprint(application, application.cds))
         if read.bpa is not None:
@@ -639,6 +643,8 @@ async def app_of(tmp_path, model_proofs, bundles_folder):  # noqa: C901 a branch
             app.register_functions(batch_blueprint(application.batches))
         if application.audit is not None:
             app.register_functions(audit_blueprint(application.services, application.audit))
+        if application.registry is not None:
+            app.register_functions(models_blueprint(application, application.registry))
         app.register_functions(label_blueprint(application.services, application.outcomes, read.labels))
         functions = {function.get_function_name(): function.get_user_function() for function in app.get_functions()}
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deployr_core.bundle import MANIFEST_FILE, Bundle, BundleInvalid, Manifest
+from deployr_core.elsewhere import Reach
 from deployr_core.signing import trusted_key
 from deployr_serve.adapters.bundle_files import read_bundle, read_manifest
 
@@ -17,9 +18,17 @@ class BundleArchive:
         folders: those that are there are looked through, with all that is in them.
         allow_pickle: opens models that run code, too.
         trusted_keys: public Ed25519 keys as PEM bytes; with any, only what one of them signed is found.
+        reach: the way to models that answer elsewhere; without it they are not opened.
     """
 
-    def __init__(self, *folders: Path, allow_pickle: bool = False, trusted_keys: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self,
+        *folders: Path,
+        allow_pickle: bool = False,
+        trusted_keys: Sequence[bytes] = (),
+        reach: Reach | None = None,
+    ) -> None:
+        self._reach = reach
         self._allow_pickle = allow_pickle
         self._keys = tuple(trusted_key(pem) for pem in trusted_keys)
         self._folders: dict[str, Path] = {}
@@ -46,7 +55,9 @@ class BundleArchive:
         if digest not in self._opened:
             folder = self._folders[digest]
             try:
-                self._opened[digest] = read_bundle(folder, allow_pickle=self._allow_pickle, trusted_keys=self._keys)
+                self._opened[digest] = read_bundle(
+                    folder, allow_pickle=self._allow_pickle, trusted_keys=self._keys, reach=self._reach
+                )
             except BundleInvalid as error:
                 self._opened[digest] = error
         opened = self._opened[digest]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from deployr_core.bundle import (
     MANIFEST_FILE,
@@ -18,7 +21,29 @@ from deployr_core.bundle import (
     open_bundle,
     sha256_hex,
 )
+from deployr_core.elsewhere import Reach
+from deployr_core.registry.journal import Head
 from deployr_core.signing import SIGNATURE_FILE, TrustedKey
+
+DEPLOYED_FILE = "deployed.json"
+"""What the marker is called that says which of several bundles in a model's folder serves."""
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class Deployed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The marker: the digest of the bundle that serves, by which its folder is called, and who says so.
+
+    It is no proof of anything: what it names is verified like any bundle. ``journal``: how far the model's journal had
+    come by then.
+    """
+
+    bundle_sha256: str
+    run_id: str
+    journal: Head
+
+    def __post_init__(self) -> None:
+        if not _DIGEST.match(self.bundle_sha256):
+            raise ValueError("expected a SHA-256 in hex")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,21 +56,51 @@ class Files:
     parts: Mapping[str, bytes]
 
 
-def read_bundle(folder: Path, *, allow_pickle: bool = False, trusted_keys: Sequence[TrustedKey] = ()) -> Bundle:
+def read_marker(folder: Path) -> Deployed | None:
+    """Give the marker of a model's folder; None where there is none, and the folder itself is the bundle.
+
+    Raises:
+        BundleInvalid: it cannot be read.
+    """
+    if not (folder / DEPLOYED_FILE).exists():
+        return None
+    try:
+        return msgspec.json.decode(_read(folder, DEPLOYED_FILE, limit=MANIFEST_LIMIT), type=Deployed)
+    except msgspec.MsgspecError as error:
+        raise BundleInvalid(f"{DEPLOYED_FILE}: {error}") from None
+
+
+def bundle_place(folder: Path) -> Path:
+    """Give where the bundle that serves lies: the folder itself, or the one in it that its marker names.
+
+    Raises:
+        BundleInvalid: the marker cannot be read.
+    """
+    marker = read_marker(folder)
+    return folder if marker is None else folder / marker.bundle_sha256
+
+
+def read_bundle(
+    folder: Path,
+    *,
+    allow_pickle: bool = False,
+    trusted_keys: Sequence[TrustedKey] = (),
+    reach: Reach | None = None,
+) -> Bundle:
     """Read and verify the bundle in a folder.
 
     Args:
         folder: the bundle's own.
         allow_pickle: loads a model that runs code, once its digest and signature are right.
         trusted_keys: with any, the bundle must be signed by one of them.
+        reach: the way to a model that answers elsewhere; None refuses such.
 
     Raises:
         BundleInvalid: a file is missing or is not what the manifest says, the signature is not one of a trusted key,
             or the model runs code and may not.
     """
-    return open_files(
-        read_files(folder, trusted_keys=trusted_keys), allow_pickle=allow_pickle, trusted_keys=trusted_keys
-    )
+    files = read_files(folder, trusted_keys=trusted_keys)
+    return open_files(files, allow_pickle=allow_pickle, trusted_keys=trusted_keys, reach=reach)
 
 
 def read_manifest(folder: Path, *, trusted_keys: Sequence[TrustedKey] = ()) -> tuple[Manifest, str]:
@@ -75,7 +130,13 @@ def read_files(folder: Path, *, trusted_keys: Sequence[TrustedKey] = ()) -> File
     return Files(digest=sha256_hex(manifest_json), manifest_json=manifest_json, signature=signature, parts=parts)
 
 
-def open_files(files: Files, *, allow_pickle: bool = False, trusted_keys: Sequence[TrustedKey] = ()) -> Bundle:
+def open_files(
+    files: Files,
+    *,
+    allow_pickle: bool = False,
+    trusted_keys: Sequence[TrustedKey] = (),
+    reach: Reach | None = None,
+) -> Bundle:
     """Open a bundle whose files were read; see `deployr_core.bundle.open_bundle`, which checks them once more.
 
     Raises:
@@ -87,6 +148,7 @@ def open_files(files: Files, *, allow_pickle: bool = False, trusted_keys: Sequen
         signature=files.signature,
         trusted_keys=trusted_keys,
         load_pickle=_load_pickle if allow_pickle else None,
+        reach=reach,
     )
 
 

@@ -2,7 +2,8 @@
 
 While the app runs, a new version of a model may be put in the place of the old one: it is checked as at the start,
 beside the requests, and takes over at one instant; whoever has begun with the old one ends with it. A new version that
-is not fit to take over is not taken, and the old one goes on.
+is not fit to take over is not taken, and the old one goes on. The one that it replaced stays in memory, so that a way
+back takes no longer than noticing that it is wanted.
 """
 
 from __future__ import annotations
@@ -10,17 +11,26 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployr_core.bundle import BUNDLE_FILES, FEATURES_FILE, MANIFEST_FILE, MODEL_ID, Bundle, BundleInvalid
+from deployr_core.bundle import BUNDLE_FILES, FEATURES_FILE, MANIFEST_FILE, MODEL_ID, Bundle, BundleInvalid, Manifest
+from deployr_core.elsewhere import Reach
 from deployr_core.features import FeatureSpec
 from deployr_core.signing import KeyUnusable, trusted_key
-from deployr_serve.adapters.bundle_files import read_bundle, read_files, read_manifest
+from deployr_serve.adapters.bundle_files import (
+    DEPLOYED_FILE,
+    bundle_place,
+    read_bundle,
+    read_files,
+    read_manifest,
+    read_marker,
+)
 from deployr_serve.core.errors import ModelUnavailable, SettingsInvalid, UnknownModel
 from deployr_serve.core.ports import Clock
 
-LOOKS_AGAIN_S = 5.0
+LOOKS_AGAIN_S = 2.0
 """How often at most the folder is looked at for new versions."""
 
 LOOKER = "new versions"
@@ -31,15 +41,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Held:
-    """The models as they stand at one instant; replaced as a whole. ``stamps``: of the manifests as they were seen."""
+    """The models as they stand at one instant; replaced as a whole. ``stamps``: of the manifests as they were seen.
+
+    ``earlier``: the one that each model's was before it, where it has changed since the start.
+    """
 
     bundles: Mapping[str, Bundle]
     unavailable: Mapping[str, str]
     stamps: Mapping[str, Hashable]
+    earlier: Mapping[str, Bundle] = field(default_factory=dict)
 
 
 class BundleFolder:
     """The models of a folder: each sub-folder is a bundle, and its name the model id.
+
+    Or it holds several bundles, and a marker that says which of them serves; see `bundle_files.bundle_place`.
 
     A bundle that may not be used disables its own model, with a reason that readiness shows, and no other.
 
@@ -51,6 +67,8 @@ class BundleFolder:
             disabled: its features would be trained and never seen.
         refused: tries bundles out, and gives by digest what is wrong with those that must not be loaded here; see
             `deployr_serve.adapters.proving`. What has passed is opened in this process, too, golden vectors included.
+            A model that answers elsewhere can crash nobody here, and is not tried out.
+        reach: the way to models that answer elsewhere; without it they are disabled.
         needs: what is asked of the EMR for a declaration. Scopes, prefetch templates and policies were derived from it
             when the app started: a new version with other needs is not taken while it runs.
         clock: tells when to look for new versions; None never looks.
@@ -68,6 +86,7 @@ class BundleFolder:
         trusted_keys: Sequence[bytes] = (),
         unfetchable: Callable[[FeatureSpec], tuple[str, ...]] = lambda _: (),
         refused: Callable[[Mapping[str, Path]], Mapping[str, str]] = lambda _: {},
+        reach: Reach | None = None,
         needs: Callable[[FeatureSpec], Hashable] = lambda spec: spec,
         clock: Clock | None = None,
         beside: Callable[[Callable[[], None]], None] | None = None,
@@ -76,6 +95,7 @@ class BundleFolder:
         self._allow_pickle = allow_pickle
         self._unfetchable = unfetchable
         self._refused = refused
+        self._reach = reach
         self._needs = needs
         self._clock = clock
         self._beside = beside or _in_a_thread
@@ -85,7 +105,7 @@ class BundleFolder:
             self._keys = tuple(trusted_key(pem) for pem in trusted_keys)
         except KeyUnusable as error:
             raise SettingsInvalid(f"trusted keys of bundles: {error}") from None
-        stamps = {name: _stamp(folder / name) for name in _model_folders(folder)}
+        stamps = {name: _stamp(folder / name) for name in model_folders(folder)}
         loaded = self._loaded(tuple(stamps))
         unavailable = {name: told for name, told in loaded.items() if isinstance(told, str)}
         for name, reason in unavailable.items():
@@ -121,11 +141,12 @@ class BundleFolder:
             stamps = {name: _stamp(self._folder / name) for name in held.bundles}
             # A folder that is gone is one that is being replaced; to stop a model there is the kill switch.
             changed = [name for name, stamp in stamps.items() if stamp is not None and stamp != held.stamps[name]]
-            whole = [name for name in changed if self._is_whole(name)]
-            if not whole:
+            back = {name: held.earlier[name] for name in changed if self._is_way_back(name, held)}
+            whole = [name for name in changed if name not in back and self._is_whole(name)]
+            if not whole and not back:
                 return
             taken: dict[str, Bundle] = {}
-            for name, told in self._loaded(whole).items():
+            for name, told in {**back, **self._loaded(whole)}.items():
                 reason = told if isinstance(told, str) else self._why_not_taken(held.bundles[name], told)
                 if isinstance(told, Bundle) and reason is None:
                     taken[name] = told
@@ -136,28 +157,32 @@ class BundleFolder:
             self._held = _Held(
                 bundles={**held.bundles, **taken},
                 unavailable=held.unavailable,
-                stamps={**held.stamps, **{name: stamps[name] for name in whole}},
+                stamps={**held.stamps, **{name: stamps[name] for name in (*whole, *back)}},
+                earlier={**held.earlier, **{name: held.bundles[name] for name in taken}},
             )
         finally:
             self._looking = False
 
+    def _is_way_back(self, name: str, held: _Held) -> bool:
+        """Say if the marker names the very bundle that was there before: it is in memory, verified and loaded."""
+        earlier = held.earlier.get(name)
+        try:
+            marker = read_marker(self._folder / name)
+        except BundleInvalid:
+            return False
+        return marker is not None and earlier is not None and marker.bundle_sha256 == earlier.digest
+
     def _is_whole(self, name: str) -> bool:
         """Say if the files are what the manifest says; those that are still being copied are looked at again."""
         try:
-            read_files(self._folder / name, trusted_keys=self._keys)
+            read_files(bundle_place(self._folder / name), trusted_keys=self._keys)
         except BundleInvalid as error:
             _log.warning("model %s: a new version is not whole yet: %s", name, error)
             return False
         return True
 
     def _why_not_taken(self, old: Bundle, new: Bundle) -> str | None:
-        """Say why a new version may not take over while the app runs; None if it may."""
-        was, is_now = old.manifest, new.manifest
-        if (was.task.outputs, was.score_name) != (is_now.task.outputs, is_now.score_name):
-            return "expected the same outputs and score name; start the app again"
-        if self._needs(old.spec) != self._needs(new.spec):
-            return "expected to ask the EMR for the same; start the app again"
-        return None
+        return why_not_taken((old.manifest, old.spec), (new.manifest, new.spec), needs=self._needs)
 
     def _loaded(self, names: Sequence[str]) -> dict[str, Bundle | str]:
         """Give each model's bundle, or the reason why there is none; all are tried out before the first is loaded."""
@@ -166,14 +191,15 @@ class BundleFolder:
         to_try: dict[str, Path] = {}
         for name in names:
             try:
-                manifest, digests[name] = read_manifest(self._folder / name, trusted_keys=self._keys)
+                place = bundle_place(self._folder / name)
+                manifest, digests[name] = read_manifest(place, trusted_keys=self._keys)
             except BundleInvalid as error:
                 loaded[name] = str(error)
             else:
                 if manifest.model_id != name:
                     loaded[name] = f"{MANIFEST_FILE}: expected model_id {name!r}, the name of its folder"
-                elif self._allow_pickle or not manifest.model.runs_code:
-                    to_try[digests[name]] = self._folder / name
+                elif manifest.model.can_be_tried(allow_pickle=self._allow_pickle):
+                    to_try[digests[name]] = place
         refused = self._refused(to_try)
         for name in names:
             if name not in loaded:
@@ -183,7 +209,8 @@ class BundleFolder:
 
     def _opened(self, name: str, digest: str) -> Bundle | str:
         try:
-            bundle = read_bundle(self._folder / name, allow_pickle=self._allow_pickle, trusted_keys=self._keys)
+            place = bundle_place(self._folder / name)
+            bundle = read_bundle(place, allow_pickle=self._allow_pickle, trusted_keys=self._keys, reach=self._reach)
         except BundleInvalid as error:
             return str(error)
         if bundle.digest != digest:
@@ -193,7 +220,25 @@ class BundleFolder:
         return bundle
 
 
-def _model_folders(folder: Path) -> tuple[str, ...]:
+def why_not_taken(
+    was: tuple[Manifest, FeatureSpec], comes: tuple[Manifest, FeatureSpec], *, needs: Callable[[FeatureSpec], Hashable]
+) -> str | None:
+    """Say why a new version may not take over while the app runs; None if it may.
+
+    Args:
+        was: manifest and declaration of what serves.
+        comes: of what is to serve.
+        needs: what is asked of the EMR for a declaration.
+    """
+    (old, old_spec), (new, new_spec) = was, comes
+    if (old.task.outputs, old.score_name) != (new.task.outputs, new.score_name):
+        return "expected the same outputs and score name; start the app again"
+    if needs(old_spec) != needs(new_spec):
+        return "expected to ask the EMR for the same; start the app again"
+    return None
+
+
+def model_folders(folder: Path) -> tuple[str, ...]:
     """Name the sub-folders that hold a bundle, or what is left of one.
 
     A folder with nothing of a bundle in it, such as training's reports, is none that broke.
@@ -201,17 +246,19 @@ def _model_folders(folder: Path) -> tuple[str, ...]:
     return tuple(
         path.name
         for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
-        if MODEL_ID.match(path.name) and path.is_dir() and any((path / name).exists() for name in BUNDLE_FILES)
+        if MODEL_ID.match(path.name)
+        and path.is_dir()
+        and any((path / name).exists() for name in (DEPLOYED_FILE, *BUNDLE_FILES))
     )
 
 
 def _stamp(folder: Path) -> Hashable:
-    """Give what changes when a bundle is replaced; None where there is no manifest."""
-    try:
-        stat = (folder / MANIFEST_FILE).stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    """Give what changes when a bundle is replaced; None where there is neither marker nor manifest."""
+    for name in (DEPLOYED_FILE, MANIFEST_FILE):
+        with suppress(OSError):
+            stat = (folder / name).stat()
+            return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    return None
 
 
 def _in_a_thread(work: Callable[[], None]) -> None:

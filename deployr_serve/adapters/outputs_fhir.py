@@ -59,9 +59,11 @@ class FhirWriter:
         self._asking = asyncio.Lock()
 
     async def create(
-        self, resource: Resource, *, patient_id: str, delivery_id: str, budget: Budget | None
+        self, resource: Resource, *, patient_id: str | None, delivery_id: str, budget: Budget | None
     ) -> str | None:
         """Create the resource, or leave it as it is if the server holds it already; give where it says that it stands.
+
+        ``patient_id``: None for what is about nobody.
 
         Raises:
             OutputNotOffered: the server does not take resources of this type.
@@ -110,7 +112,7 @@ class FhirWriter:
                 self._offer = _offer_in(response.body)
             return self._offer
 
-    async def _is_there(self, kind: str, *, patient_id: str, delivery_id: str, budget: Budget | None) -> bool:
+    async def _is_there(self, kind: str, *, patient_id: str | None, delivery_id: str, budget: Budget | None) -> bool:
         """Tell whether the server holds this delivery's resource; a server may search what it was told to keep.
 
         Raises:
@@ -122,7 +124,7 @@ class FhirWriter:
         return bool(held)
 
     async def held(
-        self, kind: str, *, patient_id: str, delivery_id: str, budget: Budget | None
+        self, kind: str, *, patient_id: str | None, delivery_id: str, budget: Budget | None
     ) -> tuple[HeldResource, ...]:
         """Give what the server holds of one delivery, the first that it held first."""
         token = _token(delivery_id)
@@ -132,7 +134,7 @@ class FhirWriter:
             query = urlencode({"identifier": token})
             request = Request(method="GET", url=f"{url}?{query}", headers=_JSON, repeatable=True)
         else:
-            form = (("patient", patient_id), ("identifier", token))
+            form = (*((("patient", patient_id),) if patient_id is not None else ()), ("identifier", token))
             request = Request(method="POST", url=f"{url}/_search", headers=_JSON, form=form, repeatable=True)
         response = await self._send(request, budget)
         if error := error_of_status(response):

@@ -28,12 +28,14 @@ class Act(StrEnum):
     FEEDBACK = "feedback"
     FORM = "form"
     SWITCH = "switch"
+    SILENCE = "silence"
     DELIVERIES = "deliveries"
     SEND_TEST = "send-test"
     MIGRATE = "migrate"
     EXPORT = "export"
     FORGET = "forget"
     PURGE = "purge"
+    REGISTRY = "registry"
 
 
 class Ending(StrEnum):

@@ -24,6 +24,7 @@ class Why(StrEnum):
     SUPPRESSED_RECENTLY = "suppressed-recently"
     SUPPRESSED_ACKNOWLEDGED = "suppressed-acknowledged"
     NOT_STORED = "not-stored"
+    NOT_APPROVED = "not-approved"
 
 
 SWITCHED_OFF = "switched-off"
@@ -64,11 +65,26 @@ def decide(
     )
 
 
-def silenced(decision: Decision | None) -> Decision | None:
-    """Give an earlier decision as it is repeated while the model is silent."""
+def unapproved(policy: Policy, *, score: float) -> Decision:
+    """Decide on the score of a bundle that the registry lets nobody see: as in silent mode, and chance is not asked."""
+    return Decision(
+        mode=Mode.SILENT,
+        advise=False,
+        why=Why.NOT_APPROVED.value,
+        policy_sha256=policy.sha256,
+        threshold=policy.threshold,
+        band=policy.band(score),
+        eligible=False,
+        assignment=None,
+        showing=None,
+    )
+
+
+def silenced(decision: Decision | None, why: str) -> Decision | None:
+    """Give an earlier decision as it is repeated while the model is silent, or its bundle is not approved any more."""
     if decision is None:
         return None
-    return msgspec.structs.replace(decision, mode=Mode.SILENT, advise=False, why=Why.SILENT.value)
+    return msgspec.structs.replace(decision, mode=Mode.SILENT, advise=False, why=why)
 
 
 def outputs_of(policy: Policy, decision: Decision, configured: tuple[str, ...]) -> tuple[str, ...]:

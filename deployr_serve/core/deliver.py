@@ -196,7 +196,7 @@ async def _relay_one(delivery: Delivery, packet: InferencePacket, run: _Relay) -
         after = msgspec.structs.replace(delivery, state=state, last_error=reason, due_at=due_at)
         return await _saved(after, store=run.store, clock=clock, was=delivery)
 
-    if (reason := await run.switches.why_nothing_is_sent(model_id)) is not None:
+    if (reason := await run.switches.why_nothing_is_sent(model_id, packet.model.bundle_sha256)) is not None:
         return await saved(DeliveryState.DEAD, reason, due_at=delivery.due_at)
     if clock.now() - packet.updated_at > run.expires_after:
         return await saved(DeliveryState.EXPIRED, Expired.reason, due_at=delivery.due_at)

@@ -204,6 +204,12 @@ class StoreUnavailable(TryLater):
         self.why = why
 
 
+class PredictorUnavailable(TryLater):
+    """The model answers elsewhere, over HTTP, and did not: no connection, no time, or it says so itself."""
+
+    reason = "predictor-unavailable"
+
+
 class FixSetup(ServeError):
     """Somebody has to change something here before the same request can be answered."""
 
@@ -288,3 +294,19 @@ class RecordChanged(ServeError):
     """Somebody else changed the stored record first; read it again."""
 
     reason = "record-changed"
+
+
+class AlertNotTaken(ServeError):
+    """Why a sink of alerts did not take a message. It stands in the log and is never answered."""
+
+
+class AlertUnsent(AlertNotTaken):
+    """A sink of alerts did not take a message, or nobody knows; it is sent again by the next look."""
+
+    reason = "alert-unsent"
+
+
+class AlertRefused(AlertNotTaken):
+    """A sink of alerts does not let us in, or will not take what we send."""
+
+    reason = "alert-refused"

@@ -29,7 +29,7 @@ from deployr_core.packet import (
 from deployr_core.packet_ids import derive_packet_id
 from deployr_serve.core.audit import Act, AuditSink, NotAudited, of_answer, of_refusal
 from deployr_serve.core.claim import answered, claim
-from deployr_serve.core.decide import SWITCHED_OFF, Why, silenced
+from deployr_serve.core.decide import SWITCHED_OFF, silenced, unapproved
 from deployr_serve.core.deciding import decision_of
 from deployr_serve.core.deliver import AT_ONCE_WITHIN_S, EXPIRES_AFTER, deliver
 from deployr_serve.core.ending import UNCLAIMED, Ending, end
@@ -43,6 +43,7 @@ from deployr_serve.core.errors import (
     TryLater,
 )
 from deployr_serve.core.explain import explained
+from deployr_serve.core.followers import Followers, Together
 from deployr_serve.core.late import is_too_late, late, taken_back
 from deployr_serve.core.outcome import Found, Means, find_outcome
 from deployr_serve.core.policy import Policies
@@ -60,6 +61,7 @@ from deployr_serve.core.ports import (
 )
 from deployr_serve.core.request import InferenceRequest
 from deployr_serve.core.switches import Switches
+from deployr_serve.core.watch import NOT_WATCHED, Noted, Step, Watch, ending_of
 from deployr_serve.core.without_store import Spooling, decided_without_store
 
 _FOR_FETCHING, _BACKSTOP = 0.9, 0.05
@@ -87,6 +89,7 @@ class Services:
     """All that the use cases reach the world through.
 
     ``vault``: None where the site keeps no facts. ``spooling``: None where nothing is kept while the store is down.
+    ``shadows``: None where no champion has any.
     """
 
     site: Site
@@ -102,6 +105,13 @@ class Services:
     vault: FactsVault | None = None
     audit: AuditSink = field(default_factory=NotAudited)
     spooling: Spooling | None = None
+    watch: Watch = NOT_WATCHED
+    shadows: Followers | None = None
+
+    @property
+    def labelled(self) -> Models:
+        """Every model whose packets get labels: champions, and their shadows."""
+        return self.models if self.shadows is None else Together(champions=self.models, shadows=self.shadows.models)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +137,11 @@ async def infer(request: InferenceRequest, services: Services) -> Answer:
         InProgress: another call is answering it, and did not finish within the deadline.
         StoreUnavailable: the packet could not be stored; nothing was sent to the EMR.
     """
+    with services.watch.step(Step.INFERENCE, channel=request.channel) as noted:
+        return await _audited(request, services, noted)
+
+
+async def _audited(request: InferenceRequest, services: Services, noted: Noted) -> Answer:
     about = {
         "by": request.caller,
         "user": request.context.get("provider", ""),
@@ -138,6 +153,7 @@ async def infer(request: InferenceRequest, services: Services) -> Answer:
     except ServeError as error:
         # An id that is no model's is only a text that came in, and may be anything.
         model_id = request.model_id if request.model_id in services.models.deployed() else ""
+        noted.note(model=model_id, correlation_id=request.correlation_id, outcome="refused")
         patient_hash = derive_patient_hash(services.site.id_key, request.subject.patient_id)
         now = services.clock.now()
         services.audit.record(
@@ -145,23 +161,24 @@ async def infer(request: InferenceRequest, services: Services) -> Answer:
         )
         error.is_audited = True
         raise
+    noted.note(correlation_id=request.correlation_id, **ending_of(answer.packet, replayed=answer.replayed))
     services.audit.record(of_answer(answer.packet, at=services.clock.now(), replayed=answer.replayed, **about))
     return answer
 
 
 async def _told(request: InferenceRequest, services: Services) -> Answer:
-    """Give the answer as it may be told now: what is switched off or silent by now is not told of again."""
+    """Give the answer as it may be told now: what is off, silent or not approved by now is not told of again."""
     answer = await _answer(request, services)
     if not answer.replayed or not isinstance(answer.packet.outcome, Scored):
         return answer
     outcome: Outcome = answer.packet.outcome
-    match await services.switches.why_nothing_is_sent(request.model_id):
+    match await services.switches.why_nothing_is_sent(request.model_id, answer.packet.model.bundle_sha256):
         case None:
             return answer
-        case Why.SILENT:
-            outcome = msgspec.structs.replace(outcome, decision=silenced(answer.packet.outcome.decision))
-        case _:
+        case why if why == SWITCHED_OFF:
             outcome = Abstained(reason=SWITCHED_OFF)
+        case why:
+            outcome = msgspec.structs.replace(outcome, decision=silenced(answer.packet.outcome.decision, why))
     return Answer(packet=msgspec.structs.replace(answer.packet, outcome=outcome), replayed=True)
 
 
@@ -193,7 +210,8 @@ async def _answer(request: InferenceRequest, services: Services) -> Answer:
     bundle = _bundle_or_reason(services.models, request.model_id)
     fresh = _received(request, bundle, site=site, now=now)
     until = started + site.deadline_s
-    ours, is_off = await _claimed(fresh, request, services, until=until)
+    with services.watch.step(Step.CLAIM):
+        ours, is_off = await _claimed(fresh, request, services, until=until)
     if isinstance(ours, InferencePacket):
         return Answer(packet=ours, replayed=True)
     policy = services.policies.of(request.model_id)
@@ -203,7 +221,7 @@ async def _answer(request: InferenceRequest, services: Services) -> Answer:
         policy=policy,
         outputs=services.outputs,
         deadline_s=site.deadline_s,
-        is_known_on=services.switches.was_off(request.model_id) is False,
+        is_known_on=services.switches.is_known_to_be_shown(request.model_id, fresh.model.bundle_sha256),
     )
     if isinstance(bundle, ModelUnavailable):
         found = Found(outcome=Failed(reason=bundle.reason, retryable=True))
@@ -221,10 +239,11 @@ async def _answer(request: InferenceRequest, services: Services) -> Answer:
                 clock=clock,
                 vault=services.vault,
                 keep_days=policy.keep_facts_days,
+                watch=services.watch,
             )
             found = await find_outcome(request, bundle, means, packet_id=packet_id, budget=fetching, within_s=within_s)
             outcome = explained(found.outcome, bundle) if policy.explain else found.outcome
-            outcome = await _decided(outcome, request, services, packet_id=packet_id)
+            outcome = await _decided(outcome, request, services, about=ours.packet)
             found = replace(found, outcome=outcome)
         except Exception:
             # For the trigger boundary to answer; the packet must not be left unfinished behind it.
@@ -243,7 +262,8 @@ async def _answer(request: InferenceRequest, services: Services) -> Answer:
     if is_too_late(request, packet, clock=clock, until=until, of_s=site.deadline_s):
         packet = late(packet, now=ended)
     try:
-        packet, deliveries = await end(packet, ours, request, ending)
+        with services.watch.step(Step.STORE):
+            packet, deliveries = await end(packet, ours, request, ending)
     except RecordChanged:
         # Our lease ran out and another worker took over: its answer is the one that counts.
         theirs = await answered(packet.packet_id, store=services.store, clock=clock, until=until)
@@ -268,6 +288,8 @@ async def _answer(request: InferenceRequest, services: Services) -> Answer:
                 for delivery in deliveries
             )
         )
+        if services.shadows is not None and found.fetched is not None:
+            await services.shadows.follow(request, packet, found.fetched, champion=bundle)
     return Answer(packet=packet, replayed=False)
 
 
@@ -319,21 +341,28 @@ def _received(
         outcome=Received(lease_until=now + timedelta(seconds=2 * site.deadline_s)),
         started_at=now,
         updated_at=now,
+        shadow_of=request.shadow_of,
     )
 
 
-async def _decided(outcome: Outcome, request: InferenceRequest, services: Services, *, packet_id: str) -> Outcome:
+async def _decided(
+    outcome: Outcome, request: InferenceRequest, services: Services, *, about: InferencePacket
+) -> Outcome:
     """Give a score with what is to be done with it; whatever else came of the request stays as it is."""
     if not isinstance(outcome, Scored):
         return outcome
+    digest = about.model.bundle_sha256
     try:
         # Somebody may have turned the switch while the EMR was being read.
         if await services.switches.is_off(request.model_id):
             return Abstained(reason=SWITCHED_OFF, coverage=outcome.coverage)
+        if not await services.switches.is_approved(request.model_id, digest):
+            decision = unapproved(services.policies.of(request.model_id), score=outcome.score)
+            return msgspec.structs.replace(outcome, decision=decision)
         decision = await decision_of(
             request,
             services.policies.of(request.model_id),
-            packet_id=packet_id,
+            packet_id=about.packet_id,
             score=outcome.score,
             key=services.site.id_key,
             now=services.clock.now(),
@@ -344,7 +373,7 @@ async def _decided(outcome: Outcome, request: InferenceRequest, services: Servic
         spooling = services.spooling
         if not isinstance(error, StoreUnavailable) or spooling is None or not spooling.takes(request):
             return Failed(reason=error.reason, retryable=True)
-        is_known_on = services.switches.was_off(request.model_id) is False
+        is_known_on = services.switches.is_known_to_be_shown(request.model_id, digest)
         decision = decided_without_store(
             services.policies.of(request.model_id),
             score=outcome.score,

@@ -24,7 +24,7 @@ CERTIFICATE_HEADER = "X-ARR-ClientCert"
 """What the platform's front end hands a client's certificate on in: base64 of its DER."""
 ALL_MODELS = "*"
 _ALGORITHM = "RS256"
-_LONGEST_LIFE_S = 28 * 3600
+LONGEST_LIFE_S = 28 * 3600
 """Entra's tokens live 60 to 90 minutes, and where access is evaluated continuously up to 28 hours."""
 _LONGEST_CERTIFICATE = 16_384
 """In characters of base64."""
@@ -101,7 +101,7 @@ def entra_caller(token: Unproven, tenant: EntraTenant, callers: Collection[JsonC
         CallerNotAllowed: an application of that tenant, but none that is listed, or without its role.
     """
     claims = token.claims
-    check_times(claims, now=now, longest_life_s=_LONGEST_LIFE_S)
+    check_times(claims, now=now, longest_life_s=LONGEST_LIFE_S)
     if claims.get("aud") != tenant.audience:
         raise CallerRefused("audience")
     application, roles = claims.get("azp"), claims.get("roles", [])

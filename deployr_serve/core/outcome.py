@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from contextvars import copy_context
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
 from deployr_core.bundle import Bundle
 from deployr_core.coverage import shortfall
 from deployr_core.packet import Abstained, Failed, FetchRecord, Outcome, Rejected, Scored, StoredVector
-from deployr_core.scoring import ScoreInvalid
+from deployr_core.scoring import ModelAway, ScoreInvalid
 from deployr_core.vectorize import vectorize
-from deployr_serve.core.errors import Abstain, AskDifferently, EmrTimeout, ModelError, ServeError, TryLater
+from deployr_serve.core.errors import (
+    Abstain,
+    AskDifferently,
+    EmrTimeout,
+    ModelError,
+    PredictorUnavailable,
+    ServeError,
+    TryLater,
+)
 from deployr_serve.core.facts_kept import keep_facts, noted_as_not_kept
 from deployr_serve.core.ports import Budget, Clock, FactSource, FactsVault, FetchedFacts, Threads
 from deployr_serve.core.request import InferenceRequest
+from deployr_serve.core.watch import NOT_WATCHED, Step, Watch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """What came of it, for the packet. ``facts_sha256``: of the facts that were kept; None if none were."""
+    """What came of it, for the packet. ``facts_sha256``: of the facts that were kept; None if none were.
+
+    ``fetched``: what it was reached from, for those who follow; None where nothing could be read.
+    """
 
     outcome: Outcome
     fetches: tuple[FetchRecord, ...] = ()
     facts_sha256: str | None = None
+    fetched: FetchedFacts | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +50,7 @@ class Means:
     clock: Clock
     vault: FactsVault | None
     keep_days: int | None
+    watch: Watch = NOT_WATCHED
 
 
 async def find_outcome(
@@ -53,6 +68,7 @@ async def find_outcome(
     """
     until = means.clock.monotonic() + within_s
     fetches: tuple[FetchRecord, ...] = ()
+    fetched: FetchedFacts | None = None
     digest, not_kept = None, False
     try:
         try:
@@ -79,6 +95,7 @@ async def find_outcome(
             means.threads,
             as_of=request.event_time,
             within_s=until - means.clock.monotonic(),
+            watch=means.watch,
         )
     except AskDifferently as error:
         outcome, fetches = Rejected(reason=error.reason), error.fetches or fetches
@@ -87,18 +104,23 @@ async def find_outcome(
     except ServeError as error:
         outcome = Failed(reason=error.reason, retryable=isinstance(error, TryLater))
         fetches = error.fetches or fetches
-    return Found(outcome=noted_as_not_kept(outcome) if not_kept else outcome, fetches=fetches, facts_sha256=digest)
+    outcome = noted_as_not_kept(outcome) if not_kept else outcome
+    return Found(outcome=outcome, fetches=fetches, facts_sha256=digest, fetched=fetched)
 
 
-def scored_or_abstained(bundle: Bundle, fetched: FetchedFacts, *, as_of: datetime) -> Outcome:
+def scored_or_abstained(
+    bundle: Bundle, fetched: FetchedFacts, *, as_of: datetime, watch: Watch = NOT_WATCHED
+) -> Outcome:
     """Score what was fetched, if it is enough for the model.
 
     Raises:
         ModelError: the model failed.
+        PredictorUnavailable: it answers elsewhere, and did not.
     """
     encounter, outputs = fetched.encounter, bundle.manifest.task.outputs
     try:
-        vector = vectorize(fetched.facts, bundle.spec, as_of)
+        with watch.step(Step.VECTORIZE):
+            vector = vectorize(fetched.facts, bundle.spec, as_of)
         coverage = {**vector.coverage, **fetched.dropped}
         short = shortfall(
             bundle.manifest.requires,
@@ -111,36 +133,50 @@ def scored_or_abstained(bundle: Bundle, fetched: FetchedFacts, *, as_of: datetim
         )
         if short is not None:
             return Abstained(reason=short.value, coverage=coverage)
-        answer = bundle.model.answer(vector)
+        with watch.step(Step.SCORE):
+            reply = bundle.model.reply(vector)
     except (ScoreInvalid, ValueError) as error:
         raise ModelError("expected the outputs that the model promises") from error
+    except ModelAway as error:
+        raise PredictorUnavailable(str(error)) from error
     return Scored(
-        score=answer[outputs.place],
-        outputs=outputs.named(answer),
+        score=reply.outputs[outputs.place],
+        outputs=outputs.named(reply.outputs),
         value_unit=outputs.unit,
         vector=StoredVector.of(vector),
         coverage=coverage,
         entity_id=encounter.contact_serial_number if encounter else None,
+        answered_by=reply.answered_by,
     )
 
 
 async def scored_in_time(
-    bundle: Bundle, fetched: FetchedFacts, threads: Threads, *, as_of: datetime, within_s: float
+    bundle: Bundle,
+    fetched: FetchedFacts,
+    threads: Threads,
+    *,
+    as_of: datetime,
+    within_s: float,
+    watch: Watch = NOT_WATCHED,
 ) -> Outcome:
-    """Score as `scored_or_abstained` does; a model whose code is somebody else's holds up nobody meanwhile.
+    """Score as `scored_or_abstained` does; a model whose code is somebody else's, or elsewhere, holds up nobody.
 
     Raises:
         ModelError: the model failed, or did not answer within the time.
+        PredictorUnavailable: it answers elsewhere, and did not, or not within the time.
     """
-    work = partial(scored_or_abstained, bundle, fetched, as_of=as_of)
-    if not bundle.manifest.model.runs_code:
+    work = partial(scored_or_abstained, bundle, fetched, as_of=as_of, watch=watch)
+    if not bundle.manifest.model.takes_time:
         # Trees and sums of our own take a fraction of a millisecond: less than handing them to a thread.
         return work()
     try:
-        return await threads.run(work, name=bundle.digest, within_s=within_s)
-    except ModelError:
+        # A thread begins without context: what is watched there would belong to no inference.
+        return await threads.run(partial(copy_context().run, work), name=bundle.digest, within_s=within_s)
+    except ServeError:
         raise
     except TimeoutError:
+        if bundle.manifest.model.is_elsewhere:
+            raise PredictorUnavailable("expected the predictor's answer within the request's deadline") from None
         raise ModelError("expected the model to answer within the request's deadline") from None
     except Exception as error:  # noqa: BLE001 whatever somebody else's code raises is the model's failure
         # Its message may repeat a value.

@@ -199,6 +199,7 @@ class Policy(_Declared, frozen=True, kw_only=True):
     texts consist of, after the words of the advisory where there is one, with the blanks of `MESSAGE_BLANKS`. ``form``:
     whether people may try the model on a page with values that they type; not where somebody must not see its scores.
     ``label_schedule``: when its labels are extracted, NCRONTAB in UTC; None: with those of the other models.
+    ``shadows``: runs of the same model, by id, that score silently what this one is asked.
     ``keep_facts_days``: for how long what was fetched is kept, sealed; None keeps none of it.
 
     Raises:
@@ -224,14 +225,17 @@ class Policy(_Declared, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
     form: bool = False
     label_schedule: str | None = None
+    shadows: tuple[str, ...] = ()
     keep_facts_days: int | None = None
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"expected schema_version {SCHEMA_VERSION}")
-        for name in (self.model, *self.groups, *(self.outputs or ()), *self.when_advised):
+        for name in (self.model, *self.groups, *(self.outputs or ()), *self.when_advised, *self.shadows):
             if not NAME.match(name):
                 raise ValueError("expected names of lower-case letters, digits and hyphens, such as hematocrit")
+        if len(set(self.shadows)) != len(self.shadows) or self.model in self.shadows:
+            raise ValueError("expected each of shadows once, and no model as its own")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise ValueError("expected threshold to be a finite number")
         if any(low.at_least >= high.at_least for low, high in pairwise(self.bands)):

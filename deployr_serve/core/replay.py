@@ -17,9 +17,9 @@ import msgspec
 from deployr_core.bundle import Bundle, Manifest
 from deployr_core.layout import layout_of
 from deployr_core.packet import Abstained, InferencePacket, Mode, Outcome, Scored
-from deployr_core.scoring import ScoreInvalid
+from deployr_core.scoring import ModelAway, Reply, ScoreInvalid
 from deployr_serve.core.decide import Why
-from deployr_serve.core.errors import ModelError
+from deployr_serve.core.errors import ModelError, PredictorUnavailable
 from deployr_serve.core.explain import FAILED, explained_score, vector_of
 from deployr_serve.core.facts_kept import NOT_KEPT
 from deployr_serve.core.outcome import scored_or_abstained
@@ -103,13 +103,19 @@ def replay(
         return _replayed(packet, differences=("declaration: the features are another declaration's",), beside=beside)
     outputs = bundle.manifest.task.outputs
     try:
-        answer = bundle.model.answer(vector_of(outcome.vector))
+        reply = bundle.model.reply(vector_of(outcome.vector))
+    except ModelAway:
+        return unknown(packet, "the model answers elsewhere, and cannot be asked now", beside=beside)
     except (ScoreInvalid, ValueError):
         return _replayed(packet, differences=("score: the model gives none",), beside=beside)
+    if bundle.manifest.model.is_elsewhere:
+        if reply.answered_by != outcome.answered_by:
+            return unknown(packet, _exchanged(outcome, reply), beside=beside)
+        beside = (*beside, *_elsewhere(reply))
     again = msgspec.structs.replace(
         outcome,
-        score=answer[outputs.place],
-        outputs=outputs.named(answer),
+        score=reply.outputs[outputs.place],
+        outputs=outputs.named(reply.outputs),
         value_unit=outputs.unit,
         contributions=(),
         base=None,
@@ -133,6 +139,8 @@ def replay_facts(
     was = packet.outcome
     try:
         now = scored_or_abstained(bundle, fetched, as_of=packet.as_of)
+    except PredictorUnavailable:
+        return unknown(packet, "the model answers elsewhere, and cannot be asked now", beside=beside)
     except ModelError:
         return _replayed(packet, differences=("score: the model gives none",), beside=beside)
     if isinstance(was, Abstained) or isinstance(now, Abstained):
@@ -153,6 +161,17 @@ def replay_facts(
     )
     told = (f"features: {len(features)} of {len(names)}",) if features else ()
     return _replayed(packet, differences=(*told, *counts), beside=beside, features=features)
+
+
+def _exchanged(was: Scored, reply: Reply) -> str:
+    then, now = (name or "a model that did not say its name" for name in (was.answered_by, reply.answered_by))
+    return f"the model answers elsewhere and was exchanged: {then} then, {now} now"
+
+
+def _elsewhere(reply: Reply) -> tuple[str, ...]:
+    if reply.answered_by is None:
+        return ("the model answers elsewhere and does not say its name: it may have been exchanged",)
+    return (f"scored elsewhere, by {reply.answered_by}: its code and machine are not known here",)
 
 
 def _differing(was: Scored, now: Scored) -> tuple[str, ...]:

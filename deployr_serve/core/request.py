@@ -28,7 +28,7 @@ class InferenceRequest:
     same event is recognised anyway. ``handed`` is what came with the question; it is no part of what is asked.
     Nor is ``context``: where and for whom it was asked, as trials name it, such as ``provider`` and ``department``.
     Nor is ``caller``: who asks, by the name that it proved. ``answer_shows``: the answer is what shows the advisory,
-    whichever other questions are answered along with it.
+    whichever other questions are answered along with it. ``shadow_of``: the packet that this follows; only a shadow's.
     """
 
     channel: str
@@ -40,6 +40,7 @@ class InferenceRequest:
     caller: str = ""
     answer_shows: bool = False
     lane: Lane = Lane.CLICK
+    shadow_of: str | None = None
     handed: Handed | None = field(default=None, repr=False)
     context: Mapping[str, str] = field(default_factory=dict, repr=False)
 

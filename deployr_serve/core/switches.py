@@ -15,6 +15,7 @@ from deployr_serve.core.decide import SWITCHED_OFF, Why
 from deployr_serve.core.errors import RecordChanged, StoreUnavailable
 from deployr_serve.core.policy import Policies
 from deployr_serve.core.ports import Clock, Record, Records
+from deployr_serve.core.registry_showing import Approvals
 
 KIND = "switch"
 HOLD_S = 2.0
@@ -57,10 +58,22 @@ def site_switch(site: str) -> str:
 
 
 class Switches:
-    """What is switched off, as of at most `HOLD_S` ago; mode ``off`` of a deployment is a switch that stays."""
+    """What is switched off, as of at most `HOLD_S` ago; mode ``off`` of a deployment is a switch that stays.
 
-    def __init__(self, records: Records, *, clock: Clock, site: str, policies: Policies) -> None:
+    ``approvals``: which bundles may be shown, by the registry; None where the site does not go by it.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        *,
+        clock: Clock,
+        site: str,
+        policies: Policies,
+        approvals: Approvals | None = None,
+    ) -> None:
         self._records = records
+        self._approvals = approvals
         self._policies = policies
         self._clock = clock
         self._common = frozenset({EVERYTHING, site_switch(site)})
@@ -92,11 +105,29 @@ class Switches:
     def _is_off_as_read(self, model_id: str) -> bool:
         return bool(self._off & self._common) or model_switch(model_id) in self._off
 
-    async def why_nothing_is_sent(self, model_id: str) -> str | None:
-        """Give the reason why nothing of this model may be sent now, be it decided before; None if it may."""
+    async def is_approved(self, model_id: str, bundle_sha256: str) -> bool:
+        """Say whether the registry lets this bundle's scores be shown now; where a site does not go by it, it does.
+
+        Raises:
+            StoreUnavailable: nobody knows.
+        """
+        # What is silent anyway says so, and nobody's leave is asked for it.
+        if self._approvals is None or self._policies.of(model_id).mode is Mode.SILENT:
+            return True
+        return await self._approvals.is_shown(model_id, bundle_sha256)
+
+    def is_known_to_be_shown(self, model_id: str, bundle_sha256: str) -> bool:
+        """Say whether, as this worker read it last, the model was on and the registry let this bundle be shown."""
+        is_approved = self._approvals is None or self._approvals.was_shown(model_id, bundle_sha256)
+        return self.was_off(model_id) is False and is_approved
+
+    async def why_nothing_is_sent(self, model_id: str, bundle_sha256: str) -> str | None:
+        """Give the reason why nothing that this bundle made may be sent now, be it decided before; None if it may."""
         if await self.is_off(model_id):
             return SWITCHED_OFF
-        return Why.SILENT.value if self._policies.of(model_id).mode is Mode.SILENT else None
+        if self._policies.of(model_id).mode is Mode.SILENT:
+            return Why.SILENT.value
+        return None if await self.is_approved(model_id, bundle_sha256) else Why.NOT_APPROVED.value
 
 
 async def list_switches(records: Records, *, now: datetime) -> dict[str, Switch]:

@@ -45,12 +45,14 @@ _DESTROYED = {"system": f"{_TERMINOLOGY}/iso-21089-lifecycle", "code": "destroy"
 
 _OPERATOR: dict[Act, tuple[str, str, str]] = {
     Act.SWITCH: ("110113", "Security Alert", "U"),
+    Act.SILENCE: ("110113", "Security Alert", "U"),
     Act.DELIVERIES: ("110100", "Application Activity", "E"),
     Act.SEND_TEST: ("110106", "Export", "R"),
     Act.MIGRATE: ("110100", "Application Activity", "U"),
     Act.EXPORT: ("110106", "Export", "R"),
     Act.FORGET: ("110110", "Patient Record", "D"),
     Act.PURGE: ("110110", "Patient Record", "D"),
+    Act.REGISTRY: ("110100", "Application Activity", "U"),
 }
 """DICOM's code and word for each act of an operator, and AuditEvent.action."""
 
@@ -130,7 +132,7 @@ def _agents_of_call(record: AuditRecord, us: dict[str, Any]) -> list[dict[str, A
 def _agents_of_operator(record: AuditRecord, us: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {"type": {"coding": [_APPLICATION]}, "who": us, "requestor": False},
-        {"who": _caller(record), "requestor": True},
+        {"who": _caller(record) if record.by else {"display": "not known"}, "requestor": True},
     ]
 
 

@@ -20,6 +20,7 @@ from deployr_serve.core.decide import SWITCHED_OFF
 from deployr_serve.core.policy import NAME
 from deployr_serve.core.request import FHIR_ID, IDEMPOTENCY_KEY
 from deployr_serve.triggers.json_request import EARLIEST_YEAR, MAX_BODY_BYTES, MAX_CONTEXT, MAX_CONTEXT_TEXT
+from deployr_serve.triggers.openapi_registry import registry_paths, registry_schemas
 from deployr_serve.triggers.operation_outcome import ANSWER_OF_ERROR, REASON_SYSTEM, UNEXPECTED
 
 _Schema = dict[str, Any]
@@ -58,9 +59,9 @@ def render_openapi() -> bytes:
                 "version": "1",
                 "description": "Every answer about patients is for systems: what was decided on a score is not told.",
             },
-            "paths": {f"/{route}": item for route, item in (infer | read).items()},
+            "paths": {f"/{route}": item for route, item in (infer | read | registry_paths()).items()},
             "components": {
-                "schemas": _SCHEMAS,
+                "schemas": {**_SCHEMAS, **registry_schemas()},
                 "securitySchemes": {
                     "key": {"type": "apiKey", "in": "header", "name": "x-functions-key"},
                     "code": {"type": "apiKey", "in": "query", "name": "code"},

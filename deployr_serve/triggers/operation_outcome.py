@@ -91,6 +91,12 @@ ANSWER_OF_ERROR: dict[type[errors.ServeError], ErrorAnswer] = {
         text=f"The EMR answered something that is not complete FHIR. {_TRY_LATER}",
         retry_after_s=30,
     ),
+    errors.PredictorUnavailable: ErrorAnswer(
+        status=503,
+        issue_type="transient",
+        text=f"The model answers elsewhere, and did not. {_TRY_LATER}",
+        retry_after_s=5,
+    ),
     errors.DeadlinePassed: ErrorAnswer(
         status=503, issue_type="timeout", text="The score came too late; it was not used.", retry_after_s=2
     ),

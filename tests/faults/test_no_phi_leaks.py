@@ -174,6 +174,7 @@ async def live(emr, app_of, logs, capfd, tmp_path, now, monkeypatch, feature_spe
         emr.parts.clock.put(now + timedelta(days=1))
         await app.fire("relay_deliveries")
         await app.fire("extract_labels")
+        await app.fire("watch_alerts")
         answers.extend([(await app.get(name)).get_body().decode() for name in ("health_live", "health_ready")])
         out, err = capfd.readouterr()
         packets = await app.store.packets(model_id="hematocrit", after=None, limit=1000)

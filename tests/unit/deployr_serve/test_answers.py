@@ -36,6 +36,7 @@ STATUS_OF_REASON = {
     "emr-too-large": 503,
     "insufficient-scope": 503,
     "in-progress": 503,
+    "predictor-unavailable": 503,
     "deadline": 503,
     "too-many-requests": 429,
     "store-unavailable": 503,
@@ -47,7 +48,7 @@ STATUS_OF_REASON = {
 }
 RETRY_AFTER = {
     *("emr-unreachable", "emr-timeout", "emr-bad-response", "emr-incomplete", "emr-throttled", "emr-too-large"),
-    *("deadline", "in-progress", "store-unavailable", "too-many-requests"),
+    *("predictor-unavailable", "deadline", "in-progress", "store-unavailable", "too-many-requests"),
     *("emr-refused", "insufficient-scope", "model-unavailable", "model-error", "settings-invalid"),
 }
 ISSUE_TYPES = {
@@ -77,9 +78,11 @@ def outcome_in(answer):
 
 
 ANSWERED_AS_ERRORS = [
-    kind for kind in leaves(errors.ServeError) if not issubclass(kind, (errors.Abstain, errors.Undelivered))
+    kind
+    for kind in leaves(errors.ServeError)
+    if not issubclass(kind, (errors.Abstain, errors.Undelivered, errors.AlertNotTaken))
 ]
-"""An abstention is no error: it is answered with 200. What became of a delivery is not answered at all."""
+"""An abstention is no error: it is answered with 200. What became of a delivery or an alert is not answered at all."""
 
 
 def test_the_table_of_answers_holds_every_leaf_of_the_errors_but_abstentions_and_nothing_else():

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from deployr_core.packet import Decision, Mode
+from deployr_core.registry.roles import Reason
 from deployr_core.trial import Arm, Assignment, AssignmentSource, RandomizationUnit, Showing, Trial
-from deployr_serve.core.decide import SWITCHED_OFF, Why, decide, outputs_of, silenced
+from deployr_serve.core.decide import SWITCHED_OFF, Why, decide, outputs_of, silenced, unapproved
 from deployr_serve.core.policy import Band, Policy
+from deployr_serve.core.registry_deeds import BROKEN
 
 GLOSSARY = Path(__file__).parents[3] / "docs" / "glossary.md"
 TRIAL = Trial(
@@ -86,7 +88,16 @@ def test_each_reason_is_given_where_it_holds(mode, threshold, score, assignment,
 
 
 def test_every_reason_is_tried_above():
-    assert {case[6] for case in CASES.values()} == set(Why)
+    # Whether a bundle is approved is asked before anything is decided.
+    assert {case[6] for case in CASES.values()} == set(Why) - {Why.NOT_APPROVED}
+
+
+def test_an_unapproved_bundles_score_is_kept_as_in_silent_mode_and_chance_is_not_asked():
+    decision = unapproved(policy_of(), score=0.9)
+    assert (decision.mode, decision.advise, decision.why) == (Mode.SILENT, False, "not-approved")
+    assert (decision.policy_sha256, decision.threshold) == (policy_of().sha256, policy_of().threshold)
+    assert (decision.eligible, decision.assignment, decision.showing) == (False, None, None)
+    assert outputs_of(policy_of(), decision, ("score-column",)) == ()
 
 
 def test_a_decision_says_what_was_in_force_and_who_took_part():
@@ -143,11 +154,11 @@ def test_a_score_goes_where_the_policy_lets_it(mode, changes, advised, expected)
 
 def test_what_was_advised_before_is_not_while_the_model_is_silent():
     before = decide(policy_of(), score=0.9)
-    after = silenced(before)
+    after = silenced(before, Why.SILENT.value)
     assert (after.advise, after.why, after.mode) == (False, "silent", Mode.SILENT)
-    assert silenced(None) is None
+    assert silenced(None, Why.SILENT.value) is None
 
 
 def test_every_code_is_in_the_glossary():
     written = set(re.findall(r"^\| `([a-z-]+)` \|", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE))
-    assert {*Why, SWITCHED_OFF} <= written
+    assert {*Why, SWITCHED_OFF, *Reason, BROKEN} <= written

@@ -296,7 +296,7 @@ async def test_a_source_that_fails_in_a_way_nobody_foresaw_leaves_a_failed_packe
 
 async def test_a_model_that_gives_no_probability_is_stored_as_a_model_error(request_of, services_of, models_of, bundle):
     class BrokenEnsemble:
-        def answer(self, vector):
+        def reply(self, vector):
             raise ScoreInvalid("expected one probability from 0 to 1")
 
     broken = msgspec.structs.replace(bundle, model=BrokenEnsemble())
@@ -308,7 +308,7 @@ async def test_a_failure_after_fetching_keeps_the_record_of_what_was_fetched(
     request_of, services_of, source_of, fetched_of, models_of, bundle
 ):
     class BrokenEnsemble:
-        def answer(self, vector):
+        def reply(self, vector):
             raise ValueError("expected a vector of another size")
 
     record = FetchRecord(resource="Observation", resources=3, pages=1, milliseconds=1.5)

@@ -210,7 +210,7 @@ def test_the_id_key_is_not_in_the_settings_repr():
 
 def test_the_example_file_names_every_setting_and_no_value():
     example = json.loads((ROOT / "local.settings.example.json").read_text())["Values"]
-    named = {name for name in example if name.startswith(("DEPLOYR_", "AzureWebJobsStorage"))}
+    named = {name for name in example if name.startswith(("DEPLOYR_", "AzureWebJobsStorage", "APPLICATIONINSIGHTS_"))}
 
     class Noting(dict):
         def get(self, name, default=None):

@@ -8,9 +8,9 @@ import threading
 import msgspec
 import pytest
 
+from deployr_core.estimator_model import EstimatorModel
 from deployr_core.model_format import JOBLIB_FILE, MODEL_FILE, ModelFormat
 from deployr_core.packet import Failed, Scored
-from deployr_core.scoring import EstimatorModel
 from deployr_serve.adapters.threads import DaemonThreads
 from deployr_serve.core.infer import infer
 
