@@ -15,6 +15,7 @@ from benchmarks.bootstrapping import bootstrapping
 from benchmarks.bpa import alerts
 from benchmarks.cpu import reading
 from benchmarks.dashboard_data import dashboard_data
+from benchmarks.drift_alarms import drift_alarms
 from benchmarks.explaining import explaining
 from benchmarks.inference import one_inference
 from benchmarks.labels import label_extraction
@@ -26,6 +27,7 @@ from benchmarks.replay import replaying
 from benchmarks.serving import serving
 from benchmarks.startup import fresh_process
 from benchmarks.store import stored_packets
+from benchmarks.telemetry import watching
 from benchmarks.training import training_share
 from benchmarks.trial import silent_trial
 from benchmarks.vectorizing import vectorizing
@@ -44,11 +46,13 @@ BENCHMARKS = (
     replaying,
     label_extraction,
     fresh_process,
+    watching,
     vectorizing,
     explaining,
     featurizing,
     bootstrapping,
     dashboard_data,
+    drift_alarms,
     training_share,
     synthetic_hospital,
     silent_trial,

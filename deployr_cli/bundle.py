@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from deployr_core.bundle import Manifest
+    from deployr_core.elsewhere import Reach
     from deployr_core.signing import TrustedKey
     from deployr_dev.bundles import BundleFiles
+
+_PATIENCE_S = 60.0
+"""An endpoint that scales to nothing takes that long to wake."""
 
 bundle_app = typer.Typer(no_args_is_help=True, help="Look at bundles, check them, sign them.")
 
@@ -44,19 +48,29 @@ def verify(
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Load a model that runs code; only if you trust who made it.")
     ] = False,
+    at: Annotated[
+        str | None,
+        typer.Option(help="The URL of a model that answers elsewhere; its token, if any, in DEPLOYR_PREDICTOR_TOKEN."),
+    ] = None,
 ) -> None:
     """Check signature and digests, then load the model and score its golden vectors on this machine.
 
     With --key the bundle must be signed by that key. Nothing is loaded before all that is right.
     """
     from deployr_core.bundle import BundleInvalid
+    from deployr_core.elsewhere import ModelElsewhere
+    from deployr_core.scoring import ModelAway
     from deployr_serve.adapters.bundle_files import read_bundle
 
-    keys = _trusted_keys(key)
+    keys, reach = _trusted_keys(key), _reach(at) if at else None
     try:
-        bundle = read_bundle(folder, allow_pickle=allow_pickle, trusted_keys=keys)
+        bundle = read_bundle(folder, allow_pickle=allow_pickle, trusted_keys=keys, reach=reach)
+        if isinstance(bundle.model, ModelElsewhere):
+            bundle.model.prove()
     except BundleInvalid as error:
         raise _refused(folder, error) from error
+    except ModelAway as error:
+        raise CommandFailed(f"{folder}: {error}") from error
     signed = f", signed by {bundle.signed_by}" if bundle.signed_by else ""
     typer.echo(
         f"ok: {bundle.manifest.model_id} {bundle.manifest.version}, {bundle.manifest.n_features} features, "
@@ -75,16 +89,21 @@ def prove(
     """Try every model of a folder in a child process, as a start does, and note beside them which passed.
 
     For an app whose folder cannot be written where it runs: with the same libraries, its start then tries none again.
+    Models that answer elsewhere are not tried: they prove themselves where they are (`deployr bundle verify --at`).
     """
-    from deployr_core.bundle import MANIFEST_FILE, BundleInvalid
-    from deployr_serve.adapters.bundle_files import read_manifest
+    from deployr_core.bundle import BundleInvalid
+    from deployr_serve.adapters.bundle_files import bundle_place, read_manifest
+    from deployr_serve.adapters.models import model_folders
     from deployr_serve.adapters.proving import PROOFS_FILE, Prover
 
     keys = _trusted_keys(key)
     digests = {}
-    for path in sorted(path.parent for path in folder.glob(f"*/{MANIFEST_FILE}")):
+    for path in (folder / name for name in model_folders(folder)):
         try:
-            digests[read_manifest(path, trusted_keys=keys)[1]] = path
+            place = bundle_place(path)
+            manifest, digest = read_manifest(place, trusted_keys=keys)
+            if not manifest.model.is_elsewhere:
+                digests[digest] = place
         except BundleInvalid as error:
             raise _refused(path, error) from error
     pems = tuple(path.read_bytes() for path in key or ())
@@ -165,12 +184,24 @@ def _checked_files(folder: Path, keys: tuple[TrustedKey, ...]) -> BundleFiles:
         raise _refused(folder, error) from error
 
 
+def _reach(url: str) -> Reach:
+    from deployr_serve.adapters.clock import SystemClock
+    from deployr_serve.adapters.predictors import Address, Predictors
+    from deployr_serve.setting_values import plain_url
+
+    try:
+        address = Address(url=plain_url(url), token=os.environ.get("DEPLOYR_PREDICTOR_TOKEN"))
+    except ValueError as error:
+        raise CommandFailed(f"--at: {error}") from error
+    return lambda file: Predictors({file.predictor: address}, clock=SystemClock(), timeout_s=_PATIENCE_S).reach(file)
+
+
 def _refused(folder: Path, error: Exception) -> CommandFailed:
     """Say what is wrong, where, and what helps: a bundle is never mended, it is fetched or made again."""
     message = str(error).removeprefix(f"{folder}{os.sep}")
     if not folder.is_dir():
         return CommandFailed(f"{folder}: expected the folder of a bundle, but there is none")
-    if "runs code" in message or "not get its score" in message:
+    if "runs code" in message or "not get" in message or "elsewhere" in message:
         return CommandFailed(f"{folder}: {message}")
     remedy = (
         "have it signed with `deployr bundle sign` by who holds the key, or pass the key that signed it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,19 +39,27 @@ def run_dash(
     from streamlit.web import bootstrap
 
     from deployr_dash import app, theme
-    from deployr_dash.sign_in import SignIn, SignInKind, check_start
+    from deployr_dash.sign_in import SignIn, SignInKind, check_auth, check_start
     from deployr_dash.sources import Sources, install
 
     # What is the dashboard's own is no setting of the app, which refuses what it does not know.
     of_app = {name: value for name, value in os.environ.items() if not name.startswith("DEPLOYR_DASH_")}
     site = read_settings(settings_values(settings, of_app)) if settings is not None else None
     profile = os.environ.get("DEPLOYR_PROFILE", "") if site is None else site.profile
-    how = SignIn(
-        kind=SignInKind(sign_in),
-        header=os.environ.get("DEPLOYR_DASH_USER_HEADER", "X-Forwarded-User"),
-        secret=os.environ.get("DEPLOYR_DASH_PROXY_SECRET"),
-    )
+    options = {**theme.options(), "server.address": host, "server.port": port}
+    flags = {name.replace(".", "_"): value for name, value in options.items()}
+    bootstrap.load_config_options(flag_options=flags)
+    if sign_in not in set(SignInKind):
+        raise CommandFailed(f"--sign-in: expected {', '.join(SignInKind)}")
+    kind = SignInKind(sign_in)
     try:
+        how = SignIn(
+            kind=kind,
+            header=os.environ.get("DEPLOYR_DASH_USER_HEADER", "X-Forwarded-User"),
+            secret=os.environ.get("DEPLOYR_DASH_PROXY_SECRET"),
+            client_id=check_auth(_auth_section()) if kind is SignInKind.ENTRA else "",
+            roles=frozenset(filter(None, map(str.strip, os.environ.get("DEPLOYR_DASH_ROLES", "").split(",")))),
+        )
         check_start(how, is_production=profile == Profile.PROD, address=host)
     except ValueError as error:
         raise CommandFailed(str(error)) from None
@@ -59,16 +67,32 @@ def run_dash(
         Sources(
             extract=extract,
             sign_in=how,
+            now=SystemClock().now,
             plans=plans,
             packet=None if site is None else _reader(site),
-            environment="dev" if site is None else site.environment,
+            environment="" if site is None else site.environment,
         )
     )
-    options = {**theme.options(), "server.address": host, "server.port": port}
-    flags = {name.replace(".", "_"): value for name, value in options.items()}
-    bootstrap.load_config_options(flag_options=flags)
     Console().print(f"The dashboard is at http://{host}:{port}; Ctrl-C stops it.", highlight=False)
     bootstrap.run(app.__file__, False, [], flags)
+
+
+def _auth_section() -> Mapping[str, object]:
+    """Give how Streamlit signs people in, as its secrets say.
+
+    Raises:
+        CommandFailed: what it needs for that is not installed.
+    """
+    if find_spec("authlib") is None or find_spec("httpx") is None:
+        raise CommandFailed("expected Authlib and httpx, which deployr[dash] installs")
+    import streamlit
+    from streamlit.errors import StreamlitSecretNotFoundError
+
+    try:
+        found: Mapping[str, object] = streamlit.secrets.get("auth", {})
+    except StreamlitSecretNotFoundError:
+        return {}
+    return found
 
 
 def _reader(site: Settings) -> Callable[[str], InferencePacket | None]:

@@ -17,14 +17,13 @@ from rich.table import Table
 from deployr_cli.audited import who, write_down
 from deployr_cli.failures import CommandFailed
 from deployr_cli.site_settings import settings_values
-from deployr_cli.stores import with_store
+from deployr_cli.stores import clock_of, with_store
 from deployr_core.packet import Delivery, DeliveryState, InferencePacket
-from deployr_serve.adapters.clock import ReplayClock, SystemClock
 from deployr_serve.core.audit import Act
 from deployr_serve.core.errors import RecordChanged
 from deployr_serve.core.life import sent_again
 from deployr_serve.core.ports import Clock
-from deployr_serve.settings import Settings, read_settings
+from deployr_serve.settings import read_settings
 from deployr_serve.store_bootstrap import Store
 
 deliveries_app = typer.Typer(
@@ -64,7 +63,7 @@ def list_deliveries(
     found, counts = with_store(
         site, lambda store: _listed(store, state=state, output=output, reason=reason, limit=limit)
     )
-    print_deliveries(found, counts, state=state, now=_clock(site).now(), console=Console())
+    print_deliveries(found, counts, state=state, now=clock_of(site).now(), console=Console())
 
 
 @deliveries_app.command("show")
@@ -98,7 +97,7 @@ def retry(
     if not all_of_them and (output or reason):
         raise CommandFailed("--output and --reason: expected them with --all, to narrow it down")
     site = read_settings(settings_values(settings, os.environ))
-    decided_by, clock = who(by), _clock(site)
+    decided_by, clock = who(by), clock_of(site)
 
     async def work(store: Store) -> tuple[int, int]:
         if all_of_them:
@@ -221,10 +220,6 @@ async def _retried(store: Store, chosen: Sequence[Delivery], *, clock: Clock) ->
         else:
             again += 1
     return again, changed
-
-
-def _clock(settings: Settings) -> Clock:
-    return ReplayClock(settings.clock_file) if settings.clock_file else SystemClock()
 
 
 def _instant(instant: datetime) -> str:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from deployr_cli.failures import CommandFailed
-from deployr_cli.progress import Tell, bar
-from deployr_cli.site_settings import settings_values
-from deployr_serve.bootstrap import Application, build
-from deployr_serve.settings import Settings, read_settings
+from deployr_cli.progress import Tell
+from deployr_cli.with_app import with_app
+from deployr_serve.bootstrap import Application
+from deployr_serve.settings import Settings
 from label_extractors.collect import LEFT, collect_labels, failures_in
 from label_extractors.pace import pace_of
 from label_extractors.standing import Standing, standing_of
-
-_T = TypeVar("_T")
 
 labels_app = typer.Typer(
     no_args_is_help=True,
@@ -64,7 +61,7 @@ def run(
             tell=tell,
         )
 
-    counts = _with_app(settings, os.environ, work, console=console, title="Reading patients, labelling their packets")
+    counts = with_app(settings, os.environ, work, console=console, title="Reading patients, labelling their packets")
     console.print(said(counts), highlight=False)
     raise typer.Exit(1 if failures_in(counts) or counts[LEFT] else 0)
 
@@ -76,10 +73,10 @@ def status(model: _Model = None, settings: _SettingsFile = None) -> None:
 
     async def work(_: Settings, application: Application, tell: Tell) -> list[Standing]:
         services = application.services
-        model_ids = services.models.deployed() if model is None else (_deployed(application, model),)
+        model_ids = services.labelled.deployed() if model is None else (_deployed(application, model),)
         return [each async for each in standing_of(services, model_ids, now=services.clock.now(), tell=tell)]
 
-    found = _with_app(settings, os.environ, work, console=console, title="Reading packets and labels")
+    found = with_app(settings, os.environ, work, console=console, title="Reading packets and labels")
     console.print(table_of(found))
 
 
@@ -109,28 +106,7 @@ def _by(counts: Mapping[str, int]) -> str:
 
 
 def _deployed(application: Application, model_id: str) -> str:
-    deployed = application.services.models.deployed()
+    deployed = application.services.labelled.deployed()
     if model_id not in deployed:
         raise CommandFailed(f"--model: expected one of {', '.join(sorted(deployed))}, got {model_id}")
     return model_id
-
-
-def _with_app(
-    settings_file: Path | None,
-    environ: Mapping[str, str],
-    work: Callable[[Settings, Application, Tell], Awaitable[_T]],
-    *,
-    console: Console,
-    title: str,
-) -> _T:
-    site = read_settings(settings_values(settings_file, environ))
-
-    async def go() -> _T:
-        application = build(site)
-        try:
-            with bar(console, title) as tell:
-                return await work(site, application, tell)
-        finally:
-            await application.aclose()
-
-    return asyncio.run(go())

@@ -9,13 +9,18 @@ from typing import Annotated
 
 import typer
 
+from deployr_cli.alerts import alerts_app
 from deployr_cli.batches import batches_app
 from deployr_cli.bundle import bundle_app
 from deployr_cli.deliveries import deliveries_app
 from deployr_cli.duplicates import duplicates
 from deployr_cli.failures import EXPECTED, explain
 from deployr_cli.labels import labels_app
+from deployr_cli.models import models_app
 from deployr_cli.monitor import monitor_app
+from deployr_cli.papers import papers_app
+from deployr_cli.report import report
+from deployr_cli.run import run_app
 from deployr_cli.store import store_app
 from deployr_cli.switch import switch_app
 
@@ -65,6 +70,7 @@ def up(
     ] = None,
     port: Annotated[int, typer.Option(help="The function host's port; 0 takes a free one.")] = 7071,
     emr_port: Annotated[int, typer.Option("--emr-port", help="The mock EMR's port; 0 takes a free one.")] = 8090,
+    dash_port: Annotated[int, typer.Option("--dash-port", help="The dashboard's port; 0 takes a free one.")] = 8501,
     workspace: Annotated[Path, typer.Option(help="Where data, models and requests are kept for the next time.")] = Path(
         ".deployr/up"
     ),
@@ -73,13 +79,21 @@ def up(
         typer.Option("--azure-like", help="Keep packets, blobs and queues in stand-ins for Azure, and run a batch."),
     ] = False,
 ) -> None:
-    """Start a mock EMR and the function host with trained models, show how to call it, and run until Ctrl-C.
+    """Start a mock EMR, the function host with trained models and the dashboard, and run until Ctrl-C.
 
-    The first time it makes a synthetic hospital and trains; half a minute. docs/first-calls.md shows what to try.
+    The first time it makes a synthetic hospital and trains; half a minute. It prints how to call the models;
+    docs/first-calls.md shows more to try.
     """
     from deployr_cli.up import run_up
 
-    run_up(data=data, host_port=port, emr_port=emr_port, workspace=workspace, azure_like=azure_like)
+    run_up(
+        data=data,
+        host_port=port,
+        emr_port=emr_port,
+        dash_port=dash_port,
+        workspace=workspace,
+        azure_like=azure_like,
+    )
 
 
 @trial_app.command()
@@ -337,13 +351,18 @@ def emr(
     raise typer.Exit(emr_main(arguments))
 
 
+app.command("report", rich_help_panel="Monitor")(report)
 app.add_typer(trial_app, name="trial", rich_help_panel="Try it")
+app.add_typer(run_app, name="run", rich_help_panel="Train")
+app.add_typer(alerts_app, name="alerts", rich_help_panel="Monitor")
 app.add_typer(bundle_app, name="bundle", rich_help_panel="Train")
 app.add_typer(batches_app, name="batches", rich_help_panel="Serve")
 deliveries_app.command("duplicates")(duplicates)
 app.add_typer(deliveries_app, name="deliveries", rich_help_panel="Serve")
 app.add_typer(labels_app, name="labels", rich_help_panel="Serve")
 app.add_typer(monitor_app, name="monitor", rich_help_panel="Serve")
+app.add_typer(models_app, name="models", rich_help_panel="Serve")
+app.add_typer(papers_app, name="papers", rich_help_panel="Monitor")
 app.add_typer(switch_app, name="switch", rich_help_panel="Serve")
 app.add_typer(store_app, name="store", rich_help_panel="Serve")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +14,8 @@ from rich.console import Console
 from deployr_cli.failures import CommandFailed
 from deployr_cli.progress import bar
 from deployr_cli.site_settings import settings_values
-from deployr_cli.stores import with_store
+from deployr_cli.stores import clock_of, with_store
 from deployr_core.bundle import FEATURES_FILE, MANIFEST_FILE, sha256_hex
-from deployr_serve.adapters.clock import SystemClock
 from deployr_serve.core.retention import Kept
 from deployr_serve.settings import Settings, read_settings
 from deployr_serve.store_bootstrap import Store
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 EXTRACT_FOLDER = Path(".deployr/monitor")
 """Where the extract lies if nobody says otherwise."""
+_REFERENCE_WEEKS = 8
 _KINDS = {Kept.SCORED: ("scored",), Kept.UNSCORED: ("abstained", "failed", "rejected")}
 
 monitor_app = typer.Typer(
@@ -49,26 +49,8 @@ def extract_command(
     It holds no identities: patients are numbers, whose meaning lies in codes.sqlite beside it, for its owner alone.
     Run it each night, and after deployr store forget, so that what was forgotten is gone from here, too.
     """
-    try:
-        from deployr_dash.extract import extract
-    except ImportError:
-        raise CommandFailed("expected pyarrow, pandas and duckdb, which deployr[dash] installs") from None
-    site = read_settings(settings_values(settings, os.environ))
-    console, now = Console(), SystemClock().now()
-    with bar(console, "reading what changed") as tell:
-
-        async def run(store: Store) -> Extracted:
-            return await extract(
-                store,
-                folder,
-                bundles=SiteBundles(site),
-                now=now,
-                kept_since=_kept_since(site, now),
-                anew=anew,
-                tell=tell,
-            )
-
-        done = with_store(site, run)
+    site, console = read_settings(settings_values(settings, os.environ)), Console()
+    done = brought_up_to_date(site, folder, anew=anew, console=console)
     console.print(f"{folder}: {done.read:,} packets read, {done.rows:,} in all", highlight=False, soft_wrap=True)
     if done.without_bundle:
         console.print(
@@ -78,6 +60,92 @@ def extract_command(
             highlight=False,
             soft_wrap=True,
         )
+
+
+def brought_up_to_date(site: Settings, folder: Path, *, console: Console, anew: bool = False) -> Extracted:
+    """Bring a site's extract up to date, as of the site's clock.
+
+    Raises:
+        CommandFailed: what it needs is not installed, or the store is not there or does not answer.
+        ExtractBusy: another process is at it.
+    """
+    try:
+        from deployr_dash.extract import extract
+    except ImportError:
+        raise CommandFailed("expected pyarrow, pandas and duckdb, which deployr[dash] installs") from None
+    now = clock_of(site).now()
+    with bar(console, "Reading what changed in the store") as tell:
+
+        async def run(store: Store) -> Extracted:
+            return await extract(
+                store,
+                folder,
+                bundles=SiteBundles(site),
+                now=now,
+                kept_since=_kept_since(site, now),
+                anew=anew,
+                replayed=site.clock_file is not None,
+                tell=tell,
+            )
+
+        return with_store(site, run)
+
+
+@monitor_app.command("reference")
+def reference_command(
+    model: Annotated[str, typer.Argument(help="The model, as its packets name it.")],
+    folder: Annotated[Path, typer.Argument(help="Where the extract lies.")] = EXTRACT_FOLDER,
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="DAY", help="The first day, UTC. Default: of the version's packets.")
+    ] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", metavar="DAY", help="The last day, included. Default: so that it is 8 weeks.")
+    ] = None,
+    version: Annotated[str | None, typer.Option("--version", help="Default: the one that answered last.")] = None,
+) -> None:
+    """Make the reference period that drift is held against: what a version answered in days when all was well.
+
+    The best are the weeks of a silent trial that was looked at. It holds counts and no row of anybody, and stays with
+    the bundle in the extract until another is made; drift panels and drift alarms use it from then on.
+    """
+    try:
+        from deployr_dash.references import write_reference
+        from deployr_dash.served import NothingServed, load_served, served_days
+    except ImportError:
+        raise CommandFailed("expected pyarrow, pandas and duckdb, which deployr[dash] installs") from None
+    from deployr_core.monitoring.drift_reference import ReferencePeriod
+    from deployr_dash.panels.panel import Window
+
+    begun, ended = _day(first, "--from"), _day(last, "--to")
+    try:
+        known = served_days(folder, model=model, version=version)
+        begun = begun or known[0]
+        ended = ended or min(begun + timedelta(weeks=_REFERENCE_WEEKS, days=-1), known[1])
+        if ended < begun:
+            raise CommandFailed(f"expected --to on or after --from, {begun.isoformat()}")
+        window = Window(start=_midnight(begun), end=_midnight(ended + timedelta(days=1)))
+        rows, served, digest = load_served(folder, model=model, window=window, version=version)
+        reference = ReferencePeriod.of(rows, model_id=model, version=served, bundle_sha256=digest)
+    except NothingServed as error:
+        raise CommandFailed(str(error)) from None
+    place = write_reference(folder, reference)
+    Console().print(
+        f"{model} {served[:12]}, {begun.isoformat()} to {ended.isoformat()}: {reference.requests:,} requests about"
+        f" {reference.patients:,} patients, in {place}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _day(text: str | None, option: str) -> date | None:
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError:
+        raise CommandFailed(f"{option}: expected a day such as 2026-01-31") from None
 
 
 class SiteBundles:

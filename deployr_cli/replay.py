@@ -39,6 +39,7 @@ from deployr_serve.core.replay import (
     why_not_scored,
 )
 from deployr_serve.facts_bootstrap import Vault, open_vault
+from deployr_serve.predictor_bootstrap import reach_of
 from deployr_serve.settings import Settings, read_settings
 
 _PAGE = 500
@@ -88,6 +89,7 @@ class Replays:
             *folders,
             allow_pickle=settings.allow_pickle,
             trusted_keys=tuple(file.read_bytes() for file in settings.trusted_keys),
+            reach=reach_of(settings.predictors, clock=SystemClock()),
         )
         self._manifests = self._archive.manifests()
         policies, _ = read_folder(settings.deployments, Policy, setting="DEPLOYR_DEPLOYMENTS", each="model")

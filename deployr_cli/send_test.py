@@ -173,7 +173,8 @@ async def _sent(settings: Settings, packet: InferencePacket, output: str) -> str
     application = build(settings)
     try:
         model_id = packet.model.model_id
-        if (reason := await application.services.switches.why_nothing_is_sent(model_id)) is not None:
+        digest = packet.model.bundle_sha256
+        if (reason := await application.services.switches.why_nothing_is_sent(model_id, digest)) is not None:
             return reason
         way_out = _way_out(application, output)
         delivery_id = derive_delivery_id(packet.packet_id, output)

@@ -1,4 +1,4 @@
-"""The site's store, opened for one command."""
+"""The site's store, opened for one command, and the site's clock."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from deployr_cli.failures import CommandFailed
-from deployr_serve.adapters.clock import SystemClock
+from deployr_serve.adapters.clock import ReplayClock, SystemClock
 from deployr_serve.core.errors import StoreUnavailable
+from deployr_serve.core.ports import Clock
 from deployr_serve.settings import Settings
 from deployr_serve.store_bootstrap import Store, open_store
 from deployr_serve.store_settings import InFile, InMemory
 
 _T = TypeVar("_T")
+
+
+def clock_of(settings: Settings) -> Clock:
+    """Give the clock that the site's app goes by: where a replay moved it, it stands there."""
+    return ReplayClock(settings.clock_file) if settings.clock_file else SystemClock()
 
 
 def with_store(settings: Settings, work: Callable[[Store], Awaitable[_T]]) -> _T:

@@ -1,4 +1,4 @@
-"""`deployr up`: a mock EMR and the function host with trained models, side by side until they are told to stop."""
+"""`deployr up`: a mock EMR, the function host with trained models and the dashboard, until they are told to stop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http.client import HTTPConnection
+from itertools import count
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any
@@ -21,9 +22,11 @@ from rich.text import Text
 from deployr_cli.asking import ID_ROOTS
 from deployr_cli.demo.events import OrderSigned, orders_signed, start_of_replay
 from deployr_cli.demo.making import synthetic_hospital, trained_model
-from deployr_cli.demo.processes import Running, running
+from deployr_cli.demo.monitoring import EXTRACT
+from deployr_cli.demo.processes import Running, running, store_file
 from deployr_cli.failures import CommandFailed
 from deployr_cli.up_azure import running_like_azure
+from deployr_cli.up_dash import LOG, Dashboard, dashboard_of
 from deployr_cli.up_requests import BATCH, write_batch, write_deployment, write_requests
 from deployr_dev.cohorts.tasks import shipped_task
 
@@ -32,6 +35,8 @@ _MODELS = {"hematocrit": None, "hemoglobin": "bedside"}
 _AFTER_SIGNING = timedelta(seconds=20)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CALLER = "alerts"
+_FOLLOWS_EACH_S = 10
+"""How far, in seconds, the dashboard is behind the store."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,11 +53,12 @@ def run_up(
     data: Path | None,
     host_port: int,
     emr_port: int,
+    dash_port: int,
     workspace: Path,
     azure_like: bool = False,
     console: Console | None = None,
 ) -> None:
-    """Make what is missing, start both processes, show how to call them, and wait for a signal.
+    """Make what is missing, start the processes, show how to call them, and wait for a signal.
 
     All that was started is stopped, and its ports free again, when this returns or raises.
 
@@ -60,6 +66,7 @@ def run_up(
         data: a folder with ``omop/`` and ``fhir/``; None makes a synthetic hospital.
         host_port: the function host's; 0 takes a free one.
         emr_port: the mock EMR's; 0 takes a free one.
+        dash_port: the dashboard's; 0 takes a free one.
         workspace: where everything is kept.
         azure_like: keep packets, blobs and queues in stand-ins for Azure Cosmos DB and Azure Storage, and run a batch.
         console: where to print; None prints on standard output.
@@ -73,6 +80,7 @@ def run_up(
     try:
         _insist_free(host_port, "--port")
         _insist_free(emr_port, "--emr-port")
+        dash_port = _insist_free(dash_port, "--dash-port")
         workspace.mkdir(parents=True, exist_ok=True)
         made = _made(workspace.resolve(), data, console)
         for model, declaration in _MODELS.items():
@@ -80,27 +88,34 @@ def run_up(
         write_requests(workspace, made.event, panel=shipped_task("hematocrit").panels[0])
         stand_ins: AbstractContextManager[dict[str, str]] = running_like_azure() if azure_like else nullcontext({})
         with stand_ins as azure:
-            _run(made, workspace, azure=azure, host_port=host_port, emr_port=emr_port, console=console)
+            ports = _Ports(host=host_port, emr=emr_port, dash=dash_port)
+            _run(made, workspace, azure=azure, ports=ports, console=console)
     except KeyboardInterrupt:
         console.print("Stopped.")
 
 
-def _run(
-    made: _Made, workspace: Path, *, azure: dict[str, str], host_port: int, emr_port: int, console: Console
-) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ports:
+    host: int
+    emr: int
+    dash: int
+
+
+def _run(made: _Made, workspace: Path, *, azure: dict[str, str], ports: _Ports, console: Console) -> None:
     now, password = made.event.signed_at + _AFTER_SIGNING, token_urlsafe(24)
-    (workspace / "packets.sqlite").unlink(missing_ok=True)
+    store_file(workspace).unlink(missing_ok=True)
+    shutil.rmtree(workspace / EXTRACT, ignore_errors=True)
     if azure:
         write_batch(workspace / "batches", models=tuple(_MODELS))
         azure = {**azure, "DEPLOYR_BATCHES": str(workspace.resolve() / "batches")}
-    with running(
+    running_processes = running(
         workspace=workspace.resolve(),
         fhir=made.fhir,
         bundles=made.bundles,
         now=now,
         clock_file=workspace.resolve() / "now",
-        emr_port=emr_port,
-        host_port=host_port,
+        emr_port=ports.emr,
+        host_port=ports.host,
         emr_keeps_clock=True,
         settings={
             "DEPLOYR_DEPLOYMENTS": str(workspace.resolve() / "deployments"),
@@ -108,13 +123,20 @@ def _run(
             "DEPLOYR_BPA_CALLERS": json.dumps({_CALLER: password}),
             **azure,
         },
-    ) as processes:
+    )
+    with running_processes as processes, dashboard_of(workspace.resolve(), port=ports.dash) as dashboard:
         login = f"{_CALLER}:{password}"
         _introduce(processes, login=login)
-        _tell(processes, workspace, now=now, login=login, azure=azure, console=console)
-        while not threading.Event().wait(1.0):
+        _tell(processes, dashboard, workspace, now=now, login=login, azure=azure, console=console)
+        for passed_s in count():
             if (name := processes.ended()) is not None:
                 raise CommandFailed(f"the {name} has ended by itself; see {workspace / name}.log")
+            if dashboard is not None:
+                if dashboard.has_ended():
+                    raise CommandFailed(f"the dashboard has ended by itself; see {workspace / LOG}")
+                if passed_s % _FOLLOWS_EACH_S == 0:
+                    dashboard.follow()
+            threading.Event().wait(1.0)
 
 
 def _interrupt(*_: Any) -> None:
@@ -124,16 +146,19 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _insist_free(port: int, option: str) -> None:
+def _insist_free(port: int, option: str) -> int:
+    """Give the port, or a free one in place of 0."""
     with socket.socket() as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tried.bind(("127.0.0.1", port))
+            taken: int = tried.getsockname()[1]
         except OSError as error:
             raise CommandFailed(
                 f"port {port} cannot be had ({error.strerror}): stop whoever has it, or choose another with "
                 f"{option} PORT; 0 takes a free one"
             ) from None
+    return taken
 
 
 def _made(workspace: Path, data: Path | None, console: Console) -> _Made:
@@ -189,7 +214,14 @@ def _introduce(processes: Running, *, login: str) -> None:
 
 
 def _tell(
-    processes: Running, workspace: Path, *, now: datetime, login: str, azure: dict[str, str], console: Console
+    processes: Running,
+    dashboard: Dashboard | None,
+    workspace: Path,
+    *,
+    now: datetime,
+    login: str,
+    azure: dict[str, str],
+    console: Console,
 ) -> None:
     """Print where they answer and how to call them; leave the same for a shell in the workspace."""
     variables = {
@@ -220,20 +252,22 @@ def _tell(
             f"{bridge}/admin/functions/batch_{BATCH}"
         )
     where = [f"Cosmos DB      {azure['DEPLOYR_STORE'].removeprefix('cosmos:')} (a stand-in)"] if azure else []
+    seen = "needs deployr[dash]" if dashboard is None else f"{dashboard.address}, {_FOLLOWS_EACH_S} s behind"
     lines = [
         "",
         f"Function host  {processes.host}",
         f"Mock EMR       {processes.emr}",
         f"Its screens    {processes.emr}/patients",
+        f"Dashboard      {seen}",
         *where,
-        f"The clock of both stands at {now:%Y-%m-%d %H:%M:%S} UTC, just after an order was signed. Ask about it:",
+        f"The clock of all stands at {now:%Y-%m-%d %H:%M:%S} UTC, just after an order was signed. Ask about it:",
     ]
     for how, command in commands.items():
         lines += ["", f"# {how}", command]
     lines += [
         "",
         f"More in docs/first-calls.md; in your shell first:  . {file}",
-        f"Logs: {workspace}/emr.log and {workspace}/host.log. Ctrl-C stops {'all of it' if azure else 'both'}.",
+        f"Logs: {workspace}/*.log. Ctrl-C stops all of it.",
     ]
     for line in lines:
         console.print(Text(line), soft_wrap=True)

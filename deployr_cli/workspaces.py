@@ -1,8 +1,9 @@
-"""The folder that a command works in: its own, and emptied only if it is."""
+"""The folder that a command works in: its own, and emptied only if it is; and what to type next."""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 from deployr_cli.failures import CommandFailed
@@ -28,6 +29,15 @@ def fresh_workspace(workspace: Path, *, of: str) -> Path:
     workspace.mkdir(parents=True, exist_ok=True)
     marker.touch()
     return workspace.resolve()
+
+
+def as_called() -> str:
+    """Give how to call `deployr` again: by its name, or by the path by which it was called where a shell lacks that."""
+    program = Path(sys.argv[0])
+    if program.name != "deployr":
+        return "deployr"
+    found = shutil.which("deployr")
+    return "deployr" if found is not None and program.exists() and program.samefile(found) else str(program)
 
 
 def as_typed(folder: Path) -> Path:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployr_core.bundle import CALIBRATION_FILE
+from deployr_core.estimator_model import output_columns
 from deployr_core.model_format import ModelFormat, ModelKind, load_model
 from deployr_core.outputs import BINARY, Outputs, Target
-from deployr_core.scoring import InputType, ModelUnusable, Scorer, output_columns
+from deployr_core.scoring import InputType, ModelUnusable, Scorer
 
 
 class EstimatorRefused(ValueError):

@@ -99,11 +99,38 @@ def train_bundle(
         ScoresDiffer: the shipped model does not score as the one it was made from.
     """
     given = replace(options or TrainingOptions(), before=before, seed=seed)
-    rows = _rows(extract, task, given)
-    split = split_rows(rows, kind=given.split, seed=given.seed, held_out_share=given.held_out_share)
-    sides = _sides(extract, task, rows, split, given)
-    shared = _features(engine or ReferenceEngine(extract), declaration, rows, split, [sides], progress)
-    return _trained(task, shared, sides, given)
+    sets = training_sets(extract, task, declaration, options=given, engine=engine, progress=progress)
+    return train_on(sets, task, given)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingSets:
+    """One task's labelled rows on both sides, with their features: row ``i`` of a matrix is that of row ``i``."""
+
+    train_rows: tuple[CohortRow, ...] = field(repr=False)
+    train_matrix: FeatureMatrix = field(repr=False)
+    test_rows: tuple[CohortRow, ...] = field(repr=False)
+    test_matrix: FeatureMatrix = field(repr=False)
+    split: Split = field(repr=False)
+
+
+def training_sets(
+    extract: TrainingSource,
+    task: Task,
+    declaration: FeatureSpec,
+    *,
+    options: TrainingOptions,
+    engine: FeatureEngine | None = None,
+    progress: Progress | None = None,
+) -> TrainingSets:
+    """Give what a task is trained and measured on; the declaration is fitted on the training side.
+
+    Args and Raises: as for `train_bundle`, which trains on them.
+    """
+    rows = _rows(extract, task, options)
+    split = split_rows(rows, kind=options.split, seed=options.seed, held_out_share=options.held_out_share)
+    sides = _sides(extract, task, rows, split, options)
+    return _features(engine or ReferenceEngine(extract), declaration, rows, split, [sides], progress).sets(sides)
 
 
 def train_tasks(
@@ -157,7 +184,16 @@ class _Shared:
     place: Mapping[int, int]
     split: Split
 
-    def of(self, positions: Sequence[int]) -> FeatureMatrix:
+    def sets(self, sides: _Sides) -> TrainingSets:
+        return TrainingSets(
+            train_rows=tuple(sides.cohort[i] for i in sides.train),
+            train_matrix=self._of(sides.train),
+            test_rows=tuple(sides.cohort[i] for i in sides.test),
+            test_matrix=self._of(sides.test),
+            split=self.split,
+        )
+
+    def _of(self, positions: Sequence[int]) -> FeatureMatrix:
         return self.matrix.take([self.place[position] for position in positions])
 
 
@@ -198,7 +234,7 @@ def _train_group(
         outcome: TrainedBundle | NotTrained
         with open_step(f"Training {task.name}") as tell:
             try:
-                outcome = _trained(task, shared, ready[task.name], options)
+                outcome = train_on(shared.sets(ready[task.name]), task, options)
             except _REASONS as error:
                 outcome = NotTrained(task=task.name, reason=_reason(task, error))
             tell(1, 1)
@@ -268,15 +304,18 @@ def _features(
     return _Shared(matrix=matrix, place={position: place for place, position in enumerate(used)}, split=split)
 
 
-def _trained(task: Task, shared: _Shared, sides: _Sides, options: TrainingOptions) -> TrainedBundle:
-    train_rows, test_rows = ([sides.cohort[i] for i in side] for side in (sides.train, sides.test))
-    train_matrix, test_matrix = shared.of(sides.train), shared.of(sides.test)
+def train_on(sets: TrainingSets, task: Task, options: TrainingOptions) -> TrainedBundle:
+    """Train on one side and measure on the other.
+
+    Raises:
+        TrainingImpossible, EstimatorInvalid, EstimatorRefused, ScoresDiffer: as for `train_bundle`.
+    """
     try:
         fitted = fit_estimator(
             options.estimator,
-            train_matrix.csr(),
-            labels_of(train_rows),
-            np.array([row.person_id for row in train_rows], dtype=np.int64),
+            sets.train_matrix.csr(),
+            labels_of(sets.train_rows),
+            np.array([row.person_id for row in sets.train_rows], dtype=np.int64),
             seed=options.seed,
             search=options.search or task.search,
             target=task.outputs.target,
@@ -286,11 +325,11 @@ def _trained(task: Task, shared: _Shared, sides: _Sides, options: TrainingOption
     return measured_bundle(
         task,
         fitted,
-        train_rows=train_rows,
-        train_matrix=train_matrix,
-        test_rows=test_rows,
-        test_matrix=test_matrix,
-        split=shared.split,
+        train_rows=sets.train_rows,
+        train_matrix=sets.train_matrix,
+        test_rows=sets.test_rows,
+        test_matrix=sets.test_matrix,
+        split=sets.split,
         seed=options.seed,
         allow_pickle=options.allow_pickle,
     )

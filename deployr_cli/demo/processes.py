@@ -22,6 +22,7 @@ from deployr_cli.failures import CommandFailed
 
 CLIENT_ID = "deployr-demo"
 _KEY_ID = "demo-1"
+SETTINGS_FILE = "local.settings.json"
 _START_S = 300.0
 """A process that ends is noticed at once; half a million resources take a mock EMR half a minute of an idle core."""
 _STOP_S = 10.0
@@ -74,8 +75,9 @@ def running(
 ) -> Iterator[Running]:
     """Start them, wait until they listen, and stop them at the end whatever happens.
 
-    Their output goes to ``emr.log`` and ``host.log`` in the workspace. A port of 0 takes a free one. ``hosts``: how
-    many function hosts share the store; those beyond the first take free ports and log to ``host-2.log`` and so on.
+    Their output goes to ``emr.log`` and ``host.log`` in the workspace, and the app's settings to
+    ``local.settings.json``, for other commands on the same store. A port of 0 takes a free one. ``hosts``: how many
+    function hosts share the store; those beyond the first take free ports and log to ``host-2.log`` and so on.
     ``emr_delay_ms``: how long the EMR waits before it answers; ``emr_is_open``: it asks for no token;
     ``emr_keeps_clock``: where its clock is moved to stands in the clock file. ``app``: another function app than the
     one in the checkout. ``settings``: the app's, over those of the demo.
@@ -110,6 +112,7 @@ def running(
             "DEPLOYR_HOST_MASTER_KEY": master_key,
             **(settings or {}),
         }
+        _write_settings(workspace / SETTINGS_FILE, environment)
         host_command = ["-m", "deployr_serve.local_host", "--app", str(app or function_app())]
         with ExitStack() as stack:
             named = {"emr": emr}
@@ -137,6 +140,13 @@ def running(
                 master_key=master_key,
                 ended=lambda: next((name for name, it in named.items() if it.process.poll() is not None), None),
             )
+
+
+def _write_settings(file: Path, environment: Mapping[str, str]) -> None:
+    """Write what the app runs with, for its owner alone; without the host's own, which end with it."""
+    values = {name: value for name, value in environment.items() if not name.startswith("DEPLOYR_HOST_")}
+    file.touch(mode=0o600)
+    file.write_bytes(msgspec.json.format(msgspec.json.encode({"IsEncrypted": False, "Values": values})))
 
 
 def store_file(workspace: Path) -> Path:

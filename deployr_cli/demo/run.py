@@ -24,6 +24,7 @@ from deployr_cli.demo.figures import (
     unfinished,
 )
 from deployr_cli.demo.making import synthetic_hospital, trained_model
+from deployr_cli.demo.monitoring import monitored
 from deployr_cli.demo.processes import Running, running, store_file
 from deployr_cli.demo.replay import Driver, Replayed
 from deployr_cli.demo.table import show
@@ -89,6 +90,7 @@ def run_demo(
             )
         )
     parity = _parity(omop, fhir, first, bundle=bundle, seed=seed, console=console)
+    dashboard = monitored(workspace, console=console)
     figures = DemoFigures(
         inferences=len(replayed_events),
         failed=len(replayed_events) - sum(isinstance(packet.outcome, Scored) for packet in first.packets),
@@ -111,7 +113,14 @@ def run_demo(
         ),
     )
     show(
-        figures, parity, bundle=bundle, before=before, until=events[-1].signed_at, workspace=workspace, console=console
+        figures,
+        parity,
+        bundle=bundle,
+        before=before,
+        until=events[-1].signed_at,
+        workspace=workspace,
+        dashboard=dashboard,
+        console=console,
     )
     if json_file is not None:
         content = msgspec.to_builtins(figures)

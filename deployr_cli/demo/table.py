@@ -25,9 +25,13 @@ def show(
     before: datetime,
     until: datetime,
     workspace: Path,
+    dashboard: str | None,
     console: Console,
 ) -> None:
-    """Print what happened, what it says about the model, and where to look next."""
+    """Print what happened, what it says about the model, and where to look next.
+
+    ``dashboard``: the command that shows it in a browser; None where none is installed.
+    """
     manifest = bundle.manifest
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
@@ -70,6 +74,7 @@ def show(
     place = as_typed(workspace)
     console.print("Intervals are 95 %, from 1,000 resamples of patients. Where to look next:", highlight=False)
     for where, what in (
+        *(() if dashboard is None else ((dashboard, "the same and more, in a browser"),)),
         (f"{place}/bundles/{manifest.model_id}", "the bundle: manifest, features, model"),
         (f"{place}/packets.sqlite", "every packet, delivery and label"),
         (f"{place}/host.log", "what the function host did"),

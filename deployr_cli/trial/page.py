@@ -1,21 +1,26 @@
-"""The trial's report: one HTML file that needs nothing else."""
+"""The trial's report: one HTML file that needs nothing else; and the reports of its models, for monitoring."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import msgspec
 from markupsafe import Markup
 
 from deployr_cli.trial.models import GROUPS
 from deployr_cli.trial.paper import CITATION, TABLE_1, TABLE_2
 from deployr_cli.trial.tables import SIDES, Found, fall, interval, percent, published
+from deployr_core.bundle import Manifest
 from deployr_dev.evaluation import plots
+from deployr_dev.evaluation.card import Statements
 from deployr_dev.evaluation.pages import templates, write_whole
 from deployr_dev.evaluation.records import Evaluation, PrecisionRecallPoints, RocPoints
+from deployr_dev.evaluation.report import FIGURES_FILE, Report
 
-PAGE = "trial.html"
+PAGE, REPORTS = "trial.html", "reports"
 
 
 def write_page(found: Found, file: Path) -> None:
@@ -51,6 +56,15 @@ def write_page(found: Found, file: Path) -> None:
         },
     )
     write_whole(file, page.encode())
+
+
+def write_reports(found: Found, manifests: Mapping[str, Manifest], folder: Path) -> None:
+    """Write each model's retrospective figures as training would, for whoever draws curves in service beside them."""
+    for task, (retrospective, _) in found.evaluations.items():
+        if retrospective is not None:
+            report = Report(manifest=manifests[task], evaluation=retrospective, statements=Statements())
+            (folder / task).mkdir(parents=True, exist_ok=True)
+            write_whole(folder / task / FIGURES_FILE, msgspec.json.encode(report))
 
 
 def _pictures(name: str, evaluation: Evaluation | None) -> dict[str, Any]:

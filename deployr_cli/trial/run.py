@@ -19,6 +19,7 @@ import msgspec
 from rich.console import Console
 
 from deployr_cli.asking import ID_ROOTS
+from deployr_cli.demo.monitoring import monitored
 from deployr_cli.demo.processes import Running, running, store_file
 from deployr_cli.demo.replay import Driver
 from deployr_cli.failures import CommandFailed
@@ -34,7 +35,7 @@ from deployr_cli.trial.figures import (
 )
 from deployr_cli.trial.hospital import TrialHospital, trial_hospital
 from deployr_cli.trial.models import GROUPS, train_models, write_deployments
-from deployr_cli.trial.page import PAGE, write_page
+from deployr_cli.trial.page import PAGE, REPORTS, write_page, write_reports
 from deployr_cli.trial.replay import Replayed, TrialReplay
 from deployr_cli.trial.tables import Found, show
 from deployr_cli.trial.usage import ProcessorTime, growth, processor_time
@@ -136,10 +137,14 @@ def run_silent_trial(
         steps_s=watch.steps_s,
     )
     write_page(found, workspace / PAGE)
+    write_reports(found, {task: each.manifest for task, each in trained.items()}, workspace / REPORTS)
+    dashboard = monitored(workspace, console=console, reports=REPORTS)
     show(found, console=console)
     for complaint in found.figures.complaints:
         console.print(f"[bold red]✗[/bold red] {complaint}", highlight=False)
     console.print(f"Curves of every model: {as_typed(workspace)}/{PAGE}", highlight=False, soft_wrap=True)
+    if dashboard is not None:
+        console.print(f"Each model in a browser: {dashboard}", highlight=False, soft_wrap=True)
     if json_file is not None:
         json_file.write_text(json.dumps(msgspec.to_builtins(found.figures), indent=2) + "\n", encoding="utf-8")
     return found

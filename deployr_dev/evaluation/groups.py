@@ -9,8 +9,7 @@ from deployr_core import bootstrap
 from deployr_core.bootstrap import Floats, measure
 from deployr_core.calibration import calibration_bins
 from deployr_core.groups import too_small
-from deployr_core.metrics import overall
-from deployr_core.thresholds import threshold_figures
+from deployr_core.monitoring.subgroups import group_statistics
 from deployr_dev.evaluation.records import AvailabilityFifth, Group, GroupFigures, TooSmall, recorded
 
 
@@ -28,10 +27,9 @@ def measured_group(
     small = too_small(patients, labels=labels)
     if small is not None:
         return Group(name=name, rows=labels.size, patients=np.unique(patients).size, figures=TooSmall(why=small))
-    statistics = overall(labels, scores)
-    if cut is not None:
-        statistics.append(threshold_figures(labels, scores, [cut]))
-    measured = measure(statistics, patients, rng=rng, resamples=resamples)
+    # Each group by patients of its own, not in everybody's resamples as `binary_subgroups` does: nothing is tested
+    # here, and a group's interval must not hang on who else is in the report.
+    measured = measure(group_statistics(labels, scores, cut), patients, rng=rng, resamples=resamples)
     return Group(
         name=name,
         rows=labels.size,
@@ -40,7 +38,7 @@ def measured_group(
             prevalence=recorded(measured["prevalence"]),
             auroc=recorded(measured["auroc"]),
             calibration_in_the_large=recorded(measured["calibration_in_the_large"]),
-            sensitivity=recorded(measured.get("sensitivity@0", bootstrap.NotMeasured(why="expected a threshold"))),
+            sensitivity=recorded(measured.get("sensitivity", bootstrap.NotMeasured(why="expected a threshold"))),
         ),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from math import nan
 from typing import Protocol
 
@@ -10,13 +10,14 @@ import numpy as np
 
 from deployr_core.codes import Code
 from deployr_core.facts import Demographics
-from deployr_core.groups import age_bands
+from deployr_core.groups import Strings, age_bands
 from deployr_core.outputs import Target
+from deployr_dev.cohorts.rows import IndexRow
 from deployr_dev.evaluation.measuring import evaluate
 from deployr_dev.evaluation.plain_measuring import evaluate_plain
 from deployr_dev.evaluation.plain_records import PlainEvaluation
 from deployr_dev.evaluation.records import Evaluation
-from deployr_dev.trained import TrainedBundle
+from deployr_dev.trained import HeldOutPrediction, TrainedBundle
 
 _RACES = {
     "1002-5": "American Indian",
@@ -36,23 +37,9 @@ class PeopleSource(Protocol):
 
 
 def evaluate_held_out(trained: TrainedBundle, extract: PeopleSource, *, seed: int) -> Evaluation | PlainEvaluation:
-    """Measure what the bundle gave for the rows that it never saw, also by age, sex, race and ethnicity.
-
-    Who has several races counts as ``Several``; a code that is no OMB category, as recorded under that code.
-    """
+    """Measure what the bundle gave for the rows that it never saw, also by age, sex, race and ethnicity."""
     rows = trained.predictions
-    people = extract.demographics({row.person_id for row in rows})
-    whose = [people[row.person_id] for row in rows]
-    ages = [
-        float(max(who.birth_date.age_in_years(row.index_time), 0)) if who.birth_date else nan
-        for row, who in zip(rows, whose, strict=True)
-    ]
-    subgroups = {
-        "sex": np.array([_sex(who) for who in whose]),
-        "age": age_bands(np.array(ages)),
-        "race": np.array([_category(who.races, _RACES) for who in whose]),
-        "ethnicity": np.array([_category(who.ethnicities, _ETHNICITIES) for who in whose]),
-    }
+    subgroups = groups_of_people(rows, extract)
     outputs, labels = trained.manifest.task.outputs, np.array([row.label for row in rows])
     answers = np.array([row.outputs for row in rows])
     patients = np.array([row.person_id for row in rows], dtype=np.int64)
@@ -62,6 +49,25 @@ def evaluate_held_out(trained: TrainedBundle, extract: PeopleSource, *, seed: in
     return evaluate_plain(
         outputs, labels, answers, patients, rng=rng, subgroups=subgroups, available_features=available
     )
+
+
+def groups_of_people(rows: Sequence[HeldOutPrediction | IndexRow], extract: PeopleSource) -> dict[str, Strings]:
+    """Name each row's group by ``sex``, ``age``, ``race`` and ``ethnicity``, shape (n_rows,) each.
+
+    Who has several races counts as ``Several``; a code that is no OMB category, as recorded under that code.
+    """
+    people = extract.demographics({row.person_id for row in rows})
+    whose = [people[row.person_id] for row in rows]
+    ages = [
+        float(max(who.birth_date.age_in_years(row.index_time), 0)) if who.birth_date else nan
+        for row, who in zip(rows, whose, strict=True)
+    ]
+    return {
+        "sex": np.array([_sex(who) for who in whose]),
+        "age": age_bands(np.array(ages)),
+        "race": np.array([_category(who.races, _RACES) for who in whose]),
+        "ethnicity": np.array([_category(who.ethnicities, _ETHNICITIES) for who in whose]),
+    }
 
 
 def _sex(who: Demographics) -> str:

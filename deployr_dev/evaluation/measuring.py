@@ -9,23 +9,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from deployr_core import bootstrap
-from deployr_core.bootstrap import RESAMPLES, Floats, NotMeasurable, measure
-from deployr_core.calibration import (
-    SCORE_LIMIT,
-    CalibrationBin,
-    Recalibration,
-    calibration_bins,
-    calibration_points,
-    observed_shares,
-)
+from deployr_core.bootstrap import RESAMPLES, Floats, NotMeasurable
+from deployr_core.calibration import SCORE_LIMIT, CalibrationBin
 from deployr_core.curves import precision_recall_curve, roc_curve
 from deployr_core.groups import Strings, in_order, named_rows
-from deployr_core.metrics import (
-    checked_patients,
-    checked_probabilities,
-    overall,
-)
-from deployr_core.thresholds import threshold_at_alert_rate, threshold_at_sensitivity, threshold_figures
+from deployr_core.metrics import checked_patients, checked_probabilities
+from deployr_core.monitoring.binary import binary_figures
+from deployr_core.thresholds import threshold_at_alert_rate, threshold_at_sensitivity
 from deployr_dev.evaluation.groups import availability_fifths, measured_group
 from deployr_dev.evaluation.records import (
     AlertRateAtMost,
@@ -132,19 +122,8 @@ def _evaluated(
     operating = _found(UNGIVEN_THRESHOLD, labels, scores) if threshold is None else _given(threshold)
     wanted = [operating, *(_found(choice, labels, scores) for choice in choices)]
     cuts = [cut for _, cut in wanted if isinstance(cut, float)]
-    bin_of_row = calibration_bins(scores)
-    measured = measure(
-        [
-            *overall(labels, scores),
-            Recalibration.of(labels, scores),
-            threshold_figures(labels, scores, cuts),
-            observed_shares(labels, bin_of_row),
-        ],
-        patients,
-        rng=rng,
-        resamples=resamples,
-    )
-    thresholds = _thresholds(wanted, measured)
+    found = binary_figures(labels, scores, patients, cuts, rng=rng, resamples=resamples)
+    measured, thresholds = found.figures, _thresholds(wanted, found.at)
     cut = operating[1] if isinstance(operating[1], float) else None
 
     def group(name: str, within: Rows) -> Group:
@@ -171,7 +150,7 @@ def _evaluated(
         thresholds=tuple(thresholds[1:]),
         roc=roc_points(labels, scores),
         precision_recall=_precision_recall(labels, scores),
-        calibration=tuple(_point(point) for point in calibration_points(scores, bin_of_row, measured)),
+        calibration=tuple(_point(point) for point in found.calibration),
         histogram=_histogram(labels, scores),
         groupings=tuple(
             Grouping(name=name, groups=tuple(group(each, names == each) for each in in_order(names)))
@@ -201,25 +180,15 @@ def _found(choice: ThresholdChoice, labels: Floats, scores: Floats) -> _Wanted:
         return choice, str(error)
 
 
-def _thresholds(wanted: Sequence[_Wanted], measured: Mapping[str, bootstrap.Figure]) -> list[Threshold]:
+def _thresholds(wanted: Sequence[_Wanted], measured: Sequence[Mapping[str, bootstrap.Figure]]) -> list[Threshold]:
     thresholds: list[Threshold] = []
-    place = 0
+    measured_at = iter(measured)
     for choice, cut in wanted:
         if isinstance(cut, str):
             thresholds.append(NoThreshold(choice=choice, why=cut))
             continue
-        thresholds.append(
-            AtThreshold(
-                choice=choice,
-                threshold=cut,
-                alert_rate=recorded(measured[f"alert_rate@{place}"]),
-                sensitivity=recorded(measured[f"sensitivity@{place}"]),
-                specificity=recorded(measured[f"specificity@{place}"]),
-                ppv=recorded(measured[f"ppv@{place}"]),
-                npv=recorded(measured[f"npv@{place}"]),
-            )
-        )
-        place += 1
+        figures = {name: recorded(figure) for name, figure in next(measured_at).items()}
+        thresholds.append(AtThreshold(choice=choice, threshold=cut, **figures))
     return thresholds
 
 

@@ -10,16 +10,20 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 
+from deployr_dash.loading import load_frame
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ("first-calls.md", "bpa.md", "cds-hooks.md")
-ENDS = "Ctrl-C stops both."
+ENDS = "Ctrl-C stops all of it."
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,7 +40,7 @@ def deployr(*arguments, cwd, **more):
 def up(tmp_path_factory):
     """Give what `deployr up` printed, where it runs, and the variables that it leaves for a shell."""
     folder = tmp_path_factory.mktemp("up")
-    with deployr("up", "--port", "0", "--emr-port", "0", cwd=folder) as process:
+    with deployr("up", "--port", "0", "--emr-port", "0", "--dash-port", "0", cwd=folder) as process:
         try:
             said = until_ready(process)
             written = (folder / ".deployr" / "up" / "env").read_text().splitlines()
@@ -49,7 +53,7 @@ def up(tmp_path_factory):
 
 
 def until_ready(process):
-    """Give what it prints until both processes run."""
+    """Give what it prints until all processes run."""
     said = ""
     for line in process.stdout:
         said += line
@@ -91,7 +95,9 @@ def read(text):
 def test_it_prints_where_it_answers_and_how_to_call_it(up):
     [shown] = [said for command, said in transcripts("first-calls.md") if command == "make up"]
     bridge, emr = up.variables["BRIDGE"], up.variables["EMR"]
-    shown = shown.replace("http://127.0.0.1:7071", bridge).replace("http://127.0.0.1:8090", emr)
+    [dash] = re.findall(r"^Dashboard +(http[^\s,]+)", up.said, re.MULTILINE)
+    for printed, real in (("7071", bridge), ("8090", emr), ("8501", dash)):
+        shown = shown.replace(f"http://127.0.0.1:{printed}", real)
     assert fits(shown, up.said), up.said
 
 
@@ -122,6 +128,26 @@ def test_the_commands_that_it_prints_are_ready_to_paste(up):
         assert expected in done.stdout
 
 
+def test_the_dashboard_answers_and_follows_what_was_asked(up):
+    [address] = re.findall(r"^Dashboard +(http[^\s,]+)", up.said, re.MULTILINE)
+    with urlopen(address, timeout=60) as answer:
+        assert answer.status == 200
+    command = f"curl -s -H 'x-functions-key: {up.variables['KEY']}' --json @.deployr/up/order.json"
+    subprocess.run(
+        ["bash", "-c", f"{command} {up.variables['BRIDGE']}/api/models/hematocrit/infer"],
+        cwd=up.folder,
+        check=True,
+        timeout=60,
+    )
+    extract = up.folder / ".deployr" / "up" / "monitor"
+    for _ in range(600):
+        if set(load_frame(extract)["model_id"]) >= {"hematocrit"}:
+            break
+        threading.Event().wait(0.1)  # another process writes it
+    else:
+        pytest.fail("expected the packet in the extract within a minute")
+
+
 def test_what_it_leaves_for_a_shell_only_its_owner_can_read(up):
     assert (up.folder / ".deployr" / "up" / "env").stat().st_mode & 0o077 == 0
 
@@ -144,13 +170,13 @@ def ports_and_children(process, *urls):
 
 def test_the_next_time_it_starts_at_once_and_ctrl_c_stops_it_cleanly(up):
     folder = up.folder / ".deployr" / "up"
-    arguments = ("--port", "0", "--emr-port", "0", "--workspace", str(copied(folder)))
+    arguments = ("--port", "0", "--emr-port", "0", "--dash-port", "0", "--workspace", str(copied(folder)))
     with deployr("up", *arguments, cwd=up.folder) as process:
         said = until_ready(process)
         assert "Training" not in said, said
-        urls = re.findall(r"^(?:Function host|Mock EMR) +(http\S+)$", said, re.MULTILINE)
+        urls = re.findall(r"^(?:Function host|Mock EMR|Dashboard) +(http[^\s,]+)", said, re.MULTILINE)
         ports, children = ports_and_children(process, *urls)
-        assert len(ports) == len(children) == 2
+        assert len(ports) == len(children) == 3
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
         assert (process.returncode, rest.strip()) == (0, "Stopped.")

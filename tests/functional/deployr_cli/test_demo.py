@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.functional.deployr_cli.dashboards import expect_dashboard
+
 ROOT = Path(__file__).resolve().parents[3]
 EICU = ROOT.parent / "shared" / "data" / "eicu-demo-paired"
 
@@ -25,11 +27,11 @@ def _deployr(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _demo(tmp_path: Path, *arguments: str) -> dict[str, Any]:
+def _demo(tmp_path: Path, *arguments: str) -> tuple[dict[str, Any], str]:
     figures = tmp_path / "figures.json"
     done = _deployr("demo", "--workspace", str(tmp_path / "work"), "--json", str(figures), *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(figures.read_text(encoding="utf-8"))
+    return json.loads(figures.read_text(encoding="utf-8")), done.stdout
 
 
 def _assert_nothing_failed_and_nothing_came_twice(figures: dict[str, Any]) -> None:
@@ -46,17 +48,18 @@ def _assert_nothing_failed_and_nothing_came_twice(figures: dict[str, Any]) -> No
 
 @pytest.mark.slow
 def test_demo_on_its_own_synthetic_hospital_succeeds_and_finds_every_feature_equal(tmp_path: Path) -> None:
-    figures = _demo(tmp_path)
+    figures, printed = _demo(tmp_path)
 
     _assert_nothing_failed_and_nothing_came_twice(figures)
     assert figures["inferences"] >= 300
     assert figures["parity"]["features_equal"] == figures["parity"]["features_compared"] > 0
+    expect_dashboard(printed, tmp_path / "work", models=1, packets=figures["inferences"])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not EICU.is_dir(), reason="the eICU data (ODbL) is not beside this checkout")
 def test_demo_on_real_patients_answers_every_order_and_finds_every_feature_equal(tmp_path: Path) -> None:
-    figures = _demo(tmp_path, "--data", str(EICU))
+    figures, _ = _demo(tmp_path, "--data", str(EICU))
 
     _assert_nothing_failed_and_nothing_came_twice(figures)
     assert figures["inferences"] == 300  # the last 30 % of 1,000 orders for a blood count

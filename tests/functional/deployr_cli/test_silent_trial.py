@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from deployr_dash.plan import read_held_out
 from deployr_dev.cohorts.tasks import TASK_GROUPS
+from tests.functional.deployr_cli.dashboards import expect_dashboard
 
 ROOT = Path(__file__).resolve().parents[3]
 ORDERS = 60
@@ -83,6 +85,17 @@ def test_trial_prints_the_papers_figures_beside_ours(trial: tuple[Path, dict[str
     row = next(line for line in printed.splitlines() if line.startswith("hematocrit retrospective"))
     assert "0.86 [0.85, 0.88]" in row
     assert f"{ours['auroc']:.2f} [{ours['low']:.2f}, {ours['high']:.2f}]" in row
+
+
+@pytest.mark.slow
+def test_trial_leaves_what_monitoring_reads_and_says_how_to_look_at_it(
+    trial: tuple[Path, dict[str, Any], str],
+) -> None:
+    workspace, figures, printed = trial
+
+    expect_dashboard(printed, workspace, models=12, packets=figures["packets"])
+    curves = read_held_out(workspace / "reports", "sodium")
+    assert [len(each.roc) > 2 for each in curves.values()] == [True]
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ def up(tmp_path_factory):
         pytest.skip(what)
     folder = tmp_path_factory.mktemp("azure-like")
     command = [sys.executable, "-m", "deployr_cli.main", "up", "--azure-like", "--port", "0", "--emr-port", "0"]
+    command += ["--dash-port", "0"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         said = ""
         try:

@@ -69,7 +69,7 @@ def test_every_reason_that_reading_can_fail_for_says_what_to_do():
         it for kind in (errors.TryLater, errors.EmrRefused, errors.Restricted) for it in (kind, *kind.__subclasses__())
     ]
     # Of no call that doctor makes.
-    ours = {"deadline", "in-progress", "store-unavailable", "too-many-requests", "error"}
+    ours = {"deadline", "in-progress", "predictor-unavailable", "store-unavailable", "too-many-requests", "error"}
     assert {it.reason for it in leaves} - ours <= set(FIXES)
 
 

@@ -126,12 +126,12 @@ def order() -> Callable[..., LabOrder]:
     return an_order
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def task() -> Task:
     return shipped_task("hematocrit")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def hospital() -> Callable[..., FakeHospital]:
     """Give a function that makes a hospital: each person has a level that hardly moves, and an order a day."""
 
@@ -158,7 +158,7 @@ def hospital() -> Callable[..., FakeHospital]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def declaration() -> FeatureSpec:
     """Give a small declaration: age, and hematocrit in three bins with its last value."""
     return parse_feature_spec(

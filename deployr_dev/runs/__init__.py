@@ -1,0 +1,1 @@
+"""Model configs and training runs: what is declared, what it was trained on, and what came of it."""
