@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PROOFS := proof
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test types tests proofs faults check bench lock clean
+.PHONY: help setup demo up test types tests proofs faults check bench sbom docs lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,13 +41,22 @@ tests: setup
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not proof"
 
 proofs: setup ## Run the long proofs: workers killed at every transition, hospitals with one fault each
-	@$(BIN)/python -m pytest -n auto -m proof
+	@$(BIN)/python -m pytest -n auto -m "$(PROOFS)"
 
 faults: setup ## Run every row of the fault table; the last line counts the rows that pass
 	@$(BIN)/python -m tests.faults
 
 bench: setup ## Measure speed and memory as ratios; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks
+
+sbom: setup ## List the deployed app's packages as CycloneDX, with their hashes, in build/sbom.cdx.json
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible \
+	  --output-format JSON --spec-version 1.6 --output-file build/sbom.cdx.json
+
+docs: setup ## Build the documentation site in build/site; needs nothing from outside, and any warning fails it
+	@$(BIN)/python -m tools.site.build
+	@echo "build/site/index.html"
 
 lock: ## Pin every dependency again, with hashes (needs uv)
 	@bash tools/lock.sh
