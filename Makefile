@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROOFS := proof
+# One more than there are cores: the tests that start whole processes wait for them.
+TESTERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN 2> /dev/null || echo 1) + 1 )))
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test types tests proofs faults check bench sbom docs lock clean
 
@@ -38,7 +40,7 @@ types: setup
 
 # Files in the order of their folders: whole processes first, so that at the end the short ones fill what is left of a core.
 tests: setup
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not proof"
+	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder -m "not proof"
 
 proofs: setup ## Run the long proofs: workers killed at every transition, hospitals with one fault each
 	@$(BIN)/python -m pytest -n auto -m "$(PROOFS)"
