@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKSPACE = Path(".deployr/demo")
 
 if __name__ == "__main__":
-    console = Console(record=True, width=84, force_terminal=False, color_system="truecolor")
+    console = Console(record=True, width=100, force_terminal=False, color_system="truecolor")
     shutil.rmtree(WORKSPACE, ignore_errors=True)
     if not run_demo(data=None, json_file=None, workspace=WORKSPACE, seed=0, console=console):
         raise SystemExit("the demo failed; the picture was left as it was")

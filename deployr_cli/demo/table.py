@@ -74,7 +74,7 @@ def show(
     place = as_typed(workspace)
     console.print("Intervals are 95 %, from 1,000 resamples of patients. Where to look next:", highlight=False)
     for where, what in (
-        *(() if dashboard is None else ((dashboard, "the same and more, in a browser"),)),
+        *(() if dashboard is None else ((dashboard, "in a browser"),)),
         (f"{place}/bundles/{manifest.model_id}", "the bundle: manifest, features, model"),
         (f"{place}/packets.sqlite", "every packet, delivery and label"),
         (f"{place}/host.log", "what the function host did"),
