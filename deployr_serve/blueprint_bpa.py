@@ -152,11 +152,7 @@ class _Routes:
         caller = ""
         if self._bpa.callers:
             caller = basic_caller(req.headers.get("Authorization"), self._bpa.callers)
-        wait_s = self._allowance.wait_s(caller, now=self._services.clock.monotonic())
-        if wait_s:
-            error = TooManyRequests("expected fewer requests a second from this caller")
-            error.retry_after_s = float(wait_s)
-            raise error
+        self._allowance.take(caller, now=self._services.clock.monotonic())
         return caller
 
     async def _advised(self, call: _Call) -> HttpAnswer:

@@ -46,7 +46,13 @@ from deployr_serve.core.policy import Policies
 from deployr_serve.core.ports import FetchedFacts
 from deployr_serve.core.request import InferenceRequest
 from deployr_serve.core.switches import Switches
-from tests.emulators.fixtures import azurite, cosmos_address, cosmos_of, new_database  # noqa: F401 fixtures for all tests
+from tests.emulators.fixtures import (  # noqa: F401 fixtures for all tests
+    azurite,
+    cosmos_address,
+    cosmos_of,
+    each_store,
+    new_database,
+)
 
 # Every core has a test process: a second thread of OpenMP's would wait for one in a busy loop, and fitting one model of
 # histogram boosting then took up to eight seconds of processor time in place of a fifth of one.

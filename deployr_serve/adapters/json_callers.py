@@ -78,12 +78,11 @@ class JsonCallers:
         except CallerNotAllowed:
             _log.warning("json caller not listed: correlation_id=%s", correlation_id)
             raise
-        wait_s = self._allowance.wait_s(caller.name, now=self._clock.monotonic())
-        if wait_s:
+        try:
+            self._allowance.take(caller.name, now=self._clock.monotonic())
+        except TooManyRequests:
             _log.warning("json caller asks too often: correlation_id=%s caller=%s", correlation_id, caller.name)
-            error = TooManyRequests("expected fewer requests a second from this caller")
-            error.retry_after_s = float(wait_s)
-            raise error
+            raise
         return caller
 
     async def _proved(self, headers: Mapping[str, str]) -> JsonCaller:

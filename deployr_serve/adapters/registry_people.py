@@ -10,7 +10,7 @@ from deployr_serve.adapters.caller_jwt import KeySets
 from deployr_serve.core.allowance import Allowance
 from deployr_serve.core.basic import basic_caller
 from deployr_serve.core.caller import CallerRefused, bearer_token, read_token
-from deployr_serve.core.errors import CallerNotAllowed, TooManyRequests
+from deployr_serve.core.errors import CallerNotAllowed
 from deployr_serve.core.json_caller import EntraTenant, tenant_of
 from deployr_serve.core.ports import Clock
 from deployr_serve.core.registry_people import ListedPerson, person_by_token
@@ -67,11 +67,7 @@ class RegistryPeople:
         except CallerNotAllowed:
             _log.warning("registry: not listed: correlation_id=%s", correlation_id)
             raise
-        wait_s = self._allowance.wait_s(person.name, now=self._clock.monotonic())
-        if wait_s:
-            error = TooManyRequests("expected fewer requests a second")
-            error.retry_after_s = float(wait_s)
-            raise error
+        self._allowance.take(person.name, now=self._clock.monotonic())
         return person
 
     async def _proved(self, headers: Mapping[str, str]) -> Person:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from deployr_serve.core.errors import TooManyRequests
+
 
 class Allowance:
     """A bucket of tokens for each caller, in this process alone; every worker has its own.
@@ -17,6 +19,17 @@ class Allowance:
         self._per_s = per_s
         self._burst = burst
         self._left: dict[str, tuple[float, float]] = {}
+
+    def take(self, caller: str, *, now: float) -> None:
+        """Take a request off the caller's allowance; see `wait_s`.
+
+        Raises:
+            TooManyRequests: nothing is left of it; says when there is again.
+        """
+        if wait_s := self.wait_s(caller, now=now):
+            error = TooManyRequests("expected fewer requests a second from this caller")
+            error.retry_after_s = float(wait_s)
+            raise error
 
     def wait_s(self, caller: str, *, now: float) -> int:
         """Take a request off the caller's allowance; give 0, or after how many whole seconds there is one again.

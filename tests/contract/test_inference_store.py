@@ -36,21 +36,10 @@ from deployr_serve.adapters.sqlite_store import SqliteStore
 from deployr_serve.core.errors import RecordChanged, StoreUnavailable
 from deployr_serve.core.ports import Belongings
 
-STORES = ("memory", "sqlite", "cosmos")
 
-
-@pytest.fixture(params=STORES)
-async def store(request, tmp_path):
-    match request.param:
-        case "memory":
-            made = MemoryStore()
-        case "sqlite":
-            made = SqliteStore(tmp_path / "store.sqlite")
-        case _:
-            made = request.getfixturevalue("cosmos_of")()
-            await made.init()
-    yield made
-    await made.aclose()
+@pytest.fixture
+def store(each_store):
+    return each_store
 
 
 @pytest.fixture

@@ -10,24 +10,13 @@ import pytest
 
 from deployr_core.registry.journal import Action, Head, JournalBroken, entry_bytes
 from deployr_core.registry.roles import Reason, RegistryRefused
-from deployr_serve.adapters.memory_store import MemoryStore
-from deployr_serve.adapters.sqlite_store import SqliteStore
 from deployr_serve.core.registry_journal import HEAD, append, heads, read_journal, tell_head
 from tests.registry_parts import deed, journal_of
 
 
-@pytest.fixture(params=("memory", "sqlite", "cosmos"))
-async def records(request, tmp_path):
-    match request.param:
-        case "memory":
-            made = MemoryStore()
-        case "sqlite":
-            made = SqliteStore(tmp_path / "store.sqlite")
-        case _:
-            made = request.getfixturevalue("cosmos_of")()
-            await made.init()
-    yield made
-    await made.aclose()
+@pytest.fixture
+def records(each_store):
+    return each_store
 
 
 async def written(records, clock, *deeds):

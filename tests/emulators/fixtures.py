@@ -54,3 +54,21 @@ def cosmos_of(cosmos_address, azurite, new_database, clock):
         return open_cosmos(address=address, **{**how, "clock": clock, **changes})
 
     return make
+
+
+@pytest.fixture(params=["memory", "sqlite", "cosmos"])
+async def each_store(request, tmp_path):
+    """Give a store of each kind in turn, empty, and close it at the end."""
+    from deployr_serve.adapters.memory_store import MemoryStore
+    from deployr_serve.adapters.sqlite_store import SqliteStore
+
+    match request.param:
+        case "memory":
+            made = MemoryStore()
+        case "sqlite":
+            made = SqliteStore(tmp_path / "store.sqlite")
+        case _:
+            made = request.getfixturevalue("cosmos_of")()
+            await made.init()
+    yield made
+    await made.aclose()

@@ -29,18 +29,9 @@ KEY = b"a-key-of-the-tests-own"
 DIGEST = "b" * 64
 
 
-@pytest.fixture(params=["memory", "sqlite", "cosmos"])
-async def store(request, tmp_path):
-    match request.param:
-        case "memory":
-            made = MemoryStore()
-        case "sqlite":
-            made = SqliteStore(tmp_path / "store.sqlite")
-        case _:
-            made = request.getfixturevalue("cosmos_of")()
-            await made.init()
-    yield made
-    await made.aclose()
+@pytest.fixture
+def store(each_store):
+    return each_store
 
 
 @pytest.fixture
