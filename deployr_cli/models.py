@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deployr_cli.failures import CommandFailed
-from deployr_cli.monitor import EXTRACT_FOLDER
+from deployr_cli.monitor import EXTRACT_FOLDER, extract_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -223,7 +223,7 @@ def approve(
     from deployr_cli.models_site import checklist_in
 
     items = () if checklist is None else checklist_in(checklist)
-    if extract is not None or EXTRACT_FOLDER.is_dir():
+    if extract_of(extract) is not None:
         from deployr_cli.models_checklist import computed, for_journal, show
 
         told = computed(site, model, run, extract=extract, parity=parity, bars=bars)

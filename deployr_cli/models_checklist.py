@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from deployr_cli.failures import CommandFailed
-from deployr_cli.monitor import EXTRACT_FOLDER
+from deployr_cli.monitor import extract_of
 from deployr_cli.papers_evidence import read_parity, read_service
 from deployr_cli.stores import clock_of
 from deployr_core.governance.bars import OURS, Bars, parse_bars
@@ -21,6 +21,7 @@ from deployr_serve.store_bootstrap import Store
 
 if TYPE_CHECKING:
     from deployr_cli.models_site import RegistrySite
+    from deployr_core.governance.performance import Service
 
 _SIGNATURE = "signature"
 """The item that the registry itself puts on every approval, as `deployr_serve.core.registry_deeds.SIGNED`."""
@@ -35,6 +36,7 @@ def computed(
     extract: Path | None,
     parity: Path | None = None,
     bars: Path | None = None,
+    service: Service | None = None,
 ) -> tuple[Checked, ...]:
     """Compute the checklist of a run on the shelf.
 
@@ -45,6 +47,7 @@ def computed(
         extract: the folder of `deployr monitor extract`; None looks where it lies if nobody says otherwise.
         parity: the JSON of `deployr parity`.
         bars: the site's bars; None takes ours.
+        service: what the extract says of this run, where that is measured already.
 
     Raises:
         RegistryRefused: no such run.
@@ -52,10 +55,12 @@ def computed(
         ExtractMissing: an extract that was named is not there.
     """
     shelved = site.shelved(model, run)
-    served = extract or (EXTRACT_FOLDER if EXTRACT_FOLDER.is_dir() else None)
+    served = extract_of(extract)
+    if service is None and served is not None:
+        service = read_service(served, shelved.run)
     evidence = Evidence(
         parity=read_parity(parity),
-        service=None if served is None else read_service(served, shelved.run),
+        service=service,
         drift=None if served is None else _open_drift(site, served, shelved),
         signed_by=shelved.signed_by,
         unsigned=shelved.unsigned,

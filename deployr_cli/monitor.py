@@ -36,6 +36,11 @@ Start with: [bold]deployr monitor extract[/bold]""",
 )
 
 
+def extract_of(named: Path | None) -> Path | None:
+    """Give the extract that was named, else the one that lies where it does if nobody says otherwise, if any does."""
+    return named or (EXTRACT_FOLDER if EXTRACT_FOLDER.is_dir() else None)
+
+
 @monitor_app.command("extract")
 def extract_command(
     folder: Annotated[Path, typer.Argument(help="Where the extract lies, or is to lie.")] = EXTRACT_FOLDER,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployr_cli.failures import CommandFailed
-from deployr_cli.monitor import EXTRACT_FOLDER
+from deployr_cli.monitor import EXTRACT_FOLDER, extract_of
 
 if TYPE_CHECKING:
     from deployr_core.governance.card import Card
@@ -75,7 +75,9 @@ def write(
         from deployr_cli.models_site import RegistrySite
 
         site = RegistrySite(settings)
-        told = computed(site, made.model_id, made.run_id, extract=extract, parity=parity, bars=bars)
+        told = computed(
+            site, made.model_id, made.run_id, extract=extract, parity=parity, bars=bars, service=made.service
+        )
         made = replace(made, checklist=told)
     for file, content in (
         (html_file, card_page(made).encode()),
@@ -109,7 +111,7 @@ def make_card(run: Path, card: Path | None, extract: Path | None, *, profiles: t
     if unknown := [name for name in profiles if name not in PROFILES]:
         raise CommandFailed(f"--profile: expected {', '.join(PROFILES)}, got {', '.join(unknown)}")
     files = read_run_files(run)
-    served = extract or (EXTRACT_FOLDER if EXTRACT_FOLDER.is_dir() else None)
+    served = extract_of(extract)
     service = None if served is None else read_service(served, files.run)
     known = known_of(
         [

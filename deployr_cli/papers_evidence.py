@@ -15,7 +15,7 @@ from deployr_core.features import FeatureSpec, parse_feature_spec
 from deployr_core.governance.checklist import Parity
 from deployr_core.governance.performance import NAMES, GroupPerformance, Performance, Service, shown
 from deployr_core.registry.comparison import Shown
-from deployr_core.registry.run import BUNDLE_FOLDER, RUN_FILE, Run, RunInvalid, parse_run
+from deployr_core.registry.run import BUNDLE_FOLDER, FIGURES_FILE, RUN_FILE, Run, RunInvalid, parse_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from deployr_core.bootstrap import Floats
     from deployr_dev.evaluation.records import Figure, Grouping
 
-_REPORT = "report.json"
 _NOBODY_WAITS = ("shadow", "batch")
 """Channels in which no answer is waited for."""
 _QUANTILE, _Z_95 = 0.95, 1.959963984540054
@@ -68,7 +67,7 @@ def read_run_files(folder: Path) -> RunFiles:
         run=run,
         manifest=manifest,
         spec=parse_feature_spec(features),
-        held_out=_held_out(folder / _REPORT, manifest),
+        held_out=_held_out(folder / FIGURES_FILE, manifest),
     )
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
@@ -91,13 +91,11 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) 
         if process.poll() is not None:
             break
         asked = HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
+        with closing(asked), suppress(OSError, HTTPException):
             asked.request("GET", _HEALTH)
             if asked.getresponse().status == 200:
                 return
-        except (OSError, HTTPException):
-            threading.Event().wait(_BETWEEN_TRIES_S)
-        finally:
-            asked.close()
+        # It may listen before it is ready, and says so by another status.
+        threading.Event().wait(_BETWEEN_TRIES_S)
     last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
     raise CommandFailed(f"the dashboard did not start: {' '.join(last) or 'it said nothing'}; see {log}")

@@ -76,9 +76,8 @@ def measured(folder: Path, *, model: str, rules: Rules, looks: Sequence[DriftLoo
     """
     made = read_index(folder).extracted_at or now
     end = made.replace(hour=0, minute=0, second=0, microsecond=0)
-    frame = load_frame(
-        folder, model=model, since=end - _BACK, until=end, columns=dict.fromkeys((*COLUMNS, "features_present"))
-    )
+    frame = load_frame(folder, model=model, since=end - _BACK, until=end, columns=COLUMNS)
+    manifests = manifests_of(folder).get(model, {})
 
     def view(packets: pd.DataFrame, start: datetime) -> View:
         return View(
@@ -87,7 +86,7 @@ def measured(folder: Path, *, model: str, rules: Rules, looks: Sequence[DriftLoo
             before=frame.iloc[:0],
             window=Window(start=start, end=end),
             now=made,
-            manifests=manifests_of(folder).get(model, {}),
+            manifests=manifests,
             resamples=resamples_for(len(packets)),
         )
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from deployr_core.bootstrap import RESAMPLES
-from deployr_core.groups import Strings
 from deployr_core.monitoring.paired import PairedRows, compare
 from deployr_core.registry.comparison import Comparison, Model, Rows
+from deployr_dash.panels.panel import patients_of, words_of
 
 _WHO = ("sex", "age_band", "race", "ethnicity")
 COLUMNS = (
@@ -88,8 +88,8 @@ def live_comparison(
             labels=labels[counts],
             champion=rows["score"].to_numpy(dtype=np.float64),
             challenger=rows["score_shadow"].to_numpy(dtype=np.float64),
-            patients=_patients(rows),
-            properties={name: _words(rows[name]) for name in _WHO if rows[name].notna().any()},
+            patients=patients_of(rows),
+            properties={name: words_of(rows[name]) for name in _WHO if rows[name].notna().any()},
         ),
         champion=_model(names[0], rows, ""),
         challenger=_model(names[1], rows, "_shadow"),
@@ -123,18 +123,6 @@ def _labels(asked: pd.DataFrame, now: datetime) -> tuple[np.ndarray, np.ndarray]
         counts = observed & np.isfinite(label) & (ripe.isna() | (ripe <= pd.Timestamp(now))).to_numpy()
         values[counts], final[counts] = label[counts], True
     return values, final
-
-
-def _patients(rows: pd.DataFrame) -> np.ndarray:
-    """Give whom each request is about, as a number; one without a patient's number counts as somebody of its own."""
-    codes = rows["patient_code"]
-    own = -1 - np.arange(len(rows), dtype=np.int64)
-    return np.where(codes.notna(), codes.fillna(0).to_numpy(dtype=np.int64), own)
-
-
-def _words(column: pd.Series) -> Strings:
-    words: Strings = column.astype(object).where(column.notna(), "").astype(str).to_numpy(dtype=np.str_)
-    return words
 
 
 def _model(name: str, rows: pd.DataFrame, suffix: str) -> Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from deployr_core.governance.checklist import Checked
 from deployr_core.governance.facts import how_to_know
@@ -70,19 +70,7 @@ def card_json(card: Card) -> bytes:
         "facts": {name: {"said": said.lines, "source": said.source} for name, said in sorted(card.known.items())},
         "papers": {paper.profile.name: _paper(paper) for paper in card.papers},
         "missing": {name: how_to_know(name) for name in card.missing},
-        "checklist": [
-            {
-                "item": each.item,
-                "asked": each.asked,
-                "bar": each.bar,
-                "because": each.because,
-                "figure": each.figure,
-                "verdict": each.verdict,
-                "said": each.said,
-                "do": each.do,
-            }
-            for each in card.checklist
-        ],
+        "checklist": [asdict(each) for each in card.checklist],
     }
     return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
 

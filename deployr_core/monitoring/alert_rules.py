@@ -268,7 +268,7 @@ OF_THE_SITE = frozenset({"deliveries-given-up", "deliveries-waiting", "spool", "
 class AlertRules(msgspec.Struct, frozen=True, kw_only=True):
     """The rules in force. ``least``: by sink, the least severity that it is told of. ``remind_hours``: see `alerting`.
 
-    ``changed``: of the rules for all models, what the site's file says; ``by_model``: what it says of single models.
+    ``by_model``: what the site's file says of single models.
     """
 
     rules: Rules = Rules()

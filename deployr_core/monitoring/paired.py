@@ -16,7 +16,6 @@ from deployr_core.bootstrap import (
     RESAMPLES,
     Figure,
     Floats,
-    Interval,
     NotMeasurable,
     NotMeasured,
     Ratios,
@@ -26,13 +25,13 @@ from deployr_core.bootstrap import (
     sampled,
     with_percentiles,
 )
-from deployr_core.bundle import Estimate
 from deployr_core.calibration import Recalibration
+from deployr_core.governance.performance import shown
 from deployr_core.groups import Strings, in_order, named_rows, too_small
 from deployr_core.metrics import Ranking, checked_patients, checked_probabilities, overall
 from deployr_core.monitoring.closed_form import delong_difference
 from deployr_core.monitoring.subgroups import withheld
-from deployr_core.registry.comparison import Better, Compared, Comparison, Group, Grouping, Model, Rows, Shown
+from deployr_core.registry.comparison import Better, Compared, Comparison, Group, Grouping, Model, Rows
 
 _SIDES = ("champion ", "challenger ")
 """What the names of each model's figures begin with."""
@@ -134,7 +133,7 @@ def compare(
         threshold=threshold,
         resamples=resamples,
         figures=tuple(_compared(drawn, each) for each in _measures(threshold)),
-        delong=_shown(delong) if independent else None,
+        delong=shown(delong) if independent else None,
         groupings=tuple(_grouping(drawn, name, names, labels, patients) for name, names in named.items()),
         notes=notes,
     )
@@ -218,9 +217,9 @@ def _from_columns(name: str, better: Better, first: _Column, second: _Column, *,
     return Compared(
         name=name,
         better=better,
-        champion=_shown(sides[0]),
-        challenger=_shown(sides[1]),
-        difference=_shown(_difference(first, second)),
+        champion=shown(sides[0]),
+        challenger=shown(sides[1]),
+        difference=shown(_difference(first, second)),
     )
 
 
@@ -287,11 +286,3 @@ def _cells(named: Mapping[str, Strings]) -> list[tuple[str, str, NDArray[np.int6
 
 def _of(name: str, group: str) -> str:
     return f"[{name}: {group}] "
-
-
-def _shown(figure: Figure) -> Shown:
-    match figure:
-        case Interval(value=value, low=low, high=high):
-            return Estimate(value=value, low=low, high=high)
-        case NotMeasured(why=why):
-            return why

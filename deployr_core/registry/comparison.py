@@ -6,12 +6,11 @@ approves, and named by its digest in the journal.
 
 from __future__ import annotations
 
-import hashlib
 from enum import StrEnum
 
 import msgspec
 
-from deployr_core.bundle import Estimate
+from deployr_core.bundle import Estimate, sha256_hex
 from deployr_core.groups import FEW_PATIENTS
 
 SCHEMA_VERSION = 1
@@ -142,7 +141,7 @@ class Comparison(_Record, frozen=True, kw_only=True):
     @property
     def sha256(self) -> str:
         """Give the digest of the record's bytes: what a decision names as its evidence."""
-        return hashlib.sha256(self.to_json()).hexdigest()
+        return sha256_hex(self.to_json())
 
     def figure(self, name: str) -> Compared:
         """Give the figure of that name.

@@ -22,6 +22,7 @@ from deployr_dash.panels.panel import (
     refused,
     retrospective_figures,
     said,
+    stated,
     threshold_of,
     too_few,
 )
@@ -74,7 +75,7 @@ def discrimination(view: View) -> Panel:
                 *([_held_out(then.roc)] if then is not None and beside else []),
             ],
             told=f"Area under the curve {said(roc)}. {_told_at(at)}"
-            + (f" On held-out rows it was {_area_then(view)}." if beside else ""),
+            + (f" On held-out rows it was {stated(retrospective_figures(view), 'auroc')}." if beside else ""),
             operating=None if chosen is None else chosen[0],
             negatives="packets without the outcome",
         ),
@@ -319,10 +320,6 @@ def _behind(figure: Figure) -> Figure:
 
 def _held_out(points: Sequence[tuple[float, float]]) -> Curve:
     return Curve(name="retrospective", x=numbers(x for x, _ in points), y=numbers(y for _, y in points))
-
-
-def _area_then(view: View) -> str:
-    return said(retrospective_figures(view)["auroc"]) if "auroc" in retrospective_figures(view) else "not given"
 
 
 def _headline(view: View) -> str:

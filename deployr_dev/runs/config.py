@@ -161,7 +161,6 @@ def load_config(path: Path) -> ModelConfig:
     Raises:
         ConfigInvalid: cannot be read, not YAML, a key missing, misspelt or of the wrong type, or a value that
             cannot be.
-            be.
     """
     try:
         return read_yaml(path, ModelConfig)

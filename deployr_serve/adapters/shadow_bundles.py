@@ -47,6 +47,7 @@ class ShadowBundles:
         self._bundles: dict[str, Bundle] = {}
         self._unavailable: dict[str, str] = {}
         places = {run: (model, runs / model / run / BUNDLE_FOLDER) for model, ids in wanted.items() for run in ids}
+        digests: dict[str, str] = {}
         to_try: dict[str, Path] = {}
         for run, (model, folder) in places.items():
             try:
@@ -54,12 +55,17 @@ class ShadowBundles:
             except BundleInvalid as error:
                 self._unavailable[run] = str(error)
             else:
+                digests[run] = digest
                 if manifest.model_id != model:
                     self._unavailable[run] = f"{MANIFEST_FILE}: expected a bundle of {model}"
                 elif manifest.model.can_be_tried(allow_pickle=allow_pickle):
                     to_try[digest] = folder
         found_bad = refused(to_try)
         for run in [run for run in places if run not in self._unavailable]:
+            # Before it is loaded: what crashed Python in its trial would crash it here.
+            if (reason := found_bad.get(digests[run])) is not None:
+                self._unavailable[run] = reason
+                continue
             try:
                 bundle = read_bundle(places[run][1], allow_pickle=allow_pickle, trusted_keys=keys, reach=reach)
             except BundleInvalid as error:
@@ -68,8 +74,8 @@ class ShadowBundles:
             if missing := unfetchable(bundle.spec):
                 found = ", ".join(missing)
                 self._unavailable[run] = f"{FEATURES_FILE}: expected features that can be fetched here, got {found}"
-            elif bundle.digest in found_bad:
-                self._unavailable[run] = found_bad[bundle.digest]
+            elif bundle.digest != digests[run]:
+                self._unavailable[run] = f"{MANIFEST_FILE}: expected the bundle to stay as it was while it was loaded"
             else:
                 self._bundles[run] = bundle
         for run, reason in self._unavailable.items():

@@ -168,14 +168,12 @@ class AlertDesk:
 
     async def standing(self) -> Mapping[str, Entry]:
         """Give the alerts that have begun and not ended, by key."""
-        held = await self._records.read_record(_STANDING, self._site, now=self._clock.now())
-        entries = {} if held is None else msgspec.json.decode(held.content, type=_Standing).entries
+        entries = (await self._read(self._clock.now()))[0].entries
         return {key: entry for key, entry in sorted(entries.items()) if entry.begun_at is not None}
 
     async def last_runs(self) -> Mapping[str, datetime]:
         """Give when each evaluator looked last; one that never did is not in it."""
-        held = await self._records.read_record(_STANDING, self._site, now=self._clock.now())
-        return {} if held is None else msgspec.json.decode(held.content, type=_Standing).last_runs
+        return (await self._read(self._clock.now()))[0].last_runs
 
     async def told(self, *, since: datetime) -> tuple[Notice, ...]:
         """Give what was told, or silenced, from an instant on, in order of time."""
@@ -191,10 +189,13 @@ class AlertDesk:
         """Send a message to all sinks; give for each why it did not take it, None if it did."""
         return {sink.name: await self._sent(sink, message) for sink in self.sinks}
 
+    async def _read(self, now: datetime) -> tuple[_Standing, Record | None]:
+        record = await self._records.read_record(_STANDING, self._site, now=now)
+        return (_Standing() if record is None else msgspec.json.decode(record.content, type=_Standing)), record
+
     async def _hold(self, now: datetime) -> tuple[_Standing, Record] | None:
         """Take the state for ourselves; None if somebody else has it."""
-        record = await self._records.read_record(_STANDING, self._site, now=now)
-        standing = _Standing() if record is None else msgspec.json.decode(record.content, type=_Standing)
+        standing, record = await self._read(now)
         if standing.held_until is not None and standing.held_until > now:
             return None
         standing = msgspec.structs.replace(standing, held_until=now + _HELD_FOR)

@@ -16,7 +16,7 @@ import msgspec
 from deployr_core.forgetting import is_forgotten
 from deployr_core.monitoring.alerting_operations import WEEKS, HourCount
 from deployr_core.monitoring.rhythm import HOUR, SLOTS, hour_start
-from deployr_core.packet import Abstained, Failed, InferencePacket, Received, Scored
+from deployr_core.packet import Abstained, Failed, InferencePacket, Scored
 from deployr_serve.core.decide import SWITCHED_OFF
 from deployr_serve.core.ports import Clock, InferenceStore, Record, Records
 
@@ -129,7 +129,7 @@ class Tallies:
             case _:
                 kind = _OTHER
         timed = _UNTIMED
-        if packet.trigger.channel != _BATCH and not isinstance(packet.outcome, Received) and kind != _OTHER:
+        if packet.trigger.channel != _BATCH and kind != _OTHER:
             timed = _SLOW if packet.updated_at - packet.started_at > self._slow else _IN_TIME
         slot = int((packet.started_at - hour) / HOUR * SLOTS)
         return f"{kind}{timed}{slot:x}"

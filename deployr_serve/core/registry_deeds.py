@@ -130,11 +130,15 @@ def refused_deed(refusal: RegistryRefused, wish: Wish, by: Person, standing: Sta
     )
 
 
+def _audit_id(content: str) -> str:
+    return "g" + hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
 def of_entry(entry: Entry, call: Call) -> AuditRecord:
     """Give the audit record of an entry. It tells how far the journal has come: what is cut off later is missed."""
     is_refused = entry.action is Action.REFUSED
     return AuditRecord(
-        audit_id="g" + hashlib.sha256(entry.sha256.encode()).hexdigest()[:32],
+        audit_id=_audit_id(entry.sha256),
         at=entry.at,
         act=Act.REGISTRY,
         by=entry.who,
@@ -155,7 +159,7 @@ def of_repeat(entry: Entry, by: Person, call: Call, *, at: datetime) -> AuditRec
     record = of_entry(entry, call)
     return replace(
         record,
-        audit_id="g" + hashlib.sha256(again.encode()).hexdigest()[:32],
+        audit_id=_audit_id(again),
         at=at,
         by=by.name,
         details={**record.details, "role": ",".join(sorted(by.roles)), "again": "1"},
@@ -175,7 +179,7 @@ def of_unwritten(tried: str, by: Person, call: Call, *, reason: str, at: datetim
     """
     content = f"{model_id} {by.name} {tried} {reason} {call.correlation_id} {at.isoformat()}"
     return AuditRecord(
-        audit_id="g" + hashlib.sha256(content.encode()).hexdigest()[:32],
+        audit_id=_audit_id(content),
         at=at,
         act=Act.REGISTRY,
         by=by.name,

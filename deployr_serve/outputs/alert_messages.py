@@ -21,7 +21,7 @@ from deployr_core.monitoring.alert_words import WORDS, Words
 from deployr_core.monitoring.alerting import Notice, What
 from deployr_serve.core.alert_desk import Message
 from deployr_serve.outputs.fhir_elements import Resource, identified
-from deployr_serve.outputs.webhook import SIGNATURE, TIMESTAMP, WebhookEvent, sign
+from deployr_serve.outputs.webhook import WebhookEvent, signed_post
 from deployr_serve.outputs.wording import wire_instant
 
 VERSION = 1
@@ -124,14 +124,7 @@ def signed_event(message: Message, *, dashboard: str | None, key: bytes, now: da
         "title": title_of(message),
         "alerts": [_record(each, dashboard, is_test=message.is_test) for each in message.notices],
     }
-    body, timestamp = msgspec.json.encode(record), str(int(now.timestamp()))
-    headers = {
-        "Content-Type": "application/json",
-        "Idempotency-Key": message.message_id,
-        TIMESTAMP: timestamp,
-        SIGNATURE: f"v1={sign(body, timestamp=timestamp, key=key)}",
-    }
-    return WebhookEvent(headers=headers, body=body)
+    return signed_post(record, repeat_id=message.message_id, key=key, now=now)
 
 
 def alert_communication(message: Message, *, dashboard: str | None, recipients: tuple[str, ...]) -> Resource:

@@ -118,7 +118,7 @@ def _interaction(record: AuditRecord) -> dict[str, Any]:
 def _agents_of_call(record: AuditRecord, us: dict[str, Any]) -> list[dict[str, Any]]:
     # The roles are of the data: a score flows to the client, feedback from it.
     client, server = (_SOURCE, _DESTINATION) if record.act is Act.FEEDBACK else (_DESTINATION, _SOURCE)
-    who = _caller(record) if record.by else {"display": "not known"}
+    who = _caller(record)
     agents: list[dict[str, Any]] = [
         {"type": {"coding": [client]}, "who": who, "requestor": not record.user, "network": _UNKNOWN_NETWORK},
         {"type": {"coding": [server]}, "who": us, "requestor": False, "network": _UNKNOWN_NETWORK},
@@ -132,11 +132,13 @@ def _agents_of_call(record: AuditRecord, us: dict[str, Any]) -> list[dict[str, A
 def _agents_of_operator(record: AuditRecord, us: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {"type": {"coding": [_APPLICATION]}, "who": us, "requestor": False},
-        {"who": _caller(record) if record.by else {"display": "not known"}, "requestor": True},
+        {"who": _caller(record), "requestor": True},
     ]
 
 
 def _caller(record: AuditRecord) -> dict[str, Any]:
+    if not record.by:
+        return {"display": "not known"}
     return {"identifier": {"system": CALLER_SYSTEM, "value": record.by}}
 
 

@@ -11,6 +11,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -40,11 +41,16 @@ def render_webhook(
         InvalidScore: the packet is not scored.
     """
     record = {"type": "score", **event_record(packet, manifest, policy=policy, delivery_id=delivery_id)}
+    return signed_post(record, repeat_id=delivery_id, key=key, now=now)
+
+
+def signed_post(record: Mapping[str, Any], *, repeat_id: str, key: bytes, now: datetime) -> WebhookEvent:
+    """Sign a record for posting; ``repeat_id`` is the same whenever it is posted again."""
     body = msgspec.json.encode(record)
     timestamp = str(int(now.timestamp()))
     headers = {
         "Content-Type": "application/json",
-        "Idempotency-Key": delivery_id,
+        "Idempotency-Key": repeat_id,
         TIMESTAMP: timestamp,
         SIGNATURE: f"v1={sign(body, timestamp=timestamp, key=key)}",
     }

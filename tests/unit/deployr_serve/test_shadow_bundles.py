@@ -9,6 +9,7 @@ import pytest
 from deployr_core.bundle import MANIFEST_FILE
 from deployr_core.model_format import MODEL_FILE
 from deployr_core.packet import Mode
+from deployr_serve.adapters import shadow_bundles
 from deployr_serve.adapters.shadow_bundles import ShadowBundles
 from deployr_serve.core.errors import ModelUnavailable, SettingsInvalid, UnknownModel
 from deployr_serve.core.policy import Policy
@@ -57,6 +58,16 @@ def test_what_fails_its_trial_or_needs_what_cannot_be_fetched_is_not_used(shelf)
 
     assert refused.deployed() == {GOOD: "it crashes Python"}
     assert "expected features that can be fetched here, got orders" in missing.deployed()[GOOD]
+
+
+def test_what_crashed_in_its_trial_is_not_loaded_here(shelf, monkeypatch):
+    monkeypatch.setattr(shadow_bundles, "read_bundle", lambda *_, **__: pytest.fail("loaded"))
+
+    refused = ShadowBundles(
+        shelf, {"hematocrit": (GOOD,)}, refused=lambda bundles: dict.fromkeys(bundles, "it crashes")
+    )
+
+    assert refused.deployed() == {GOOD: "it crashes"}
 
 
 def services_with(services_of, *shadows):
