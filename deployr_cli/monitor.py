@@ -15,6 +15,7 @@ from deployr_cli.failures import CommandFailed
 from deployr_cli.progress import bar
 from deployr_cli.site_settings import settings_values
 from deployr_cli.stores import clock_of, with_store
+from deployr_cli.workspaces import EXTRACT_FOLDER
 from deployr_core.bundle import FEATURES_FILE, MANIFEST_FILE, sha256_hex
 from deployr_serve.core.retention import Kept
 from deployr_serve.settings import Settings, read_settings
@@ -23,8 +24,6 @@ from deployr_serve.store_bootstrap import Store
 if TYPE_CHECKING:
     from deployr_dash.extract import Extracted
 
-EXTRACT_FOLDER = Path(".deployr/monitor")
-"""Where the extract lies if nobody says otherwise."""
 _REFERENCE_WEEKS = 8
 _KINDS = {Kept.SCORED: ("scored",), Kept.UNSCORED: ("abstained", "failed", "rejected")}
 
@@ -34,11 +33,6 @@ monitor_app = typer.Typer(
 
 Start with: [bold]deployr monitor extract[/bold]""",
 )
-
-
-def extract_of(named: Path | None) -> Path | None:
-    """Give the extract that was named, else the one that lies where it does if nobody says otherwise, if any does."""
-    return named or (EXTRACT_FOLDER if EXTRACT_FOLDER.is_dir() else None)
 
 
 @monitor_app.command("extract")
@@ -137,6 +131,33 @@ def reference_command(
     Console().print(
         f"{model} {served[:12]}, {begun.isoformat()} to {ended.isoformat()}: {reference.requests:,} requests about"
         f" {reference.patients:,} patients, in {place}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@monitor_app.command("seismometer")
+def seismometer_command(
+    model: Annotated[str, typer.Argument(help="The model, as its packets name it: one of yes or no.")],
+    to: Annotated[Path, typer.Argument(help="The folder to write; one that was written so before is written anew.")],
+    folder: Annotated[Path, typer.Option("--extract", help="Where the extract lies.")] = EXTRACT_FOLDER,
+) -> None:
+    """Write what one model answered, and what happened, for Epic's open-source seismometer.
+
+    It reads config.yml in that folder. Patients are the extract's numbers; a packet is a context of its own.
+    """
+    try:
+        from deployr_dash.parts import ExtractMissing
+        from deployr_dash.seismometer import NotForSeismometer, write_seismometer
+    except ImportError:
+        raise CommandFailed("expected pyarrow, pandas and duckdb, which deployr[dash] installs") from None
+    try:
+        written = write_seismometer(folder, to, model=model)
+    except (ExtractMissing, NotForSeismometer, FileExistsError) as error:
+        raise CommandFailed(str(error)) from None
+    Console().print(
+        f"{to / 'config.yml'}: {written.predictions:,} scores of {model} with a known outcome;"
+        f" {written.left_out:,} without one were left out",
         highlight=False,
         soft_wrap=True,
     )
