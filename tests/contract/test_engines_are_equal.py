@@ -466,7 +466,7 @@ def test_postgresql_gives_the_bits_of_the_reference_engine(postgres_folder: Path
         assert_equal_to_the_bit(load, hospital, instants)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_spark_gives_the_bits_of_the_reference_engine() -> None:
     if shutil.which("java") is None:
