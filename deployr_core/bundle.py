@@ -11,21 +11,22 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 
 import msgspec
-import numpy as np
 
 from deployr_core.coverage import Requirements
+from deployr_core.document_columns import expect_examples
+from deployr_core.document_reading import ReaderMissing
+from deployr_core.documents import DOCUMENTS_FILE, Documents, column_names, parse_documents
 from deployr_core.elsewhere import ModelElsewhere, Promise, Reach
 from deployr_core.features import FeatureSpec, parse_feature_spec
+from deployr_core.golden import GoldenVector, ScoreDiffers, expect_promised, promise_of
 from deployr_core.label_rules import LabelRule, outputs_of
 from deployr_core.layout import layout_of
 from deployr_core.model_format import MODEL_FILE, MODEL_FILES, ModelFormat, load_model
 from deployr_core.outputs import Outputs
 from deployr_core.scoring import ModelUnusable, ScoreInvalid, Scorer
 from deployr_core.signing import SignatureInvalid, TrustedKey, verify_manifest
-from deployr_core.vectorize import FeatureVector
 
 SCHEMA_VERSION = 3
 MANIFEST_FILE = "manifest.json"
@@ -35,7 +36,7 @@ GOLDEN_FILE = "golden.json"
 PARTS = (FEATURES_FILE, MODEL_FILE, GOLDEN_FILE)
 """The parts of a bundle whose model is a tree ensemble without a calibration; `Manifest.part_names` gives any one's."""
 
-BUNDLE_FILES = (MANIFEST_FILE, FEATURES_FILE, CALIBRATION_FILE, GOLDEN_FILE, *MODEL_FILES.values())
+BUNDLE_FILES = (MANIFEST_FILE, FEATURES_FILE, CALIBRATION_FILE, DOCUMENTS_FILE, GOLDEN_FILE, *MODEL_FILES.values())
 """Every name that a file of a bundle may have, the signature's apart."""
 
 MANIFEST_LIMIT = 1_000_000
@@ -134,8 +135,9 @@ class CodeVersion(_Record, frozen=True, kw_only=True):
 class Manifest(_Record, frozen=True, kw_only=True):
     """What a bundle holds and promises. ``score_name`` is what the EMR's score column is called.
 
-    ``requires``: what must be known about a patient before the model may score. ``code_version`` is None where the
-    bundle was put together by hand, as tests do.
+    ``n_features``: how many columns the model is fed, those of documents included; ``spec_sha256`` is of the features'
+    declaration. ``requires``: what must be known about a patient before the model may score. ``code_version`` is None
+    where the bundle was put together by hand, as tests do.
 
     Raises:
         ValueError: a model id that could not stand in a URL, or a part missing or unknown.
@@ -174,32 +176,19 @@ class Manifest(_Record, frozen=True, kw_only=True):
     @property
     def part_names(self) -> tuple[str, ...]:
         """Every file that the bundle must have beside its manifest, in a fixed order."""
-        calibration = (CALIBRATION_FILE,) if CALIBRATION_FILE in self.parts else ()
-        return (FEATURES_FILE, self.model.file_name, *calibration, GOLDEN_FILE)
+        optional = (name for name in (CALIBRATION_FILE, DOCUMENTS_FILE) if name in self.parts)
+        return (FEATURES_FILE, self.model.file_name, *optional, GOLDEN_FILE)
 
     def to_json(self) -> bytes:
         """Give the manifest's canonical bytes."""
         return msgspec.json.encode(self, order="sorted")
 
 
-class GoldenVector(_Record, frozen=True, kw_only=True):
-    """A row and the outputs that it must get, to the bit, wherever the bundle is loaded."""
-
-    indices: tuple[int, ...]
-    values: tuple[float, ...]
-    outputs: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.indices) != len(self.values):
-            raise ValueError("expected as many values as indices in a golden vector")
-        if any(low >= high for low, high in pairwise((-1, *self.indices))):
-            raise ValueError("expected a golden vector's indices ascending from 0, each once")
-
-
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     """A verified bundle, ready to score. ``digest`` is the SHA-256 of the manifest's bytes.
 
-    ``signed_by`` is the id of the trusted key that signed it; None where no key was asked for.
+    ``signed_by`` is the id of the trusted key that signed it; None where no key was asked for. ``documents``: what is
+    taken from documents; None, as nearly always, where nothing is.
     """
 
     manifest: Manifest
@@ -207,6 +196,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     model: Scorer
     digest: str
     signed_by: str | None = None
+    documents: Documents | None = None
 
 
 LoadPickle = Callable[[Manifest, bytes], object]
@@ -311,20 +301,37 @@ def open_bundle(
         check_part(manifest, name, parts[name])
     try:
         spec = parse_feature_spec(parts[FEATURES_FILE])
-        layout = layout_of(spec)
+        documents = parse_documents(parts[DOCUMENTS_FILE], spec) if DOCUMENTS_FILE in manifest.parts else None
+        names = column_names(spec, documents)
         manifest.requires.expect_known_groups(spec)
         golden = msgspec.json.decode(parts[GOLDEN_FILE], type=tuple[GoldenVector, ...])
     except (ValueError, msgspec.MsgspecError) as error:
         raise BundleInvalid(f"expected a usable declaration and golden vectors: {error}") from error
     model = None if manifest.model.is_elsewhere else _load_model(manifest, parts, load_pickle=load_pickle)
-    if (len(layout.names), layout.spec_digest) != (manifest.n_features, manifest.spec_sha256):
+    if (len(names), layout_of(spec).spec_digest) != (manifest.n_features, manifest.spec_sha256):
         raise BundleInvalid(f"{FEATURES_FILE}: expected the declaration that the manifest names, got another")
-    promise = _promise(manifest, golden)
+    size, n_outputs = manifest.n_features, len(manifest.task.outputs.names)
+    try:
+        promise = promise_of(golden, spec_sha256=manifest.spec_sha256, size=size, n_outputs=n_outputs)
+    except ValueError as error:
+        raise BundleInvalid(f"{GOLDEN_FILE}: {error}") from None
     if model is None:
-        model = _reached(manifest, parts, names=layout.names, promise=promise, reach=reach)
+        model = _reached(manifest, parts, names=names, promise=promise, reach=reach)
     else:
         _check_golden(manifest, model, promise)
-    return Bundle(manifest=manifest, spec=spec, model=model, digest=sha256_hex(manifest_json), signed_by=signed_by)
+    if documents is not None:
+        try:
+            expect_examples(documents)
+        except (ValueError, ReaderMissing) as error:
+            raise BundleInvalid(f"{DOCUMENTS_FILE}: {error}") from None
+    return Bundle(
+        manifest=manifest,
+        spec=spec,
+        model=model,
+        digest=sha256_hex(manifest_json),
+        signed_by=signed_by,
+        documents=documents,
+    )
 
 
 def _load_model(manifest: Manifest, parts: Mapping[str, bytes], *, load_pickle: LoadPickle | None) -> Scorer:
@@ -361,38 +368,11 @@ def _reached(
         raise BundleInvalid(f"{name}: {error}") from error
 
 
-def _promise(manifest: Manifest, golden: tuple[GoldenVector, ...]) -> Promise:
-    if not golden:
-        raise BundleInvalid(f"{GOLDEN_FILE}: expected at least one golden vector")
-    for number, row in enumerate(golden):
-        if row.indices and row.indices[-1] >= manifest.n_features:
-            raise BundleInvalid(f"{GOLDEN_FILE}: expected vector {number} to name only features that there are")
-        if len(row.outputs) != len(manifest.task.outputs.names):
-            raise BundleInvalid(f"{GOLDEN_FILE}: vector {number} does not have each output's number")
-    rows = (
-        FeatureVector(
-            spec_digest=manifest.spec_sha256,
-            size=manifest.n_features,
-            indices=np.array(row.indices, dtype=np.int32),
-            values=np.array(row.values, dtype=np.float64),
-            coverage={},
-        )
-        for row in golden
-    )
-    return Promise(rows=tuple(rows), outputs=tuple(row.outputs for row in golden))
-
-
 def _check_golden(manifest: Manifest, model: Scorer, promise: Promise) -> None:
-    for number, (row, outputs) in enumerate(zip(promise.rows, promise.outputs, strict=True)):
-        if _answer(model, row, number) != outputs:
-            raise BundleInvalid(
-                f"{GOLDEN_FILE}: vector {number} does not get its score on this machine; "
-                f"trained with {dict(manifest.training.library_versions)}"
-            )
-
-
-def _answer(model: Scorer, vector: FeatureVector, number: int) -> tuple[float, ...]:
     try:
-        return model.answer(vector)
+        expect_promised(model, promise)
+    except ScoreDiffers as error:
+        trained = dict(manifest.training.library_versions)
+        raise BundleInvalid(f"{GOLDEN_FILE}: {error}; trained with {trained}") from None
     except (ScoreInvalid, ValueError) as error:
-        raise BundleInvalid(f"{GOLDEN_FILE}: vector {number} cannot be scored: {error}") from error
+        raise BundleInvalid(f"{GOLDEN_FILE}: {error}") from error

@@ -17,6 +17,7 @@ import numpy as np
 from deployr_core.codes import ICD9CM, ICD10CM, LOINC, NDC, RXNORM, SNOMED, Code
 from deployr_core.contributions import Explanation
 from deployr_core.declared import MappedCodes
+from deployr_core.documents import Documents, ImageCells, NoteTerms, column_names, names_of
 from deployr_core.features import FeatureSpec
 from deployr_core.layout import (
     AnalyteLayout,
@@ -65,7 +66,23 @@ class AnalyteColumns:
     analyte: AnalyteLayout
 
 
-Source = CategoryLayout | CodeColumn | AnalyteColumns
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TermColumn:
+    """A term's one column in the notes of one group; ``term`` is None of the column that says if there was a note."""
+
+    group: str
+    term: str | None
+    column: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PictureColumns:
+    """All columns of one group's picture; a cell of it means nothing by itself."""
+
+    group: str
+
+
+Source = CategoryLayout | CodeColumn | AnalyteColumns | TermColumn | PictureColumns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,18 +99,18 @@ class Concepts:
 
 
 @lru_cache(maxsize=64)
-def concepts_of(spec: FeatureSpec) -> Concepts:
-    """Give the concepts of a fitted declaration; computed once per declaration.
+def concepts_of(spec: FeatureSpec, documents: Documents | None = None) -> Concepts:
+    """Give the concepts of a fitted declaration, and of what is taken from documents; computed once per declaration.
 
     Raises:
         SpecNotFitted: something is still to be learned from training rows.
     """
     layout = layout_of(spec)
-    found = _found(layout)
+    found = [*_found(layout), *_found_in_documents(documents, first=len(layout.names))]
     times: defaultdict[str, set[Code | None]] = defaultdict(set)
     for name, code, _, _ in found:
         times[name].add(code)
-    of_feature = [""] * len(layout.names)
+    of_feature = [""] * len(column_names(spec, documents))
     sources: defaultdict[str, list[Source]] = defaultdict(list)
     for plain, code, columns, source in found:
         name = plain if len(times[plain]) == 1 or code is None else f"{plain} ({_system(code)} {code.value})"
@@ -107,7 +124,9 @@ def concepts_of(spec: FeatureSpec) -> Concepts:
     )
 
 
-def contributions_of(explanation: Explanation, spec: FeatureSpec) -> tuple[Contribution, ...]:
+def contributions_of(
+    explanation: Explanation, spec: FeatureSpec, documents: Documents | None = None
+) -> tuple[Contribution, ...]:
     """Give what each concept added, largest first, all that are not 0.
 
     Their values add up with the base to the last bit: ``math.fsum([base, *values]) == explained``. Plain summing may
@@ -116,7 +135,7 @@ def contributions_of(explanation: Explanation, spec: FeatureSpec) -> tuple[Contr
     Raises:
         ExplanationInvalid: they do not add up.
     """
-    concepts = concepts_of(spec)
+    concepts = concepts_of(spec, documents)
     places = np.flatnonzero(explanation.by_feature)
     sums: dict[str, float] = {}
     several: defaultdict[str, list[float]] = defaultdict(list)
@@ -159,6 +178,23 @@ def _found(layout: FeatureLayout) -> list[tuple[str, Code | None, range, Source]
                     # One test is one concept, even where two groups name it differently.
                     name = called.setdefault(each.analyte.key, _plain(each.analyte.name) or each.analyte.code)
                     found.append((name, each.analyte.key, range(first, past), columns))
+    return found
+
+
+def _found_in_documents(documents: Documents | None, *, first: int) -> list[tuple[str, Code | None, range, Source]]:
+    """Give what is found of documents; ``first`` is the column that the first group begins with."""
+    found: list[tuple[str, Code | None, range, Source]] = []
+    for group in documents.groups if documents else ():
+        title = group.name.replace("_", " ").capitalize()
+        end = first + len(names_of(group))
+        match group:
+            case NoteTerms():
+                for column, term in enumerate((None, *group.terms), start=first):
+                    source = TermColumn(group=title, term=term, column=column)
+                    found.append((f"{title}: {term or 'any'}", None, range(column, column + 1), source))
+            case ImageCells():
+                found.append((f"{title}: picture", None, range(first, end), PictureColumns(group=title)))
+        first = end
     return found
 
 

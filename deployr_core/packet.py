@@ -15,7 +15,9 @@ from typing import Any
 
 import msgspec
 
+from deployr_core.documents import SeenDocument
 from deployr_core.labels import LabelValue
+from deployr_core.patient_groups import PatientGroups
 from deployr_core.trial import Assignment, Showing
 from deployr_core.vectorize import FeatureVector
 
@@ -169,7 +171,7 @@ class Scored(_Record, frozen=True, kw_only=True, tag_field="kind", tag="scored")
     ``contributions``: largest first, with a ``base`` they add up to ``explained``, the number that the model's trees or
     terms end in; empty where the model cannot be taken apart. ``decision``: None only in packets of before there were
     any. ``answered_by``: what a model that answers elsewhere calls itself; None of a bundle's own, and of one that does
-    not say.
+    not say. ``documents``: those whose columns stand behind the features in the vector.
     """
 
     score: float
@@ -183,6 +185,7 @@ class Scored(_Record, frozen=True, kw_only=True, tag_field="kind", tag="scored")
     explained: float | None = None
     decision: Decision | None = None
     answered_by: str | None = None
+    documents: tuple[SeenDocument, ...] = ()
 
     def __post_init__(self) -> None:
         if self.value_unit is not None:
@@ -229,7 +232,9 @@ class InferencePacket(_Record, frozen=True, kw_only=True):
     ``patient_hash``: what all packets about one patient are found by, see `deployr_core.forgetting`; empty in packets
     of schema version 1 that were not migrated, and in forgotten ones. ``facts_sha256``: the digest under which the
     facts are kept, sealed, where the deployment keeps them; None where not, or not yet. ``shadow_of``: the packet of
-    the champion that a shadow scored the same facts beside; None of everything that was asked for.
+    the champion that a shadow scored the same facts beside; None of everything that was asked for. ``clinician_hash``:
+    for whom it was asked, see `deployr_core.packet_ids`; None where the channel does not say, as in older packets.
+    ``patient_groups``: what the EMR says of the patient and the model does not see; None where nobody looked.
     """
 
     schema_version: int = PACKET_SCHEMA_VERSION
@@ -248,6 +253,8 @@ class InferencePacket(_Record, frozen=True, kw_only=True):
     facts_sha256: str | None = None
     earlier_attempts: tuple[Attempt, ...] = ()
     shadow_of: str | None = None
+    clinician_hash: str | None = None
+    patient_groups: PatientGroups | None = None
 
     @property
     def is_terminal(self) -> bool:

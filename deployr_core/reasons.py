@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice, pairwise
 
-from deployr_core.concepts import AnalyteColumns, CodeColumn, Source, concepts_of
+from deployr_core.concepts import AnalyteColumns, CodeColumn, PictureColumns, Source, TermColumn, concepts_of
 from deployr_core.declared import CountKind, Statistic
+from deployr_core.documents import Documents
 from deployr_core.facts import DiagnosisList
 from deployr_core.features import AgeGroup, DiagnosisGroup, FeatureSpec
 from deployr_core.layout import CategoryLayout, layout_of
@@ -55,12 +56,15 @@ class Reason:
     text: str
 
 
-def reasons(scored: Scored, spec: FeatureSpec, *, most: int = 3) -> tuple[Reason, ...]:
+def reasons(
+    scored: Scored, spec: FeatureSpec, documents: Documents | None = None, *, most: int = 3
+) -> tuple[Reason, ...]:
     """Put the largest contributions into words.
 
     Args:
         scored: with the contributions; none give no reasons.
         spec: the declaration that the vector was computed by.
+        documents: what the vector holds of documents, if anything.
         most: how many to give.
 
     Raises:
@@ -69,7 +73,7 @@ def reasons(scored: Scored, spec: FeatureSpec, *, most: int = 3) -> tuple[Reason
     if scored.vector.spec_sha256 != layout_of(spec).spec_digest:
         raise ValueError("expected the declaration that the vector was computed by")
     row = dict(zip(scored.vector.indices, scored.vector.values, strict=True))
-    sources = concepts_of(spec).sources
+    sources = concepts_of(spec, documents).sources
     told = islice((each for each in scored.contributions if each.concept in sources), most)
     return tuple(
         Reason(
@@ -95,6 +99,10 @@ def _in_words(concept: str, sources: Sequence[Source], row: _Row) -> str:
         return _code_words(concept, codes, row)
     if results:
         return _result_words(concept, results, row)
+    if isinstance(sources[0], TermColumn):
+        return _term_words(sources[0], row)
+    if isinstance(sources[0], PictureColumns):
+        return sources[0].group
     return _category_words(concept, categories[0], row)
 
 
@@ -124,6 +132,16 @@ def _ages(low: float, high: float) -> str:
     if high == math.inf:
         return f"{math.ceil(low)} or over"
     return f"{math.ceil(low)} to {math.ceil(high) - 1}"
+
+
+# -- documents
+
+
+def _term_words(source: TermColumn, row: _Row) -> str:
+    """Name the model's own term and no other word of the note."""
+    if source.term is None:
+        return f"{source.group}: {'there are some' if source.column in row else 'there are none'}"
+    return f"{source.group}: {'' if source.column in row else 'without '}the word {source.term}"
 
 
 # -- codes

@@ -1,8 +1,9 @@
 """Who vouches for a bundle: an Ed25519 signature over the manifest's bytes, kept beside it in ``manifest.sig``.
 
 The manifest holds the digest of every other file, so that signing it signs them all. Trust comes from the keys that a
-site configures, never from anything in the bundle: the file names its key only so that the right one is tried. Bytes
-in, bytes out; `cryptography` is imported when a key is used, not before.
+site configures, never from anything in the bundle: the file names its key only so that the right one is tried. A run's
+record and the entries of a journal are signed in the same way. Bytes in, bytes out; `cryptography` is imported when a
+key is used, not before.
 
 Source: RFC 8032 (pure Ed25519: the message itself is signed, so ``openssl pkeyutl -verify -rawin`` checks it too).
 """
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 SIGNATURE_FILE = "manifest.sig"
 
@@ -46,6 +47,19 @@ class TrustedKey:
     key: Ed25519PublicKey = field(repr=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SigningKey:
+    """A private key that a site signs with. ``key_id``: that of its public half, which verifies."""
+
+    key_id: str
+    key: Ed25519PrivateKey = field(repr=False)
+
+    @property
+    def public(self) -> TrustedKey:
+        """Give its public half."""
+        return TrustedKey(key_id=self.key_id, key=self.key.public_key())
+
+
 def trusted_key(public_key_pem: bytes) -> TrustedKey:
     """Read a public key from PEM.
 
@@ -65,8 +79,8 @@ def trusted_key(public_key_pem: bytes) -> TrustedKey:
     return TrustedKey(key_id=_key_id(key), key=key)
 
 
-def sign_manifest(manifest_json: bytes, private_key_pem: bytes) -> bytes:
-    """Give the bytes of ``manifest.sig``; the same manifest and key give the same bytes.
+def signing_key(private_key_pem: bytes) -> SigningKey:
+    """Read a private key from PEM.
 
     Raises:
         KeyUnusable: not a private Ed25519 key without a passphrase.
@@ -81,11 +95,24 @@ def sign_manifest(manifest_json: bytes, private_key_pem: bytes) -> bytes:
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyUnusable("expected a private Ed25519 key in PEM, without a passphrase (-----BEGIN PRIVATE KEY-----)")
-    signature = Signature(key_id=_key_id(key.public_key()), signature=key.sign(manifest_json))
-    return msgspec.json.encode(signature, order="sorted")
+    return SigningKey(key_id=_key_id(key.public_key()), key=key)
 
 
-def parse_signature(content: bytes) -> Signature:
+def sign(content: bytes, key: SigningKey) -> Signature:
+    """Sign bytes; the same bytes and key give the same signature."""
+    return Signature(key_id=key.key_id, signature=key.key.sign(content))
+
+
+def sign_manifest(manifest_json: bytes, private_key_pem: bytes) -> bytes:
+    """Give the bytes of ``manifest.sig``, or of ``run.sig`` for those of a run's record.
+
+    Raises:
+        KeyUnusable: not a private Ed25519 key without a passphrase.
+    """
+    return msgspec.json.encode(sign(manifest_json, signing_key(private_key_pem)), order="sorted")
+
+
+def parse_signature(content: bytes, *, name: str = SIGNATURE_FILE) -> Signature:
     """Read ``manifest.sig``; that it can be read says nothing about whether it is right.
 
     Raises:
@@ -94,37 +121,61 @@ def parse_signature(content: bytes) -> Signature:
     try:
         return msgspec.json.decode(content, type=Signature)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise SignatureInvalid(f"{SIGNATURE_FILE}: expected algorithm, key_id and signature: {error}") from None
+        raise SignatureInvalid(f"{name}: expected algorithm, key_id and signature: {error}") from None
 
 
-def verify_manifest(manifest_json: bytes, signature_json: bytes | None, trusted_keys: Sequence[TrustedKey]) -> str:
+def verify_manifest(
+    manifest_json: bytes,
+    signature_json: bytes | None,
+    trusted_keys: Sequence[TrustedKey],
+    *,
+    name: str = SIGNATURE_FILE,
+    of: str = "bundle",
+) -> str:
     """Check that one of the trusted keys signed exactly these bytes, and give its id.
 
     Args:
-        manifest_json: the bytes of ``manifest.json``, not yet looked at.
-        signature_json: the bytes of ``manifest.sig``; None if there is no such file.
+        manifest_json: the bytes of ``manifest.json``, or of a run's record, not yet looked at.
+        signature_json: the bytes of the file with the signature; None if there is no such file.
         trusted_keys: at least one.
+        name: what that file is called.
+        of: what is signed, in a word.
 
     Raises:
         SignatureInvalid: not signed, signed by another key, or other bytes were signed.
     """
+    if signature_json is None:
+        raise SignatureInvalid(f"{name}: expected a signature {_by(trusted_keys)}, but the {of} is not signed")
+    signature = parse_signature(signature_json, name=name)
+    try:
+        return verify_signature(manifest_json, signature, trusted_keys, of=name.removesuffix(".sig"))
+    except SignatureInvalid as error:
+        raise SignatureInvalid(f"{name}: {error}") from None
+
+
+def verify_signature(content: bytes, signature: Signature, trusted_keys: Sequence[TrustedKey], *, of: str) -> str:
+    """Check that one of the trusted keys signed exactly these bytes, and give its id. ``of``: what they are, in a word.
+
+    Raises:
+        SignatureInvalid: signed by another key, or other bytes were signed.
+    """
     from cryptography.exceptions import InvalidSignature
 
-    expected = f"by a trusted key ({', '.join(key.key_id for key in trusted_keys)})"
-    if signature_json is None:
-        raise SignatureInvalid(f"{SIGNATURE_FILE}: expected a signature {expected}, but the bundle is not signed")
-    signature = parse_signature(signature_json)
     for key in trusted_keys:
         if key.key_id == signature.key_id:
             try:
-                key.key.verify(signature.signature, manifest_json)
+                key.key.verify(signature.signature, content)
             except InvalidSignature:
                 raise SignatureInvalid(
-                    f"{SIGNATURE_FILE}: expected the signature of this manifest, but it is of other bytes: "
-                    "the manifest or the signature was changed"
+                    f"expected the signature of this {of}, but it is of other bytes: "
+                    f"the {of} or the signature was changed"
                 ) from None
             return key.key_id
-    raise SignatureInvalid(f"{SIGNATURE_FILE}: expected a signature {expected}, got one by {signature.key_id[:16]!r}")
+    raise SignatureInvalid(f"expected a signature {_by(trusted_keys)}, got one by {signature.key_id[:16]!r}")
+
+
+def _by(trusted_keys: Sequence[TrustedKey]) -> str:
+    return f"by a trusted key ({', '.join(key.key_id for key in trusted_keys)})"
 
 
 def _key_id(key: Ed25519PublicKey) -> str:

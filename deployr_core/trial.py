@@ -6,6 +6,8 @@ secret; then all that must be stored is how many units a stratum has. Exploratio
 threshold and hides a random few above it, so that performance stays measurable although clinicians act on what they
 see.
 
+In a stepped wedge chance decides the order in which clusters change over (`deployr_core.wedge`); nothing is stored.
+
 Source: permuted blocks of random size: ICH E9 section 2.3.2, with the sizes concealed; design weights from known
 probabilities: C. K. Corbin, M. Baiocchi, J. H. Chen, arXiv:2209.09188.
 """
@@ -13,12 +15,14 @@ probabilities: C. K. Corbin, M. Baiocchi, J. H. Chen, arXiv:2209.09188.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from enum import StrEnum
 from itertools import accumulate
 
 import msgspec
 
 from deployr_core.keyed_hash import keyed_hash
+from deployr_core.wedge import SteppedWedge, WedgePlace
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
 _LONGEST_BLOCK = 200
@@ -33,6 +37,10 @@ class RandomizationUnit(StrEnum):
     PROVIDER = "provider"
     DEPARTMENT = "department"
     TIME_BLOCK = "time-block"
+
+
+_CLUSTERS = (RandomizationUnit.PROVIDER, RandomizationUnit.DEPARTMENT)
+"""What may change over in a stepped wedge: a deployment file lists it by name, and no patient has a name there."""
 
 
 class _Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,14 +93,15 @@ class Trial(_Declared, frozen=True, kw_only=True):
     about a unit when it is assigned, such as ``department``; within each combination the arms are balanced by blocks.
 
     Raises:
-        ValueError: fewer than two arms, a name twice, or a block that cannot hold every arm as its weight says.
+        ValueError: fewer than two arms, a name twice, a block that cannot hold every arm as its weight says, or a
+            stepped wedge of other units or arms than it can have.
     """
 
     trial_id: str
     version: int
     unit: RandomizationUnit
     arms: tuple[Arm, ...]
-    method: KeyedHash | PermutedBlocks = KeyedHash()
+    method: KeyedHash | PermutedBlocks | SteppedWedge = KeyedHash()
     strata: tuple[str, ...] = ()
     exploration: Exploration = Exploration()
 
@@ -112,6 +121,13 @@ class Trial(_Declared, frozen=True, kw_only=True):
                 f"expected block sizes that are multiples of {self.total_weight}, the sum of the arms' weights, "
                 f"up to {_LONGEST_BLOCK}"
             )
+        if isinstance(self.method, SteppedWedge):
+            if self.unit not in _CLUSTERS:
+                raise ValueError(f"expected a stepped wedge with {' or '.join(_CLUSTERS)} as its unit")
+            if sorted((arm.shows, arm.weight) for arm in self.arms) != [(False, 1), (True, 1)]:
+                raise ValueError(
+                    "expected a stepped wedge of two arms, one that shows and one that does not, without weights"
+                )
 
     @property
     def total_weight(self) -> int:
@@ -124,17 +140,23 @@ class Trial(_Declared, frozen=True, kw_only=True):
 
 
 class AssignmentSource(StrEnum):
-    """How a unit came to its arm: ``stored`` was assigned before, by whichever method there was."""
+    """How a unit came to its arm: ``stored`` was assigned before, by whichever method there was.
+
+    In a stepped wedge: ``drawn-order`` was drawn here, ``listed-order`` stands in the deployment file.
+    """
 
     KEYED_HASH = "keyed-hash"
     PERMUTED_BLOCK = "permuted-block"
     STORED = "stored"
+    DRAWN_ORDER = "drawn-order"
+    LISTED_ORDER = "listed-order"
 
 
-class Assignment(_Declared, frozen=True, kw_only=True):
+class Assignment(_Declared, frozen=True, kw_only=True, omit_defaults=True):
     """One unit's arm, as it is stored before anything is shown. ``unit_hash`` tells nobody who or what the unit is.
 
     ``strata``: what was said of the unit when it was assigned, kept as it was then, in the order of the trial's names.
+    ``wedge``: of a stepped wedge alone; there ``probability`` is the arm's in that period.
     """
 
     trial_id: str
@@ -145,6 +167,7 @@ class Assignment(_Declared, frozen=True, kw_only=True):
     arm: str
     probability: float
     source: AssignmentSource
+    wedge: WedgePlace | None = None
 
 
 class Showing(_Declared, frozen=True, kw_only=True):
@@ -187,19 +210,21 @@ def assign(
             two units get one place.
 
     Raises:
-        ValueError: other strata than the trial's, a missing place, or one too many.
+        ValueError: other strata than the trial's, a missing place, one too many, or a stepped wedge.
     """
-    if len(strata) != len(trial.strata):
-        raise ValueError(f"expected one text for each of the strata: {', '.join(trial.strata) or 'none'}")
+    _check_strata(trial, strata)
     hashed = unit_hash(trial, key=key, unit_id=unit_id)
-    if isinstance(trial.method, PermutedBlocks):
-        if place is None or place < 0:
-            raise ValueError("expected the unit's place in its stratum, from 0 on")
-        arm, source = _arm_at(trial, trial.method, key, strata, place), AssignmentSource.PERMUTED_BLOCK
-    else:
-        if place is not None:
-            raise ValueError("expected no place: this trial has no blocks")
-        arm, source = _arm_of(trial, _chance(key, trial, "arm", hashed)), AssignmentSource.KEYED_HASH
+    match trial.method:
+        case PermutedBlocks() as blocks:
+            if place is None or place < 0:
+                raise ValueError("expected the unit's place in its stratum, from 0 on")
+            arm, source = _arm_at(trial, blocks, key, strata, place), AssignmentSource.PERMUTED_BLOCK
+        case SteppedWedge():
+            raise ValueError("expected clusters of a stepped wedge to be assigned by `assign_cluster`")
+        case KeyedHash():
+            if place is not None:
+                raise ValueError("expected no place: this trial has no blocks")
+            arm, source = _arm_of(trial, _chance(key, trial, "arm", hashed)), AssignmentSource.KEYED_HASH
     return Assignment(
         trial_id=trial.trial_id,
         version=trial.version,
@@ -209,6 +234,43 @@ def assign(
         arm=arm.name,
         probability=trial.probability(arm),
         source=source,
+    )
+
+
+def assign_cluster(
+    trial: Trial, wedge: SteppedWedge, *, key: bytes, cluster: str, at: datetime, strata: tuple[str, ...] = ()
+) -> Assignment | None:
+    """Give a cluster's arm in a stepped wedge at an instant; None if it is none of those that are listed.
+
+    Args:
+        trial: the trial.
+        wedge: its method.
+        key: the site's secret, at least 16 bytes.
+        cluster: which department or provider; it goes no further than into a hash.
+        at: the event's time, aware; at a step's own instant the step has been taken.
+        strata: see `assign`; they have no part in the arm.
+
+    Raises:
+        ValueError: other strata than the trial's.
+    """
+    _check_strata(trial, strata)
+    if cluster not in wedge.clusters:
+        return None
+    changes = wedge.changes(lambda each: _hmac(key, trial, "wedge", each))
+    period = wedge.period(at)
+    has_changed = changes[cluster] <= period
+    share = sum(step <= period for step in changes.values()) / len(changes)
+    is_chance = wedge.sequence is None or wedge.drawn_by_chance
+    return Assignment(
+        trial_id=trial.trial_id,
+        version=trial.version,
+        unit=trial.unit,
+        unit_hash=unit_hash(trial, key=key, unit_id=cluster),
+        strata=strata,
+        arm=next(arm.name for arm in trial.arms if arm.shows is has_changed),
+        probability=(share if has_changed else 1.0 - share) if is_chance else 1.0,
+        source=AssignmentSource.DRAWN_ORDER if wedge.sequence is None else AssignmentSource.LISTED_ORDER,
+        wedge=WedgePlace(cluster=1 + wedge.clusters.index(cluster), period=period),
     )
 
 
@@ -234,14 +296,25 @@ def showing(
     turned = trial.exploration.hide_above if above else trial.exploration.show_below
     explored = _chance(key, trial, "exploration", packet_id) < turned
     shown = arm.shows and (above != explored)
-    showing_arms = sum(trial.probability(each) for each in trial.arms if each.shows)
-    chance_shown = showing_arms * ((1.0 - turned) if above else turned)
+    chance_shown = _chance_of_showing(trial, assignment, arm) * ((1.0 - turned) if above else turned)
     return Showing(
         shown=shown,
         above=above,
         explored=explored and arm.shows,
         probability=chance_shown if shown else 1.0 - chance_shown,
     )
+
+
+def _check_strata(trial: Trial, strata: tuple[str, ...]) -> None:
+    if len(strata) != len(trial.strata):
+        raise ValueError(f"expected one text for each of the strata: {', '.join(trial.strata) or 'none'}")
+
+
+def _chance_of_showing(trial: Trial, assignment: Assignment, arm: Arm) -> float:
+    """Give the chance of an arm that shows, as it was when the unit was assigned."""
+    if assignment.wedge is None:
+        return sum(trial.probability(each) for each in trial.arms if each.shows)
+    return assignment.probability if arm.shows else 1.0 - assignment.probability
 
 
 def _arm_of(trial: Trial, chance: float) -> Arm:

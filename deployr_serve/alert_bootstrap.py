@@ -19,6 +19,7 @@ from deployr_serve.adapters.alert_sinks import (
 )
 from deployr_serve.adapters.memory_store import MemoryStore
 from deployr_serve.adapters.outputs_fhir import FhirWriter
+from deployr_serve.adapters.tls import tls_context
 from deployr_serve.alert_settings import AlertSettings
 from deployr_serve.bootstrap import Application
 from deployr_serve.core.alert_desk import AlertDesk, AlertSink, Message
@@ -132,10 +133,6 @@ def sinks_of(settings: Settings, application: Application) -> tuple[AlertSink, .
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context()
-        if ca_file is not None:
-            context.load_verify_locations(cafile=ca_file)
+        return tls_context(ca_file)
     except (OSError, ssl.SSLError):
         raise SettingsInvalid("settings: DEPLOYR_EMR_CA_FILE: expected certificates in PEM") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from deployr_serve.adapters.audit_feed import AuditFeed
 from deployr_serve.adapters.audit_folder import AuditFolder
-from deployr_serve.adapters.http import Transport
 from deployr_serve.audit_settings import AuditSettings
 from deployr_serve.core.ports import Clock
+
+if TYPE_CHECKING:
+    from deployr_serve.adapters.audit_feed import AuditFeed
+    from deployr_serve.adapters.http import Transport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,5 +31,8 @@ def audit_of(
     folder = AuditFolder(settings.folder, site=site, environment=environment, clock=clock)
     feed = None
     if settings.fhir_base is not None and transport is not None:
+        # Command lines send nothing on, and need nothing that speaks HTTP.
+        from deployr_serve.adapters.audit_feed import AuditFeed
+
         feed = AuditFeed(folder, base=settings.fhir_base, token=settings.token, transport=transport, clock=clock)
     return Audit(folder=folder, feed=feed)

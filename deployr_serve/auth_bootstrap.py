@@ -20,7 +20,7 @@ from deployr_serve.adapters.client_keys import (
 from deployr_serve.adapters.clock import SystemClock
 from deployr_serve.adapters.http import Transport, origin
 from deployr_serve.adapters.jwks import PublishedKey, key_set
-from deployr_serve.adapters.scopes import Scopes, label_scopes, missing_scopes, needed_scopes
+from deployr_serve.adapters.scopes import Scopes, label_scopes, missing_scopes, scopes_of
 from deployr_serve.adapters.token_cache import TokenCache
 from deployr_serve.auth_settings import AuthKind, AuthSettings, BasicSettings, SmartSettings
 from deployr_serve.core.errors import SettingsInvalid
@@ -49,12 +49,12 @@ def access(
     models: Models,
     transport: Transport,
     elsewhere: Collection[str] = (),
-    writes: Scopes = frozenset(),
+    beside: Scopes = frozenset(),
 ) -> Access:
     """Put the credentials together. Keys are read and tried here; tokens are fetched on first use.
 
-    ``elsewhere`` names the searches that are not made over FHIR, see `scopes.needed_scopes`. ``writes``: what is asked
-    for beside them; a server that does not grant it is still read from.
+    ``elsewhere`` names the searches that are not made over FHIR, see `scopes.needed_scopes`. ``beside``: what is asked
+    for with them, such as writing; a server that does not grant it is still read from.
 
     Raises:
         SettingsInvalid: a key cannot be read or cannot sign; the message names the setting and repeats no secret.
@@ -64,7 +64,7 @@ def access(
     if vendor_base is not None:
         at[auth.vendor].add(origin(vendor_base))
     bundles = {name: models.bundle(name) for name, reason in models.deployed().items() if not reason}
-    needs = {name: needed_scopes(bundle.spec, elsewhere=frozenset(elsewhere)) for name, bundle in bundles.items()}
+    needs = {name: scopes_of(bundle, elsewhere=frozenset(elsewhere)) for name, bundle in bundles.items()}
     of_labels = label_scopes(bundle.manifest.task.rule for bundle in bundles.values())
     held: dict[AuthKind, Credentials] = {AuthKind.NONE: NoCredentials()}
     if auth.basic is not None:
@@ -79,7 +79,7 @@ def access(
             origins=frozenset(at[AuthKind.SMART]),
             token_origins=frozenset(origin(each) for each in auth.smart.token_origins),
             scope=auth.smart.scope,
-            needed=of_labels.union(writes, *needs.values()),
+            needed=of_labels.union(beside, *needs.values()),
         ),
         keys=keys,
         cache=TokenCache(clock=SystemClock()),

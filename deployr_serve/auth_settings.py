@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from deployr_serve.setting_values import existing_file
+from deployr_serve.setting_values import existing_file, lines_of_pem
 
 _T = TypeVar("_T")
 
@@ -156,8 +156,7 @@ def _user(text: str) -> str:
 
 
 def _pem(text: str) -> str:
-    # Where settings are one line each, as in Azure's portal, its line ends are written as \n.
-    pem = text.replace("\\n", "\n")
+    pem = lines_of_pem(text)
     if "-----BEGIN" not in pem:
         raise ValueError("expected a private key in PEM")
     return pem

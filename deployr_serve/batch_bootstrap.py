@@ -24,10 +24,21 @@ QUEUE = "deployr-chunks"
 """What the queue is called, here and where its trigger is declared."""
 
 
+def queue_of(at: str | None) -> str:
+    """Give the name of a site's queue; several sites that are served together have one each."""
+    return QUEUE if at is None else f"{QUEUE}-{at}"
+
+
 def batches_of(
-    settings: BatchSettings, services: Services, *, fhir: FhirClient, vendor: VendorAccess, site_zone: tzinfo
+    settings: BatchSettings,
+    services: Services,
+    *,
+    fhir: FhirClient,
+    vendor: VendorAccess,
+    site_zone: tzinfo,
+    at: str | None = None,
 ) -> Batches | None:
-    """Put them together; None where the site has none.
+    """Put them together; None where the site has none. ``at``: under which name it is served beside others.
 
     Raises:
         SettingsInvalid: a batch's file is wrong, or something that it needs is not configured.
@@ -52,7 +63,8 @@ def batches_of(
     return Batches(
         declared=declared,
         services=services,
-        queue=HostQueue(queues, name=QUEUE),
+        queue=HostQueue(queues, name=queue_of(at)),
+        at=at,
         roll_caller=EmrRollCaller(fhir, patients=vendor.patients, encounters=vendor.encounters),
         worklists=worklists,
         site_zone=site_zone,

@@ -84,6 +84,7 @@ def serving_blueprint(application: Application, *, relay_schedule: str) -> func.
             "emr": "not-answering" if application.open_circuits() else "ok",
             **_audit(application),
             "models": {model: reason or "ok" for model, reason in models.items()},
+            **_shadows(services),
         }
         return _json(content, status=200 if is_ready else 503)
 
@@ -113,6 +114,12 @@ def serving_blueprint(application: Application, *, relay_schedule: str) -> func.
         _log.info("relay: %s", " ".join(f"{state}={count}" for state, count in sorted(states.items())) or "nothing")
 
     return blueprint
+
+
+def _shadows(services: Services) -> dict[str, Any]:
+    """Give how the shadows stand, by run: said, and no reason to take this instance out. Empty where there are none."""
+    shadows = {} if services.shadows is None else services.shadows.models.deployed()
+    return {"shadows": {run: reason or "ok" for run, reason in shadows.items()}} if shadows else {}
 
 
 async def _infer_one(

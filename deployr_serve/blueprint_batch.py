@@ -6,7 +6,7 @@ import logging
 
 import azure.functions as func
 
-from deployr_serve.batch_bootstrap import QUEUE
+from deployr_serve.batch_bootstrap import queue_of
 from deployr_serve.core.batch import Batch
 from deployr_serve.core.batch_chunk import score_chunk as score
 from deployr_serve.core.batch_runs import Run
@@ -27,10 +27,14 @@ def batch_blueprint(batches: Batches) -> func.Blueprint:
         _add_timer(blueprint, batch, batches)
 
     @blueprint.function_name("score_chunk")
-    @blueprint.queue_trigger("message", QUEUE, connection="AzureWebJobsStorage")
+    @blueprint.queue_trigger("message", queue_of(batches.at), connection="AzureWebJobsStorage")
     async def score_chunk(message: func.QueueMessage) -> None:
         is_last_try = (message.dequeue_count or 1) >= MAX_DEQUEUE_COUNT
-        chunk_id = message.get_body().decode("ascii", errors="replace")
+        chunk_id = batches.chunk_in(message.get_body().decode("ascii", errors="replace"))
+        if chunk_id is None:
+            # Whose it is, is not said: it came from outside.
+            _log.error("alert=chunk-of-another-site")
+            return
         with batches.services.watch.step(Step.BATCH_CHUNK):
             scored = await score(chunk_id, batches.services, is_last_try=is_last_try)
         if scored.run is None:

@@ -7,7 +7,8 @@ import logging
 import azure.functions as func
 
 from deployr_serve.core.errors import StoreUnavailable
-from deployr_serve.core.ports import Clock, FactsVault
+from deployr_serve.core.facts_kept import FactsVault
+from deployr_serve.core.ports import Clock
 
 EACH_NIGHT = "0 43 3 * * *"
 _log = logging.getLogger(__name__)

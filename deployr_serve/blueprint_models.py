@@ -8,14 +8,15 @@ from collections.abc import Awaitable, Callable
 
 import azure.functions as func
 
-from deployr_core.registry.journal import Action, JournalBroken, verify
+from deployr_core.bundle import MODEL_ID
+from deployr_core.registry.journal import Action, JournalBroken
 from deployr_core.registry.roles import Person, Reason, RegistryRefused
 from deployr_serve.bootstrap import Application
 from deployr_serve.core.audit import Act, noting_refusals
 from deployr_serve.core.caller import CallerRefused
 from deployr_serve.core.errors import ServeError, TooManyRequests
 from deployr_serve.core.registry_deeds import Call
-from deployr_serve.core.registry_journal import heads, read_journal, stored_entries
+from deployr_serve.core.registry_journal import heads, read_journal, verdict
 from deployr_serve.registry_bootstrap import RegistryAccess
 from deployr_serve.triggers import registry_json
 from deployr_serve.triggers.correlation import correlation_id
@@ -69,35 +70,31 @@ async def _models(_: func.HttpRequest, access: RegistryAccess, person: Person, c
     registry = access.registry
     registry.expect_reader(person, call)
     now = registry.clock.now()
-    known = sorted(await heads(registry.records, now=now))
-    journals = [await read_journal(registry.records, model_id, now=now) for model_id in known]
+    known = [each for each in sorted(await heads(registry.records, now=now)) if person.roles_for(each)]
+    keys = registry.keys.trusted
+    journals = [await read_journal(registry.records, model_id, now=now, keys=keys) for model_id in known]
     return registry_json.answer({"models": [registry_json.standing_told(each.standing) for each in journals]})
 
 
 async def _one_model(req: func.HttpRequest, access: RegistryAccess, person: Person, call: Call) -> HttpAnswer:
-    registry = access.registry
-    registry.expect_reader(person, call)
-    journal = await read_journal(registry.records, _model(req), now=registry.clock.now())
+    registry, model_id = access.registry, _model_to_read(req, access, person, call)
+    journal = await read_journal(registry.records, model_id, now=registry.clock.now(), keys=registry.keys.trusted)
     if not journal.entries:
         raise RegistryRefused(Reason.UNKNOWN_RUN, "expected a model that has a journal")
     return registry_json.answer(registry_json.journal_told(journal))
 
 
 async def _verdict(req: func.HttpRequest, access: RegistryAccess, person: Person, call: Call) -> HttpAnswer:
-    registry, model_id = access.registry, _model(req)
-    registry.expect_reader(person, call)
+    registry, model_id = access.registry, _model_to_read(req, access, person, call)
     told = await asyncio.to_thread(access.told_heads, model_id)
-    entries, head = await stored_entries(registry.records, model_id, now=registry.clock.now())
-    compared = (*told, *([] if head is None else [head]))
-    fault = verify(entries, model_id=model_id, heads=compared)
-    return registry_json.answer(
-        registry_json.verdict_told(model_id, fault, entries=len(entries), compared=len(compared))
-    )
+    keys = registry.keys.trusted
+    found = await verdict(registry.records, model_id, now=registry.clock.now(), told=told, keys=keys)
+    return registry_json.answer(registry_json.verdict_told(found))
 
 
 async def _one_run(req: func.HttpRequest, access: RegistryAccess, person: Person, call: Call) -> HttpAnswer:
-    access.registry.expect_reader(person, call)
-    run = await access.registry.shelf.run(_model(req), req.route_params.get("run", ""))
+    model_id = _model_to_read(req, access, person, call)
+    run = await access.registry.shelf.run(model_id, req.route_params.get("run", ""))
     return registry_json.answer(registry_json.run_told(run))
 
 
@@ -123,6 +120,21 @@ async def _done(
     )
     done = await access.registry.do(wish, model_id=_model(req), by=person, call=call)
     return registry_json.answer(registry_json.done_told(done.entry, done.note))
+
+
+def _model_to_read(req: func.HttpRequest, access: RegistryAccess, person: Person, call: Call) -> str:
+    """Give the model that somebody asks about, once they are known to be a reader of it.
+
+    Its id becomes part of a path and of a record's kind, and so must be one.
+
+    Raises:
+        RegistryRefused: they may not read, or it is no model's id.
+    """
+    model_id = _model(req)
+    access.registry.expect_reader(person, call, model_id)
+    if not MODEL_ID.match(model_id):
+        raise RegistryRefused(Reason.UNKNOWN_RUN, "expected the id of a model, such as hematocrit")
+    return model_id
 
 
 def _model(req: func.HttpRequest) -> str:

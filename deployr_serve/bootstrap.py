@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from deployr_core.features import FeatureSpec
-from deployr_core.packet import Subject
 from deployr_serve.adapters.clock import ReplayClock, SystemClock
 from deployr_serve.adapters.fetch_once import FetchOnce
+from deployr_serve.adapters.fhir_coverage import FhirCoverages
+from deployr_serve.adapters.fhir_documents import FhirDocuments
 from deployr_serve.adapters.fhir_outcomes import FhirOutcomes
-from deployr_serve.adapters.fhir_plan import plan, unfetchable
 from deployr_serve.adapters.fhir_search import FhirClient
 from deployr_serve.adapters.fhir_source import FhirSource
 from deployr_serve.adapters.http import AiohttpTransport, Transport
@@ -21,13 +19,14 @@ from deployr_serve.adapters.ids import new_correlation_id
 from deployr_serve.adapters.json_callers import JsonCallers
 from deployr_serve.adapters.models import BundleFolder
 from deployr_serve.adapters.policies import read_policies
-from deployr_serve.adapters.proving import Prover
 from deployr_serve.adapters.resilience import ResilientTransport
+from deployr_serve.adapters.scopes import COVERAGE
 from deployr_serve.adapters.store_circuit import in_circuit
 from deployr_serve.adapters.threads import DaemonThreads
 from deployr_serve.adapters.watched import WatchedOutput, WatchedSource
 from deployr_serve.audit_bootstrap import Audit, audit_of
 from deployr_serve.auth_bootstrap import Access, access
+from deployr_serve.bundle_bootstrap import needs, needs_of_anybody, shelf_of, taking_of
 from deployr_serve.cds_bootstrap import CdsAccess, cds_access
 from deployr_serve.core.audit import NotAudited
 from deployr_serve.core.errors import SettingsInvalid
@@ -49,7 +48,6 @@ from deployr_serve.store_bootstrap import Store, open_store
 from deployr_serve.vendor_bootstrap import VendorAccess, epic_site, vendor_access
 
 if TYPE_CHECKING:
-    from deployr_serve.adapters.run_shelf import RunShelf
     from deployr_serve.core.batch_start import Batches
     from deployr_serve.facts_bootstrap import Vault
     from deployr_serve.registry_bootstrap import RegistryAccess
@@ -57,8 +55,6 @@ if TYPE_CHECKING:
 
 _OF_DEADLINE, _LEAST_S = 0.2, 1.0
 """Which share of a request's deadline it waits for one call of the store; under a second a cut would tell nothing."""
-
-_ANY_INSTANT = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,21 +125,16 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
     )
     transport: Transport = resilient if over is None else over(network)
     site = epic_site(settings.vendor, zone=settings.zone)
-    trusted_keys = tuple(file.read_bytes() for file in settings.trusted_keys)
-    prover = Prover(settings.model_proofs, allow_pickle=settings.allow_pickle, trusted_keys=trusted_keys)
-
-    def not_here(spec: FeatureSpec) -> tuple[str, ...]:
-        return (*unfetchable(spec), *site.unreadable(spec))
-
+    taking = taking_of(settings)
     reach = reach_of(settings.predictors, clock=clock)
     models = BundleFolder(
         settings.bundles,
-        allow_pickle=settings.allow_pickle,
-        trusted_keys=trusted_keys,
-        unfetchable=not_here,
-        refused=prover.refused,
+        allow_pickle=taking.allow_pickle,
+        trusted_keys=taking.trusted_keys,
+        unfetchable=taking.unfetchable,
+        refused=taking.prover.refused,
         reach=reach,
-        needs=lambda spec: _needs(spec, Subject(patient_id="any"), _ANY_INSTANT),
+        needs=needs_of_anybody,
         clock=clock,
     )
     names = names_of(settings.outputs, vendor_base=settings.vendor_base)
@@ -152,6 +143,15 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
     if telemetry is not None:
         watch = telemetry.watch
         transport = _naming(transport, watch)
+    vault = _vault(settings)
+    policies = read_policies(
+        settings.deployments,
+        models=models,
+        has_vault=vault is not None,
+        outputs=names,
+        all_declared=settings.profile is Profile.PROD,
+    )
+    asks_who_pays = any(policy.read_insurance for policy in policies.declared.values())
     let_in = access(
         settings.auth,
         fhir_base=settings.fhir_base,
@@ -159,7 +159,9 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         models=models,
         transport=transport,
         elsewhere=settings.vendor.reads,
-        writes=write_scopes(settings.outputs, alerts=bool(settings.alerts.fhir_recipients)),
+        beside=write_scopes(settings.outputs, alerts=bool(settings.alerts.fhir_recipients)).union(
+            COVERAGE if asks_who_pays else ()
+        ),
     )
     client = FhirClient(
         base=settings.fhir_base,
@@ -189,19 +191,11 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         group_reads=vendor.reads,
     )
     store = in_circuit(
-        open_store(settings.store, clock=clock, deadline_s=settings.deadline_s),
+        open_store(settings.store, clock=clock, deadline_s=settings.deadline_s, owner=settings.site_apart),
         clock=clock,
         within_s=max(_OF_DEADLINE * settings.deadline_s, _LEAST_S),
     )
     spool = open_spool(settings.spool)
-    vault = _vault(settings)
-    policies = read_policies(
-        settings.deployments,
-        models=models,
-        has_vault=vault is not None,
-        outputs=names,
-        all_declared=settings.profile is Profile.PROD,
-    )
     outputs = outputs_of(
         settings.outputs,
         Reach(
@@ -240,7 +234,7 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         clock=clock,
         store=store,
         records=store,
-        source=FetchOnce(source, clock=clock, needs=_needs),
+        source=FetchOnce(source, clock=clock, needs=needs),
         models=models,
         threads=DaemonThreads(),
         outputs=outputs,
@@ -250,25 +244,27 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
             clock=clock,
             site=settings.site,
             policies=policies,
-            approvals=Approvals(store, clock=clock) if settings.registry.is_required else None,
+            approvals=_approvals(settings, store, clock=clock),
         ),
         audit=NotAudited() if audit is None else audit.folder,
         vault=vault,
         spooling=spooling_of(spool, settings.spool, clock=clock),
         watch=watch,
+        coverages=FhirCoverages(client, zone=settings.zone) if asks_who_pays else None,
+        documents=FhirDocuments(client, id_key=settings.id_key, zone=settings.zone, credentials=let_in.fhir),
     )
     services = shadowed(
         services,
         runs=settings.bundle_archive,
-        trusted_keys=trusted_keys,
-        allow_pickle=settings.allow_pickle,
-        unfetchable=not_here,
-        refused=prover.refused,
+        trusted_keys=taking.trusted_keys,
+        allow_pickle=taking.allow_pickle,
+        unfetchable=taking.unfetchable,
+        refused=taking.prover.refused,
         reach=reach,
-        needs=_needs,
+        needs=needs,
     )
     cds = None
-    if settings.profile is Profile.DEV or settings.cds.clients is not None:
+    if settings.serves_cds:
         cds = cds_access(
             settings.cds,
             models=models,
@@ -312,7 +308,12 @@ def _telemetry(settings: Settings, *, clock: Clock, models: BundleFolder, output
         expected = "expected the packages of deployr[telemetry]"
         raise SettingsInvalid(f"settings: DEPLOYR_TELEMETRY: {expected}") from None
     return open_telemetry(
-        settings.telemetry, clock=clock, models=models.deployed, outputs=outputs, environment=settings.environment
+        settings.telemetry,
+        clock=clock,
+        models=models.deployed,
+        outputs=outputs,
+        environment=settings.environment,
+        site=settings.site_apart,
     )
 
 
@@ -328,30 +329,13 @@ def _batches(settings: Settings, services: Services, *, fhir: FhirClient, vendor
     # A tenth of a start is spent on these modules, and most workers answer requests only.
     from deployr_serve.batch_bootstrap import batches_of
 
-    return batches_of(settings.batch, services, fhir=fhir, vendor=vendor, site_zone=settings.zone)
+    return batches_of(settings.batch, services, fhir=fhir, vendor=vendor, site_zone=settings.zone, at=settings.at)
 
 
-def shelf_of(settings: Settings) -> RunShelf:
-    """Give the shelf of runs, and of the folder that models are served from.
-
-    Raises:
-        SettingsInvalid: the site has no place for runs.
-    """
-    from deployr_serve.adapters.run_shelf import RunShelf
-
-    if settings.bundle_archive is None:
-        raise SettingsInvalid("settings: DEPLOYR_BUNDLE_ARCHIVE: expected the folder that runs are kept in")
-    site = epic_site(settings.vendor, zone=settings.zone)
-    trusted_keys = tuple(file.read_bytes() for file in settings.trusted_keys)
-    return RunShelf(
-        settings.bundle_archive,
-        bundles=settings.bundles,
-        trusted_keys=trusted_keys,
-        refused=Prover(settings.model_proofs, allow_pickle=settings.allow_pickle, trusted_keys=trusted_keys).refused,
-        allow_pickle=settings.allow_pickle,
-        unfetchable=lambda spec: (*unfetchable(spec), *site.unreadable(spec)),
-        needs=lambda spec: _needs(spec, Subject(patient_id="any"), _ANY_INSTANT),
-    )
+def _approvals(settings: Settings, store: Store, *, clock: Clock) -> Approvals | None:
+    if not settings.registry.is_required:
+        return None
+    return Approvals(store, clock=clock, keys=settings.registry.journal_keys.trusted)
 
 
 def _registry(
@@ -366,7 +350,11 @@ def _registry(
     folder = None if audit is None else audit.folder
     return RegistryAccess(
         registry=Registry(
-            records=services.records, shelf=shelf_of(settings), clock=services.clock, audit=services.audit
+            records=services.records,
+            shelf=shelf_of(settings),
+            clock=services.clock,
+            audit=services.audit,
+            keys=settings.registry.journal_keys,
         ),
         people=registry_people(settings.registry.people, transport=transport),
         told_heads=lambda model_id: told_heads(model_id, audit=folder, bundles=settings.bundles),
@@ -380,10 +368,6 @@ def _vault(settings: Settings) -> Vault | None:
     from deployr_serve.facts_bootstrap import open_vault
 
     return open_vault(settings.facts, deadline_s=settings.deadline_s)
-
-
-def _needs(spec: FeatureSpec, subject: Subject, as_of: datetime) -> tuple[Hashable, ...]:
-    return tuple(plan(spec, patient_id=subject.patient_id, as_of=as_of).items())
 
 
 def _network(settings: Settings, clock: Clock) -> AiohttpTransport:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from deployr_core.instants import parse_zone
 from deployr_serve.auth_settings import Reader
 from deployr_serve.setting_values import existing_file, yes_or_no
-from deployr_serve.triggers.bpa_answer import Answers
-from deployr_serve.triggers.bpa_request import BpaReader, Paths, bpa_reader
-from deployr_serve.triggers.bpa_xml import Stylesheet
+
+if TYPE_CHECKING:
+    from deployr_serve.triggers.bpa_answer import Answers
+    from deployr_serve.triggers.bpa_request import BpaReader, Paths
 
 _SHORTEST_PASSWORD = 16
 
@@ -40,15 +42,19 @@ def read_bpa(reader: Reader) -> BpaSettings | None:
     """
     roots: dict[str, str] = reader.read("DEPLOYR_BPA_ID_ROOTS", _roots, default={})
     zone = reader.read("DEPLOYR_TIME_ZONE", _zone, default=None)
-    paths = reader.read("DEPLOYR_BPA_PATHS", _paths, default=Paths())
+    paths = reader.read("DEPLOYR_BPA_PATHS", _paths, default=None)
     answers = reader.read("DEPLOYR_BPA_XSLT", _answers, default=None)
     callers: dict[str, str] = reader.read("DEPLOYR_BPA_CALLERS", _callers, default={})
     strict = reader.read("DEPLOYR_BPA_STRICT", yes_or_no, default=False)
     per_s = reader.read("DEPLOYR_BPA_PER_SECOND", _per_second, default=50.0)
     if not roots:
         return None
+    # With it comes all that answers a request, and most sites and command lines have no such route.
+    from deployr_serve.triggers.bpa_answer import Answers
+    from deployr_serve.triggers.bpa_request import Paths, bpa_reader
+
     try:
-        reading = bpa_reader(roots=roots, zone=zone, paths=paths)
+        reading = bpa_reader(roots=roots, zone=zone, paths=paths or Paths())
     except ValueError as error:
         reader.problems.setdefault("DEPLOYR_BPA_PATHS", str(error))
         return None
@@ -79,7 +85,9 @@ def _zone(text: str) -> tzinfo | None:
     return parse_zone(text)
 
 
-def _paths(text: str) -> Paths:
+def _paths(text: str) -> Paths | None:
+    from deployr_serve.triggers.bpa_request import Paths
+
     try:
         return msgspec.json.decode(_content(text), type=Paths)
     except msgspec.MsgspecError as error:
@@ -87,6 +95,9 @@ def _paths(text: str) -> Paths:
 
 
 def _answers(text: str) -> Answers | None:
+    from deployr_serve.triggers.bpa_answer import Answers
+    from deployr_serve.triggers.bpa_xml import Stylesheet
+
     return Answers(Stylesheet(_content(text)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from deployr_serve.core.errors import SettingsInvalid
-from deployr_serve.core.ports import FactsVault
+from deployr_serve.core.facts_kept import FactsVault
 from deployr_serve.facts_settings import FactsSettings
 
 _OF_DEADLINE = 0.3

@@ -33,7 +33,7 @@ def read_labels(reader: Reader) -> LabelSettings:
         review_schedule=reader.read("DEPLOYR_LABEL_REVIEW_SCHEDULE", _schedule, default="0 37 3 * * *"),
         corrections=timedelta(days=reader.read("DEPLOYR_LABEL_CORRECTION_DAYS", _days, default=30)),
         adherence_hours=reader.read("DEPLOYR_ADHERENCE_HOURS", _hours, default=24),
-        budget_s=reader.read("DEPLOYR_LABEL_BUDGET_S", _seconds, default=480),
+        budget_s=reader.read("DEPLOYR_LABEL_BUDGET_S", _seconds, default=240),
     )
 
 

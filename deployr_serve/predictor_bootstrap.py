@@ -21,16 +21,15 @@ def reach_of(settings: PredictorSettings, *, clock: Clock) -> Reach | None:
     # Most sites serve what their bundles hold.
     from deployr_serve.adapters.predictors import Address, Predictors
 
-    if settings.ca_file is not None:
-        try:
-            ssl.create_default_context().load_verify_locations(cafile=settings.ca_file)
-        except (OSError, ssl.SSLError):
-            raise SettingsInvalid("settings: DEPLOYR_PREDICTOR_CA_FILE: expected certificates in PEM") from None
     addresses = {name: Address(url=url, token=settings.tokens.get(name)) for name, url in settings.urls.items()}
-    return Predictors(
-        addresses,
-        clock=clock,
-        timeout_s=settings.timeout_s,
-        version_header=settings.version_header,
-        ca_file=settings.ca_file,
-    ).reach
+    try:
+        predictors = Predictors(
+            addresses,
+            clock=clock,
+            timeout_s=settings.timeout_s,
+            version_header=settings.version_header,
+            ca_file=settings.ca_file,
+        )
+    except (OSError, ssl.SSLError):
+        raise SettingsInvalid("settings: DEPLOYR_PREDICTOR_CA_FILE: expected certificates in PEM") from None
+    return predictors.reach

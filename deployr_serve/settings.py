@@ -26,7 +26,7 @@ from deployr_serve.predictor_settings import PredictorSettings, predictors_too_w
 from deployr_serve.registry_settings import RegistrySettings, read_registry
 from deployr_serve.setting_values import existing_file, plain_url, yes_or_no
 from deployr_serve.spool_settings import SpoolSettings, read_spool
-from deployr_serve.store_settings import StoreSettings, read_store, store_too_weak_for_production
+from deployr_serve.store_settings import InCosmos, StoreSettings, read_store, store_too_weak_for_production
 from deployr_serve.telemetry_settings import TelemetrySettings, read_telemetry, telemetry_too_weak_for_production
 from deployr_serve.vendor_settings import VendorSettings, read_vendor
 
@@ -56,11 +56,12 @@ class Settings:
     ``model_proofs``: where it is noted which models were tried out, so that this is not done at every start.
     ``facts``: None keeps no facts.
     ``vendor_base``: None writes no scores back. ``telemetry``: None sends none. ``clock_file``: a replay's clock, else
-    None.
+    None. ``at``: under which name the site is served beside others; None where it is alone.
     """
 
     profile: Profile
     site: str
+    at: str | None
     environment: str
     bundles: Path
     bundle_archive: Path | None
@@ -100,6 +101,16 @@ class Settings:
     telemetry: TelemetrySettings | None
     clock_file: Path | None
 
+    @property
+    def site_apart(self) -> str | None:
+        """Which site this is, where several are served: what is its own says so. None where it is alone."""
+        return None if self.at is None else self.site
+
+    @property
+    def serves_cds(self) -> bool:
+        """True where CDS clients are listed; a site that is alone in the dev profile serves it to anybody."""
+        return self.cds.clients is not None or (self.profile is Profile.DEV and self.at is None)
+
 
 def read_settings(source: Mapping[str, str]) -> Settings:
     """Read the settings.
@@ -113,6 +124,7 @@ def read_settings(source: Mapping[str, str]) -> Settings:
     settings = Settings(
         profile=profile,
         site=reader.read("DEPLOYR_SITE", _word, default="local"),
+        at=reader.read("DEPLOYR_AT", _word, default=None),
         environment=reader.read("DEPLOYR_ENVIRONMENT", _word, default="DEV"),
         bundles=reader.read("DEPLOYR_BUNDLES", Path),
         bundle_archive=reader.read("DEPLOYR_BUNDLE_ARCHIVE", Path, default=None),
@@ -155,6 +167,11 @@ def read_settings(source: Mapping[str, str]) -> Settings:
     )
     if profile is Profile.PROD:
         for name, problem in _too_weak_for_production(settings).items():
+            reader.problems.setdefault(name, problem)
+    if reader.has("DEPLOYR_SITES") != (settings.at is not None):
+        reader.problems.setdefault("DEPLOYR_AT", "expected it with DEPLOYR_SITES: which of several sites is meant")
+    if settings.at is not None:
+        for name, problem in _too_open_beside_others(settings).items():
             reader.problems.setdefault(name, problem)
     if settings.batch_connections >= settings.connections:
         expected = "expected fewer than DEPLOYR_EMR_CONNECTIONS, so that some are left for clicks"
@@ -218,6 +235,20 @@ def _too_weak_for_production(settings: Settings) -> dict[str, str]:
         problems["DEPLOYR_ID_KEY"] = "expected a secret of the site's own in the prod profile"
     if settings.clock_file is not None:
         problems["DEPLOYR_CLOCK_FILE"] = "a replay's clock has no place in the prod profile"
+    return problems
+
+
+def _too_open_beside_others(settings: Settings) -> dict[str, str]:
+    """Give where anybody would be let in who has the app's key, which opens every site."""
+    expected = "expected at least one caller, where several sites are served"
+    problems = {}
+    if settings.json is None:
+        problems["DEPLOYR_JSON_CALLERS"] = expected
+    if settings.bpa is not None and not settings.bpa.callers:
+        problems["DEPLOYR_BPA_CALLERS"] = expected
+    match settings.store:
+        case InCosmos(key=None, identity=None):
+            problems["DEPLOYR_STORE_IDENTITY"] = "expected an identity of the site's own, or DEPLOYR_STORE_KEY"
     return problems
 
 

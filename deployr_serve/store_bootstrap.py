@@ -6,6 +6,7 @@ from typing import Protocol, assert_never
 
 from deployr_serve.adapters.memory_store import MemoryStore
 from deployr_serve.adapters.sqlite_store import SqliteStore
+from deployr_serve.adapters.store_owner import owned
 from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.core.ports import Clock, InferenceStore, Records
 from deployr_serve.store_settings import InCosmos, InFile, InMemory, StoreSettings
@@ -28,17 +29,23 @@ class Store(InferenceStore, Records, Protocol):
         """Close files and connections."""
 
 
-def open_store(settings: StoreSettings, *, clock: Clock, deadline_s: float) -> Store:
+def open_store(settings: StoreSettings, *, clock: Clock, deadline_s: float, owner: str | None = None) -> Store:
     """Give the store; nothing is opened or connected to before it is used.
 
     Args:
         settings: where it is.
         clock: times repeats, and the life of records.
         deadline_s: the whole of a request, of which a call of the store gets a share.
+        owner: the site that it must belong to; None asks no store whose it is.
 
     Raises:
         SettingsInvalid: the packages that it needs are not installed.
     """
+    store = _opened(settings, clock=clock, deadline_s=deadline_s)
+    return store if owner is None else owned(store, site=owner, clock=clock)
+
+
+def _opened(settings: StoreSettings, *, clock: Clock, deadline_s: float) -> Store:
     match settings:
         case InMemory():
             return MemoryStore()

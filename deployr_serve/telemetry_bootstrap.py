@@ -45,6 +45,7 @@ def open_telemetry(
     models: Callable[[], Collection[str]],
     outputs: Collection[str],
     environment: str,
+    site: str | None = None,
 ) -> Telemetry:
     """Give it; nothing is connected to before there is something to send.
 
@@ -54,13 +55,15 @@ def open_telemetry(
         models: gives the ids that are deployed now, and may be named.
         outputs: the ways out, which may be named.
         environment: of the EMR.
+        site: whose it is, where several are served; None where it is alone.
 
     Raises:
         SettingsInvalid: the packages that it needs are not installed, or the connection string is none.
     """
     allowed = Allowed(models=models, outputs=outputs)
     # Not Resource.create(): that adds what stands in the environment, and the process's command line.
-    resource = Resource({"service.name": SCOPE, "deployment.environment.name": environment})
+    whose = {} if site is None else {"service.namespace": site}
+    resource = Resource({"service.name": SCOPE, "deployment.environment.name": environment, **whose})
     tracers = TracerProvider(resource=resource, sampler=TraceIdRatioBased(settings.share), shutdown_on_exit=True)
     spans, metrics = exporters_of(settings, tracers)
     tracers.add_span_processor(BatchSpanProcessor(AllowedSpans(spans, allowed=allowed, resource=resource)))

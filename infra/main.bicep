@@ -35,6 +35,32 @@ param timeZone string = 'UTC'
 @description('Where audit records are sent on to from the folder that all instances share, a FHIR base.')
 param auditFhirBase string = ''
 
+@description('Models that answer elsewhere: the whole URL of each by the name that bundles use, as { \'sepsis-net\': \'https://...\' }.')
+param predictors object = {}
+
+@description('Whether predictors ask for tokens: NAME=TOKEN, a comma between, is then the secret predictor-tokens.')
+param predictorsAskForTokens bool = false
+
+@description('Where the app tells its alerts besides mail. The URLs are the secrets alert-teams-url, alert-slack-url and alert-webhook-url; what a webhook is signed with is alert-webhook-key.')
+@allowed(['teams', 'slack', 'webhook'])
+param alertSinks array = []
+
+@description('A mail server inside the network that offers STARTTLS, as HOST:PORT. Empty: the app sends no mail.')
+param alertMailServer string = ''
+
+@description('Whom the app\'s alerts are mailed from, and to: one address, and addresses with a comma between.')
+param alertMailFrom string = ''
+param alertMailTo string = ''
+
+@description('Who logs in at the mail server; the password is the secret alert-mail-login. Empty: nobody does.')
+param alertMailUser string = ''
+
+@description('Staff who are told in the EMR, such as Group/on-call; a comma between.')
+param alertFhirRecipients string = ''
+
+@description('Whether entries of the registry\'s journals are signed: the private key (PEM) is then the secret journal-key.')
+param signJournal bool = false
+
 @description('Any further DEPLOYR_ settings of the site, by name. Never a secret: those are in the key vault.')
 param siteSettings object = {}
 
@@ -209,7 +235,39 @@ var emr = union(
 
 var audit = empty(auditFhirBase) ? {} : { DEPLOYR_AUDIT_FHIR_BASE: auditFhirBase }
 
-var appSettings = union(secrets, emr, audit, {
+var predictorSettings = union(
+  empty(predictors) ? {} : { DEPLOYR_PREDICTORS: join(map(items(predictors), each => '${each.key}=${each.value}'), ',') },
+  predictorsAskForTokens ? { DEPLOYR_PREDICTOR_TOKENS: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/predictor-tokens)' } : {}
+)
+
+var webhookSettings = {
+  DEPLOYR_ALERT_WEBHOOK_URL: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/alert-webhook-url)'
+  DEPLOYR_ALERT_WEBHOOK_KEY: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/alert-webhook-key)'
+}
+
+var mailSettings = {
+  DEPLOYR_ALERT_MAIL_SERVER: alertMailServer
+  DEPLOYR_ALERT_MAIL_FROM: alertMailFrom
+  DEPLOYR_ALERT_MAIL_TO: alertMailTo
+}
+
+var mailLogin = {
+  DEPLOYR_ALERT_MAIL_USER: alertMailUser
+  DEPLOYR_ALERT_MAIL_PASSWORD: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/alert-mail-login)'
+}
+
+var alertSettings = union(
+  contains(alertSinks, 'teams') ? { DEPLOYR_ALERT_TEAMS_URL: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/alert-teams-url)' } : {},
+  contains(alertSinks, 'slack') ? { DEPLOYR_ALERT_SLACK_URL: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/alert-slack-url)' } : {},
+  contains(alertSinks, 'webhook') ? webhookSettings : {},
+  empty(alertMailServer) ? {} : mailSettings,
+  empty(alertMailUser) ? {} : mailLogin,
+  empty(alertFhirRecipients) ? {} : { DEPLOYR_ALERT_FHIR_RECIPIENTS: alertFhirRecipients }
+)
+
+var journal = signJournal ? { DEPLOYR_JOURNAL_KEY: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/journal-key)' } : {}
+
+var appSettings = union(secrets, emr, audit, predictorSettings, alertSettings, journal, {
   DEPLOYR_PROFILE: stage
   DEPLOYR_SITE: site
   DEPLOYR_ENVIRONMENT: emrEnvironment

@@ -10,7 +10,7 @@ from mock_emr.parameters import PARAMETERS, parameters_of
 from mock_emr.written import WriteSite
 
 _EXPORT = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"
-SCOPES = tuple(f"system/{resource_type}.rs" for resource_type in PARAMETERS)
+SCOPES = tuple(f"system/{resource_type}.rs" for resource_type in (*PARAMETERS, "Binary"))
 
 
 def capability_statement(

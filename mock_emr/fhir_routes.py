@@ -14,7 +14,7 @@ from mock_emr.dates import wire_instant
 from mock_emr.emr import FHIR_ROOT, TOKEN_PATH, Emr, Face, Handler, gate
 from mock_emr.exchange import JSON, Answer, Exchange, Refused, refuse
 from mock_emr.fhir_batch import batch
-from mock_emr.fhir_search import everything, read, searched
+from mock_emr.fhir_search import as_content, everything, read, searched
 from mock_emr.fhir_writes import create, update
 from mock_emr.fhir_xml import as_xml, wants_xml
 from mock_emr.outcomes import not_supported
@@ -88,7 +88,9 @@ async def _smart_configuration(emr: Emr, request: Request, _: Exchange) -> Answe
 
 
 async def _read(emr: Emr, request: Request, exchange: Exchange) -> Answer:
-    return read(emr, exchange, request.path_params["type"], request.path_params["id"])
+    answer = read(emr, exchange, request.path_params["type"], request.path_params["id"])
+    is_content = request.path_params["type"] == "Binary" and "json" not in request.headers.get("accept", "")
+    return as_content(answer) if is_content else answer
 
 
 async def _search_by_get(emr: Emr, request: Request, exchange: Exchange) -> Answer:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Collection, Iterator, Sequence
 from urllib.parse import urlencode
 
+import msgspec
 from starlette.requests import Request
 
 from mock_emr.bundles import searchset
@@ -45,6 +47,17 @@ def read(emr: Emr, exchange: Exchange, resource_type: str, resource_id: str) -> 
     if exchange.fault.body == "foreign-subject":
         found = next(_of_others(emr, resource_type, {found.patient_id}), found)
     return Answer(body=found.body, headers={} if written is None else {"ETag": etag_of(written)})
+
+
+def as_content(binary: Answer) -> Answer:
+    """Give a Binary as the bytes that it holds, as where its JSON is not asked for.
+
+    Source: FHIR R4 binary.html#rest.
+    """
+    held = msgspec.json.decode(binary.body)
+    context = held.get("securityContext", {}).get("reference")
+    headers = {} if context is None else {"X-Security-Context": context}
+    return Answer(body=base64.b64decode(held["data"]), media_type=held["contentType"], headers=headers)
 
 
 def searched(emr: Emr, request: Request, exchange: Exchange, resource_type: str, pairs: Pairs) -> Answer:

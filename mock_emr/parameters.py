@@ -81,6 +81,20 @@ PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
         "onset-date": _dated("onset"),
         "recorded-date": _dated("recordedDate"),
     },
+    "Coverage": {
+        **_EVERYWHERE,
+        "beneficiary": _points("beneficiary", "Patient"),
+        "patient": _points("beneficiary", "Patient"),
+        "status": _word("status"),
+        "type": _codes("type"),
+    },
+    "DocumentReference": {
+        **_OF_A_PATIENT,
+        "category": _codes("category"),
+        "date": _dated("date"),
+        "status": _word("status"),
+        "type": _codes("type"),
+    },
     "MedicationRequest": {
         **_IN_AN_ENCOUNTER,
         "authoredon": _dated("authoredOn"),

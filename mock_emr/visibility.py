@@ -21,6 +21,7 @@ _SHOWN_FROM: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("effectivePeriod", "start"),
     ),
     "Condition": (("recordedDate",), ("onsetDateTime",), ("onsetPeriod", "start")),
+    "DocumentReference": (("date",),),
     "MedicationRequest": (("authoredOn",),),
     "ServiceRequest": (("authoredOn",),),
     "Encounter": (("period", "start"),),

@@ -549,8 +549,8 @@ async def emr_of(tmp_path):
 
     async with AsyncExitStack() as stack:
 
-        async def start(*resources, clients=None, vendor_site=None, write_site=None):
-            folder = tmp_path / "chart"
+        async def start(*resources, clients=None, vendor_site=None, write_site=None, at="chart"):
+            folder = tmp_path / at
             folder.mkdir()
             (folder / "chart.ndjson").write_bytes(b"\n".join(msgspec.json.encode(one) for one in resources))
             made = SimpleNamespace(addresses=[])

@@ -18,6 +18,7 @@ from deployr_core.registry.roles import Person, RegistryRefused, Role, Wish
 from deployr_core.registry.run import (
     COMPARISON_FILE,
     RUN_FILE,
+    RUN_SIGNATURE_FILE,
     DataSet,
     DeployType,
     Run,
@@ -112,6 +113,7 @@ def write_run(
         (at / "bundle" / name).write_bytes(content)
     if signed:
         (at / "bundle" / SIGNATURE_FILE).write_bytes(sign_manifest(manifest_json, PRIVATE))
+        (at / RUN_SIGNATURE_FILE).write_bytes(sign_manifest(run.to_json(), PRIVATE))
     if beside is not None:
         (at / COMPARISON_FILE).write_bytes(comparison_of(run, beside).to_json())
     return run
@@ -166,14 +168,14 @@ class Site:
     ``tried``: the digests of the bundles that were tried out. ``audit``: also where it is written down.
     """
 
-    def __init__(self, folder, bundle_files, clock):
+    def __init__(self, folder, bundle_files, clock, store=None):
         self.runs, self.bundles, self.trained_in = folder / "runs", folder / "bundles", folder / "trained"
         at = self.bundles / "hematocrit"
         at.mkdir(parents=True, exist_ok=True)
         for name, content in bundle_files.items():
             (at / name).write_bytes(content)
         self._bundle_files, self._clock, self.tried = bundle_files, clock, []
-        self.store, self.audit = MemoryStore(), Records()
+        self.store, self.audit = store or MemoryStore(), Records()
         self.registry = Registry(records=self.store, shelf=self.shelf_of(), clock=clock, audit=self.audit)
 
     @property

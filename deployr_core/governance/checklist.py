@@ -16,6 +16,9 @@ from deployr_core.governance.performance import Performance, Service, in_words
 from deployr_core.registry.comparison import Shown
 from deployr_core.registry.journal import CheckedItem
 
+SIGNATURE = "signature"
+"""The item that the registry itself puts on every approval, under its own name."""
+
 
 class Verdict(StrEnum):
     """What the evidence says of an item."""
@@ -114,6 +117,11 @@ def checklist(evidence: Evidence, bars: Mapping[str, Bar]) -> tuple[Checked, ...
     )
 
 
+def for_journal(items: Iterable[Checked]) -> tuple[CheckedItem, ...]:
+    """Give what an approval records; the signature is on every approval already, under the registry's own name."""
+    return tuple(each.for_journal() for each in items if each.item != SIGNATURE)
+
+
 def in_words_of_all(items: Iterable[Checked]) -> str:
     """Say what it comes to: ``go`` only where every item passed."""
     told = tuple(items)
@@ -129,7 +137,7 @@ def in_words_of_all(items: Iterable[Checked]) -> str:
 def _signature(evidence: Evidence) -> Checked:
     is_signed = evidence.signed_by is not None
     return Checked(
-        item="signature",
+        item=SIGNATURE,
         asked="Is the bundle signed by a key that this site trusts?",
         bar="signed",
         because="trust comes from the signer's key",

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployr_core.bootstrap import RESAMPLES, Figure, NotMeasured, Ratios, measure
+from deployr_core.bootstrap import RESAMPLES, Figure, Floats, Ratios, measure
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distribution:
+    """Alerts in each of many counts. Median and 90th percentile: the least that so large a share has no more than.
+
+    ``most``: the largest; it has no interval, for no resample holds more than was seen. ``frequencies``: how many of
+    the counts are 0, 1 and so on up to ``most``.
+    """
+
+    mean: Figure
+    median: Figure
+    percentile_90: Figure
+    most: int
+    frequencies: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AlertBurden:
     """Alerts counted by who has to read them.
 
-    ``per_day``: mean alerts a day, days without any inference among them; its interval resamples days.
+    ``per_day``: alerts of a day, days without any inference among them; its intervals resample days.
     ``share_of_inferences``: that are alerts; likewise.
-    ``per_clinician_day``: mean alerts of a clinician on a day on which at least one inference was about a patient of
-    theirs; its interval resamples clinicians. ``busiest_clinician_day``: the most alerts of one clinician on one day.
-    ``of_busiest_tenth``: the share of all alerts that goes to the tenth of clinicians who get most, at least to one.
-    None and not measured where clinicians are not known.
+    ``per_clinician_day``: alerts of a clinician on a day on which at least one inference was made for them; its
+    intervals resample clinicians, with all their days. ``of_busiest_tenth``: the share of all alerts that goes to the
+    tenth of clinicians who get most, at least to one. ``known``: rows whose clinician is known. None and 0 where
+    clinicians are not known.
     """
 
     days: int
     alerts: int
-    clinicians: int | None
-    per_day: Figure
+    per_day: Distribution
     share_of_inferences: Figure
-    per_clinician_day: Figure
-    busiest_clinician_day: int | None
+    known: int
+    clinicians: int | None
+    per_clinician_day: Distribution | None
     of_busiest_tenth: float | None
 
 
@@ -66,48 +82,88 @@ def alert_burden(
     count = last_day - first_day + 1
     of_day = np.bincount(days - first_day, weights=alerts, minlength=count).astype(np.float64)
     asked = np.bincount(days - first_day, minlength=count).astype(np.float64)
-    by_day = _ratios(
-        per_day=(of_day, np.ones(count), "at least one day"),
-        share_of_inferences=(of_day, asked, "at least one inference"),
-    )
     # The rows that are measured are days here, and each is a cluster of its own.
-    figures = measure([by_day], np.arange(count), rng=rng, resamples=resamples)
-    known = None if clinicians is None else clinicians >= 0
-    if clinicians is None or known is None or not known.any():
-        why = "expected to be told which clinician each inference was for"
+    by_day, share = _distribution(
+        of_day,
+        np.arange(count),
+        rng=rng,
+        resamples=resamples,
+        beside=_ratio("share", of_day, asked, lacks="at least one inference"),
+    )
+    known = np.zeros(days.shape, dtype=np.bool_) if clinicians is None else clinicians >= 0
+    if clinicians is None or not known.any():
         return AlertBurden(
             days=count,
             alerts=int(alerts.sum()),
+            per_day=by_day,
+            share_of_inferences=share["share"],
+            known=0,
             clinicians=None,
-            per_day=figures["per_day"],
-            share_of_inferences=figures["share_of_inferences"],
-            per_clinician_day=NotMeasured(why=why),
-            busiest_clinician_day=None,
+            per_clinician_day=None,
             of_busiest_tenth=None,
         )
     pairs, place = np.unique(np.column_stack([clinicians[known], days[known]]), axis=0, return_inverse=True)
     of_pair = np.bincount(place, weights=alerts[known]).astype(np.float64)
-    by_clinician = _ratios(per_clinician_day=(of_pair, np.ones(of_pair.size), "at least one clinician"))
-    figures |= measure([by_clinician], pairs[:, 0], rng=rng, resamples=resamples)
+    by_clinician_day, _ = _distribution(of_pair, pairs[:, 0], rng=rng, resamples=resamples)
     of_clinician = np.sort(np.bincount(np.unique(pairs[:, 0], return_inverse=True)[1], weights=of_pair))[::-1]
     tenth = of_clinician[: max(1, of_clinician.size // 10)]
     return AlertBurden(
         days=count,
         alerts=int(alerts.sum()),
+        per_day=by_day,
+        share_of_inferences=share["share"],
+        known=int(known.sum()),
         clinicians=of_clinician.size,
-        per_day=figures["per_day"],
-        share_of_inferences=figures["share_of_inferences"],
-        per_clinician_day=figures["per_clinician_day"],
-        busiest_clinician_day=int(of_pair.max()),
+        per_clinician_day=by_clinician_day,
         of_busiest_tenth=float(tenth.sum() / of_clinician.sum()) if of_clinician.any() else None,
     )
 
 
-def _ratios(**figures: tuple[NDArray[np.float64], NDArray[np.float64], str]) -> Ratios:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Quantiles:
+    """Quantiles of counts, shape (n_rows,), each by the name it goes by."""
+
+    counts: Floats
+    of: Mapping[str, float]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.of)
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        return ("at least one count",) * len(self.of)
+
+    def measured(self, weights: Floats) -> Floats:
+        order = np.argsort(self.counts, kind="stable")
+        upto = np.cumsum(weights[:, order], axis=1)
+        places = [(upto < share * upto[:, -1:]).sum(axis=1) for share in self.of.values()]
+        found: Floats = self.counts[order][np.column_stack(places)]
+        return found
+
+
+def _distribution(
+    counts: Floats,
+    clusters: NDArray[np.int64],
+    *,
+    rng: np.random.Generator,
+    resamples: int,
+    beside: Ratios | None = None,
+) -> tuple[Distribution, dict[str, Figure]]:
+    """Give the counts' distribution, and what is measured beside it from the same resamples."""
+    mean = _ratio("mean", counts, np.ones_like(counts), lacks="at least one count")
+    quantiles = _Quantiles(counts=counts, of={"median": 0.5, "percentile_90": 0.9})
+    figures = measure([mean, quantiles, *([] if beside is None else [beside])], clusters, rng=rng, resamples=resamples)
+    made = {name: figures.pop(name) for name in ("mean", "median", "percentile_90")}
+    frequencies = np.bincount(counts.astype(np.int64)).tolist()
+    return Distribution(most=len(frequencies) - 1, frequencies=tuple(frequencies), **made), figures
+
+
+def _ratio(name: str, above: Floats, below: Floats, *, lacks: str) -> Ratios:
     return Ratios(
-        names=tuple(figures),
-        lacks=tuple(lacks for _, _, lacks in figures.values()),
-        numerators=np.column_stack([above for above, _, _ in figures.values()]),
-        denominators=np.column_stack([below for _, below, _ in figures.values()]),
-        shares=(False,) * len(figures),
+        names=(name,),
+        lacks=(lacks,),
+        numerators=above[:, np.newaxis],
+        denominators=below[:, np.newaxis],
+        shares=(False,),
     )

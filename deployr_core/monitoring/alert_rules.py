@@ -58,7 +58,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 _SHARES = frozenset({"least_share", "least_rise", "chance", "of_deadline", "bar", "least_shift"})
-_ABOVE_ZERO = frozenset({"chance", "false_alarms_per_year", "times", "width", "weight"})
+_ABOVE_ZERO = frozenset(
+    {"chance", "false_alarms_per_year", "times", "width", "weight", "hours"}
+    | {"least_packets", "least_expected", "least_units", "least_of_class", "timer_minutes", "nightly_hours"}
+)
+"""Some are divided by; with others at 0 the rule would hold always, or never."""
 _NIGHTLY = 36 * 60
 """Of what is looked at once a night: over when two looks in a row find nothing."""
 _FIVE_NIGHTS = (4 * 24 - 6) * 60

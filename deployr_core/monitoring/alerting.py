@@ -6,7 +6,7 @@ lies between its two limits, or cannot be told, changes nothing. So whatever fla
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -142,7 +142,8 @@ def advance(
 
     Args:
         entries: how alerts stood before, by key.
-        findings: of this look, one for each key at most.
+        findings: of this look, one for each key at most. One that is unknown and of no part is of every part that
+            stands: the rule could not look at parts at all, such as with too little data.
         rules: in force now.
         watched: names of the rules that this look was about. An alert of theirs without a finding is over: its model
             or output is gone, or the rule is switched off. Alerts of other rules stay as they are.
@@ -150,7 +151,8 @@ def advance(
         now: of the look, not before the last one; if it is, nothing is taken to have lasted.
     """
     of_model = {model: dict(rules_with_names(rules.of(model))) for model in {each.model for each in findings}}
-    found = {each.key: each for each in findings if of_model[each.model][each.rule].enabled}
+    told = [each for each in findings if of_model[each.model][each.rule].enabled]
+    found = {each.key: each for each in (*_of_parts(told, entries), *told)}
     about = frozenset(watched)
     standing, notices = dict(entries), []
     for key, finding in found.items():
@@ -190,6 +192,15 @@ def share_of(hits: int, of: int) -> str:
     if 0 < hits < FEW:
         return f"{counted(hits)} of {of:,}"
     return f"{hits:,} of {of:,} ({100 * hits / of:.1f} %)"
+
+
+def _of_parts(findings: Iterable[Finding], entries: Mapping[str, Entry]) -> Iterator[Finding]:
+    """Give, of what is unknown as a whole, a finding for each part that an alert stands of."""
+    for each in findings:
+        if each.verdict is Verdict.UNKNOWN and not each.part:
+            for entry in entries.values():
+                if (entry.rule, entry.model) == (each.rule, each.model):
+                    yield msgspec.structs.replace(each, part=entry.part)
 
 
 def _moved(entry: Entry | None, finding: Finding, rule: Rule, *, now: datetime) -> Entry | None:

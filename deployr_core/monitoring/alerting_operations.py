@@ -85,13 +85,14 @@ class Calls:
 class Queues:
     """What waits, or was given up, at the whole site.
 
-    ``given_up``: when, by output. ``oldest_pending``: since when the delivery that waits longest does, by output.
+    ``given_up``: when, by output. ``oldest_pending``: since when the delivery that waits longest does, by output; None
+    where nothing waits.
     ``spooled_at``: since when the oldest packet in the spool waits. ``is_losing``: the spool cannot keep packets.
     ``last_runs``: when each of the two evaluators ran last.
     """
 
     given_up: Mapping[str, Sequence[datetime]] = field(default_factory=dict)
-    oldest_pending: Mapping[str, datetime] = field(default_factory=dict)
+    oldest_pending: Mapping[str, datetime | None] = field(default_factory=dict)
     spooled_at: datetime | None = None
     has_spool: bool = False
     is_losing: bool = False
@@ -186,7 +187,9 @@ def _share(
     if found is None:
         return Verdict.UNKNOWN, f"Fewer than {FEW} answers in {_WINDOWS[-1]} hours."
     hours, here = found
-    past = [day for day in days[-_REFERENCE_DAYS:] if day.of]
+    # The last day is left out already; of a longer window its other days.
+    earlier = days[: len(days) - max(0, math.ceil(hours / 24) - 1)]
+    past = [day for day in earlier[-_REFERENCE_DAYS:] if day.of]
     is_known = len(past) >= _FEWEST_DAYS
     # Without a past, whatever a site would want to be told of is what it is held against.
     before = reference_of(past) if is_known else Reference(mean=rule.least_share, spread=1.0, of=0)
@@ -267,7 +270,9 @@ def _given_up(output: str, instants: Sequence[datetime], rule: GivenUp, *, now: 
     )
 
 
-def _waiting(rule_name: str, part: str, since: datetime, rule: Waiting, *, now: datetime) -> Finding:
+def _waiting(rule_name: str, part: str, since: datetime | None, rule: Waiting, *, now: datetime) -> Finding:
+    if since is None:
+        return Finding(rule=rule_name, model="", part=part, verdict=Verdict.CLEAR, said="Nothing waits.")
     waits = now - since
     return Finding(
         rule=rule_name,
@@ -282,8 +287,6 @@ def _spool(queues: Queues, rule: Waiting, *, now: datetime) -> Finding:
     if queues.is_losing:
         said = "The spool cannot be read or written: packets are lost."
         return Finding(rule="spool", model="", verdict=Verdict.FIRING, said=said)
-    if queues.spooled_at is None:
-        return Finding(rule="spool", model="", verdict=Verdict.CLEAR, said="Nothing waits.")
     return _waiting("spool", "", queues.spooled_at, rule, now=now)
 
 

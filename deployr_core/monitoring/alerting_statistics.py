@@ -43,11 +43,11 @@ class Overdue:
 class Figures:
     """What was measured of one model in the window that is looked at.
 
-    ``auroc`` and ``calibration``: of labels that are ripe; calibration is mean score less observed share. ``stated``:
-    AUROC of held-out rows, by the bundle. ``positives`` and ``negatives``: labels. ``coverage``: against the time
-    before; ``drift``: against the reference period; a text says why there is none. ``sample_ratio``: None without a
-    trial. ``overridden``: share of ``shown`` advisories. ``burden`` and ``burden_before``: advisories a day; None where
-    none is shown.
+    ``auroc``, ``calibration``, ``positives`` and ``negatives``: of ripe labels of the version that answered last;
+    calibration is mean score less observed share. ``stated``: AUROC of held-out rows, by the bundle. ``coverage``:
+    against the time before; ``drift``: against the reference period; a text says why there is none. ``sample_ratio``:
+    None without a trial. ``overridden``: share of ``shown`` advisories. ``burden`` and ``burden_before``: advisories a
+    day; None where none is shown.
     """
 
     model: str
@@ -189,8 +189,8 @@ def _against(fires: bool, is_clear: bool) -> Verdict:
 
 
 def _below(value: float, limit: float) -> Verdict:
-    """Give what is not firing: clear under half of the limit."""
-    return Verdict.CLEAR if value < limit / 2 else Verdict.BETWEEN
+    """Give what is not firing: clear up to half of the limit, so that with a limit of 0 nothing at all is clear."""
+    return Verdict.CLEAR if value <= limit / 2 else Verdict.BETWEEN
 
 
 def _share(share: float) -> str:

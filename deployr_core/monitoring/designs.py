@@ -16,6 +16,8 @@ from deployr_core.bootstrap import Floats, NotMeasurable
 from deployr_core.trial import RandomizationUnit
 
 ALARM_P = 0.001
+_FEWEST_EXPECTED = 5.0
+"""Units in an arm under which the chi-square distribution is no guide to so small a p."""
 
 _WITHIN_A_PATIENT = frozenset({RandomizationUnit.PATIENT, RandomizationUnit.ENCOUNTER, RandomizationUnit.ORDER})
 
@@ -24,8 +26,9 @@ _WITHIN_A_PATIENT = frozenset({RandomizationUnit.PATIENT, RandomizationUnit.ENCO
 class SampleRatio:
     """How many units each arm has, and should have. ``alarm``: assignment or recording is broken; trust no effect.
 
-    A Pearson test. Permuted blocks keep the arms closer together than it supposes, so with them it alarms too late
-    rather than too early.
+    A Pearson test; of two arms, one of which is expected to hold few units, the binomial's own tails, for Pearson's
+    alarm far too early there. Permuted blocks keep the arms closer together than either supposes, so with them it
+    alarms too late rather than too early.
     """
 
     counts: Mapping[str, int]
@@ -98,7 +101,7 @@ def sample_ratio(counts: Mapping[str, int], probabilities: Mapping[str, float]) 
 
     Source: A. Fabijan et al. (2019), KDD, doi:10.1145/3292500.3330722.
     """
-    from scipy.special import chdtrc
+    from scipy.special import bdtr, bdtrc, chdtrc
 
     if counts.keys() != probabilities.keys() or abs(sum(probabilities.values()) - 1.0) > 1e-9:
         raise ValueError("expected a count for each arm that has a probability, and probabilities that add up to 1")
@@ -108,6 +111,10 @@ def sample_ratio(counts: Mapping[str, int], probabilities: Mapping[str, float]) 
     expected = {arm: total * probability for arm, probability in probabilities.items()}
     chi_square = sum((counts[arm] - expected[arm]) ** 2 / expected[arm] for arm in counts)
     p_value = float(chdtrc(len(counts) - 1, chi_square))
+    rarest = min(expected, key=lambda arm: expected[arm])
+    if len(counts) == 2 and expected[rarest] < _FEWEST_EXPECTED:
+        held, chance = counts[rarest], probabilities[rarest]
+        p_value = min(1.0, 2.0 * float(min(bdtr(held, total, chance), bdtrc(held - 1, total, chance))))
     return SampleRatio(
         counts=dict(counts), expected=expected, chi_square=chi_square, p_value=p_value, alarm=p_value < ALARM_P
     )

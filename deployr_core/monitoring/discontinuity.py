@@ -49,13 +49,16 @@ class Discontinuity:
     """The jump at one threshold. ``value``: of the lines; ``robust``: less its bias, and the interval to report.
 
     ``bandwidth``: how far from the threshold scores count, in units of the score. ``below`` and ``above``: rows within
-    it. ``left_limit``: the outcome just below the threshold, of the line.
+    it. ``left_limit``: the outcome just below the threshold, of the line. ``slope_below`` and ``slope_above``: of the
+    lines, outcome for one unit of the score.
     """
 
     threshold: float
     value: float
     robust: Effect
     left_limit: float
+    slope_below: float
+    slope_above: float
     bandwidth: float
     below: int
     above: int
@@ -106,6 +109,8 @@ def discontinuity(
         value=float(line.coefficients[1]),
         robust=parabola.contrast(np.eye(6)[1]),
         left_limit=float(line.coefficients[0]),
+        slope_below=float(line.coefficients[2] / width),
+        slope_above=float((line.coefficients[2] + line.coefficients[3]) / width),
         bandwidth=float(width),
         below=int((shares < 0.0).sum()),
         above=int((shares >= 0.0).sum()),

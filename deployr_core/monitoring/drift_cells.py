@@ -110,7 +110,10 @@ def edges_of(rows: SparseRows, *, bins: int) -> Floats:
     """
     if bins < 1:
         raise ValueError(f"expected at least 1 bin, got {bins}")
-    order = np.lexsort((rows.values, rows.indices))
+    # Numbers of 16 bits are sorted by their digits, in a fraction of the time.
+    variables = rows.indices.astype(np.uint16) if rows.size <= 2**16 else rows.indices
+    order = np.argsort(rows.values, kind="stable")
+    order = order[np.argsort(variables[order], kind="stable")]
     ranked = np.r_[rows.values[order], np.inf]
     held = np.bincount(rows.indices, minlength=rows.size)
     first = np.r_[0, np.cumsum(held)[:-1]]

@@ -148,9 +148,14 @@ class ReferencePeriod:
             found = msgspec.json.decode(content, type=_File)
             kinds = {DriftKind(name): _kind(file) for name, file in found.kinds.items()}
         except (msgspec.MsgspecError, ValueError) as error:
-            raise ReferenceInvalid(f"expected a reference period; make it again ({type(error).__name__})") from None
+            raise ReferenceInvalid(
+                f"expected a reference period ({type(error).__name__}); make it anew with deployr monitor reference"
+            ) from None
         if found.layout != LAYOUT:
-            raise ReferenceInvalid(f"expected a reference period of layout {LAYOUT}, got {found.layout}; make it again")
+            raise ReferenceInvalid(
+                f"expected a reference period of layout {LAYOUT}, got {found.layout}; make it anew with deployr monitor"
+                " reference"
+            )
         return cls(
             model_id=found.model_id,
             version=found.version,

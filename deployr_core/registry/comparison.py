@@ -200,7 +200,7 @@ def _whole(figure: Compared, patients: int) -> str:
     if not isinstance(difference, Estimate):
         return f"By {figure.name} the two cannot be compared: {difference}."
     if figure.verdict is Verdict.NOT_TOLD_APART:
-        worst, best = (-difference.low, difference.high)
+        worst, best = abs(difference.low), abs(difference.high)
         down, up = ("lower", "higher")
         return (
             f"By {figure.name} the challenger and the champion cannot be told apart with {_patients(patients)}: the"

@@ -4,17 +4,21 @@ A journal is never changed: what is to be said later is a new entry. Each entry'
 the digest of the entry before it included. So an entry that was changed, left out or moved breaks the chain at itself.
 Entries that are cut off at the end leave no gap: they are missed where the last digest was told to somebody else, as
 every audit record and the marker of a deployed bundle do (`Head`). Whoever can write to the store, and to all those
-places, can still forge a whole new chain: a digest is no signature.
+places, could still forge a whole new chain, for a digest is no signature: where a site has a key for it, each entry is
+signed besides. Entries from before there was a key count once somebody has looked them through, and vouches for them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
+
+from deployr_core.signing import Signature, SignatureInvalid, SigningKey, TrustedKey, sign, verify_signature
 
 SCHEMA_VERSION = 1
 GENESIS = "0" * 64
@@ -29,7 +33,8 @@ class Action(StrEnum):
     ``opened``: a run was asked for, by a schedule, an alarm or a person. ``registered``: a run's bundle became a
     challenger. ``compared``: it was compared with another run on the same rows. ``deployed``: it went live.
     ``rolled-back``: the champion was withdrawn, and the one before it is back. ``exported``: it became the champion of
-    another platform. ``refused``: somebody tried what they may not.
+    another platform. ``vouched``: somebody looked through the unsigned entries before it, and stands up for them.
+    ``refused``: somebody tried what they may not.
     """
 
     OPENED = "opened"
@@ -41,6 +46,7 @@ class Action(StrEnum):
     EXPORTED = "exported"
     ROLLED_BACK = "rolled-back"
     RETIRED = "retired"
+    VOUCHED = "vouched"
     REFUSED = "refused"
 
 
@@ -113,18 +119,36 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Entry(Deed, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A deed in its place: ``number`` from 1, the digest of the entry before it, and its own."""
+    """A deed in its place: ``number`` from 1, the digest of the entry before it, and its own.
+
+    ``signature``: over its digest, and so over all before it; where a site has no key, it is not there at all.
+    """
 
     schema_version: int = SCHEMA_VERSION
     model_id: str
     number: int
     previous_sha256: str
     sha256: str
+    signature: Signature | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def head(self) -> Head:
         """Give how far the journal has come with this entry."""
         return Head(number=self.number, sha256=self.sha256)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JournalKeys:
+    """The keys of a site's journals. ``signing``: what entries are signed with; None signs none.
+
+    ``trusted``: whose signatures count; with any, an entry has to be signed by one of them.
+    """
+
+    signing: SigningKey | None = None
+    trusted: tuple[TrustedKey, ...] = ()
+
+
+NO_KEYS = JournalKeys()
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,18 +161,27 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 class JournalBroken(ValueError):
     """The journal is not what was written, or says what cannot have happened; the message names the first entry."""
 
+    def __init__(self, fault: Fault, *, model_id: str = "") -> None:
+        where = f"journal of {model_id}, entry" if model_id else "entry"
+        super().__init__(f"{where} {fault.number}: {fault.said}")
+        self.fault = fault
 
-def chained(deed: Deed, *, model_id: str, last: Entry | None) -> Entry:
-    """Give a deed as the entry that follows ``last``; None begins the journal."""
+
+def chained(deed: Deed, *, model_id: str, last: Entry | None, key: SigningKey | None = None) -> Entry:
+    """Give a deed as the entry that follows ``last``, signed where there is a key; None begins the journal."""
     fields = {name: getattr(deed, name) for name in Deed.__struct_fields__}
     number, previous = (1, GENESIS) if last is None else (last.number + 1, last.sha256)
     entry = Entry(**fields, model_id=model_id, number=number, previous_sha256=previous, sha256="")
-    return msgspec.structs.replace(entry, sha256=digest_of(entry))
+    entry = msgspec.structs.replace(entry, sha256=digest_of(entry))
+    return entry if key is None else msgspec.structs.replace(entry, signature=sign(_signed_bytes(entry), key))
 
 
 def digest_of(entry: Entry) -> str:
-    """Give the SHA-256, in hex, of an entry's canonical bytes: its JSON in order of names, its own digest empty."""
-    unsealed = msgspec.structs.replace(entry, sha256="")
+    """Give the SHA-256, in hex, of an entry's canonical bytes: its JSON in order of names, its own digest empty.
+
+    The signature is over the digest, and so no part of it.
+    """
+    unsealed = msgspec.structs.replace(entry, sha256="", signature=msgspec.UNSET)
     return hashlib.sha256(msgspec.json.encode(unsealed, order="sorted")).hexdigest()
 
 
@@ -157,8 +190,12 @@ def entry_bytes(entry: Entry) -> bytes:
     return msgspec.json.encode(entry, order="sorted")
 
 
-def parse_entry(content: bytes) -> Entry:
+def parse_entry(content: bytes, *, number: int) -> Entry:
     """Read a stored entry; that it can be read says nothing about whether it is right.
+
+    Args:
+        content: as it is stored.
+        number: which one it is by its place, for the message.
 
     Raises:
         JournalBroken: it cannot be read.
@@ -166,16 +203,19 @@ def parse_entry(content: bytes) -> Entry:
     try:
         return msgspec.json.decode(content, type=Entry)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise JournalBroken("expected stored entries that can be read") from None
+        raise JournalBroken(Fault(number=number, said="expected an entry that can be read")) from None
 
 
-def verify(entries: Sequence[Entry], *, model_id: str, heads: Iterable[Head] = ()) -> Fault | None:
+def verify(
+    entries: Sequence[Entry], *, model_id: str, heads: Iterable[Head] = (), keys: Sequence[TrustedKey] = ()
+) -> Fault | None:
     """Find the first entry that is not what was written; None if all are.
 
     Args:
         entries: in the order in which they are stored.
         model_id: whose journal it is.
         heads: how far it had come, as others were told; what was cut off at the end is missed by these alone.
+        keys: with any, each entry must be signed by one of them, or be vouched for by a later one that is.
     """
     previous = GENESIS
     for number, entry in enumerate(entries, start=1):
@@ -190,7 +230,33 @@ def verify(entries: Sequence[Entry], *, model_id: str, heads: Iterable[Head] = (
         if entry.sha256 != digest_of(entry):
             return Fault(number=number, said="expected the digest of what it says: it was changed")
         previous = entry.sha256
-    return _missed(entries, heads)
+    faults = (_missed(entries, heads), _unsigned(entries, keys) if keys else None)
+    return min((each for each in faults if each is not None), key=lambda fault: fault.number, default=None)
+
+
+def _unsigned(entries: Sequence[Entry], keys: Sequence[TrustedKey]) -> Fault | None:
+    lacking: Fault | None = None
+    for entry in entries:
+        if isinstance(entry.signature, msgspec.UnsetType):
+            ids = ", ".join(key.key_id for key in keys)
+            said = (
+                f"expected a signature by the site's key ({ids}); if the entry is from before there was one: look the"
+                " journal through, then `deployr models vouch`"
+            )
+            lacking = lacking or Fault(number=entry.number, said=said)
+            continue
+        try:
+            verify_signature(_signed_bytes(entry), entry.signature, keys, of="entry")
+        except SignatureInvalid as error:
+            return lacking or Fault(number=entry.number, said=str(error))
+        if entry.action is Action.VOUCHED:
+            lacking = None
+    return lacking
+
+
+def _signed_bytes(entry: Entry) -> bytes:
+    # Begun so, it can be taken for nothing else that is signed: a manifest or a run's record is an object of JSON.
+    return b"deployr journal entry " + entry.sha256.encode()
 
 
 def _missed(entries: Sequence[Entry], heads: Iterable[Head]) -> Fault | None:

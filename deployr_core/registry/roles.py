@@ -1,8 +1,8 @@
 """Who may do what to a model's runs, and why not, in words. Pure.
 
 A viewer reads. A developer registers runs, has them compared, and deploys and rolls back what was approved. An approver
-approves, rejects and retires, and may deploy and roll back. Nobody approves what they trained or registered themselves,
-whatever their roles: two people stand behind a champion.
+approves, rejects and retires, may deploy and roll back, and vouches for journals from before they were signed. Nobody
+approves what they trained or registered themselves, whatever their roles: two people stand behind a champion.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ MAY: Mapping[Action, tuple[Role, ...]] = {
     Action.EXPORTED: (Role.DEVELOPER, Role.APPROVER),
     Action.ROLLED_BACK: (Role.DEVELOPER, Role.APPROVER),
     Action.RETIRED: (Role.APPROVER,),
+    Action.VOUCHED: (Role.APPROVER,),
 }
 """By action: the roles that allow it. Reading is for everybody who has a role."""
 
-_WHY_IS_NEEDED = frozenset({Action.APPROVED, Action.REJECTED, Action.ROLLED_BACK, Action.RETIRED})
+_WHY_IS_NEEDED = frozenset({Action.APPROVED, Action.REJECTED, Action.ROLLED_BACK, Action.RETIRED, Action.VOUCHED})
 IN_WORDS: Mapping[Action, str] = {
     Action.OPENED: "open a run",
     Action.REGISTERED: "register a run",
@@ -51,6 +52,7 @@ IN_WORDS: Mapping[Action, str] = {
     Action.EXPORTED: "export a run",
     Action.ROLLED_BACK: "roll back",
     Action.RETIRED: "retire a run",
+    Action.VOUCHED: "vouch for a journal",
 }
 
 
@@ -81,16 +83,24 @@ class RegistryRefused(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Person:
-    """Somebody whom the registry knows. ``aliases``: what else they go by, such as the login of the machine."""
+    """Somebody whom the registry knows. ``aliases``: what else they go by, such as the login of the machine.
+
+    ``only``: by role, the models for which they have it; a role that is not in it they have for every model.
+    """
 
     name: str
     roles: frozenset[Role]
     aliases: frozenset[str] = frozenset()
+    only: Mapping[Role, frozenset[str]] = field(default_factory=dict, hash=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Give all that this person goes by."""
         return (self.name, *sorted(self.aliases))
+
+    def roles_for(self, model_id: str) -> frozenset[Role]:
+        """Give the roles that they have for a model."""
+        return frozenset(role for role in self.roles if role not in self.only or model_id in self.only[role])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,9 +118,10 @@ class Wish:
     despite: bool = False
 
 
-def role_for(person: Person, action: Action) -> Role | None:
-    """Give the role by which a person may do this; None if none of theirs allows it."""
-    return next((role for role in MAY[action] if role in person.roles), None)
+def role_for(person: Person, action: Action, model_id: str) -> Role | None:
+    """Give the role by which a person may do this to a model; None if none of theirs allows it."""
+    roles = person.roles_for(model_id)
+    return next((role for role in MAY[action] if role in roles), None)
 
 
 def expect_may(wish: Wish, person: Person, standing: Standing) -> None:
@@ -119,18 +130,19 @@ def expect_may(wish: Wish, person: Person, standing: Standing) -> None:
     Raises:
         RegistryRefused: it may not; the first thing that speaks against it.
     """
-    if role_for(person, wish.action) is None:
+    if role_for(person, wish.action, standing.model_id) is None:
         needed = " or ".join(MAY[wish.action])
-        has = " and ".join(sorted(person.roles)) or "without a role"
+        has = " and ".join(sorted(person.roles_for(standing.model_id))) or "without a role"
+        here = f" for {standing.model_id}" if person.only else ""
         raise RegistryRefused(
-            Reason.NOT_YOUR_ROLE, f"to {IN_WORDS[wish.action]} takes the role {needed}; {person.name} is {has}"
+            Reason.NOT_YOUR_ROLE, f"to {IN_WORDS[wish.action]} takes the role {needed}; {person.name} is {has}{here}"
         )
     if wish.action in _WHY_IS_NEEDED and not wish.why.strip():
         raise RegistryRefused(Reason.NO_WHY, f"to {IN_WORDS[wish.action]} takes a reason in words; it stays on record")
     if len(wish.why) > LONGEST_WHY:
         raise RegistryRefused(Reason.NO_WHY, f"expected a reason of at most {LONGEST_WHY} characters")
     match wish.action:
-        case Action.OPENED:
+        case Action.OPENED | Action.VOUCHED:
             return
         case Action.REGISTERED:
             _expect_new(wish, standing)

@@ -19,6 +19,8 @@ from deployr_core.bundle import MODEL_ID, CodeVersion, Estimate
 
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
+RUN_SIGNATURE_FILE = "run.sig"
+"""Who vouches for the record; it names the bundle, so that whoever signs it has seen both."""
 CONFIG_FILE = "config.yaml"
 BUNDLE_FOLDER = "bundle"
 REPORT_FILE = "report.html"

@@ -6,13 +6,14 @@ have happened, however well its digests fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-from deployr_core.registry.journal import Action, Entry, Head, JournalBroken
+from deployr_core.registry.journal import Action, Entry, Fault, Head, JournalBroken, verify
 from deployr_core.registry.run import DeployType
+from deployr_core.signing import TrustedKey
 
 
 class Stage(StrEnum):
@@ -113,6 +114,26 @@ _LEADS_TO = {
 }
 
 
+def examined(
+    entries: Sequence[Entry], *, model_id: str, heads: Iterable[Head] = (), keys: Sequence[TrustedKey] = ()
+) -> Standing | Fault:
+    """Give how a model stands by its journal, or what is wrong with that from its first wrong entry on.
+
+    Args:
+        entries: in the order in which they are stored.
+        model_id: whose journal it is.
+        heads: how far it had come, as others were told; see `deployr_core.registry.journal.verify`.
+        keys: whose signatures count; see there.
+    """
+    fault = verify(entries, model_id=model_id, heads=heads, keys=keys)
+    if fault is not None:
+        return fault
+    try:
+        return standing_of(entries, model_id=model_id)
+    except JournalBroken as error:
+        return error.fault
+
+
 def standing_of(entries: Iterable[Entry], *, model_id: str) -> Standing:
     """Fold a journal whose chain was verified.
 
@@ -133,7 +154,7 @@ def after(standing: Standing, entry: Entry) -> Standing:
     """
     come = replace(standing, head=entry.head)
     match entry.action:
-        case Action.REFUSED:
+        case Action.REFUSED | Action.VOUCHED:
             return come
         case Action.OPENED:
             return replace(come, opened=standing.opened + 1)
@@ -215,4 +236,4 @@ def _plain(name: str) -> str:
 
 
 def _broken(entry: Entry, said: str) -> JournalBroken:
-    return JournalBroken(f"entry {entry.number}: {said}")
+    return JournalBroken(Fault(number=entry.number, said=said))

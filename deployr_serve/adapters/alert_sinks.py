@@ -108,7 +108,11 @@ class MailServer:
 
 
 class AlertMail:
-    """A mail to all recipients, over STARTTLS, in a thread: `smtplib` waits in place."""
+    """A mail to all recipients, over STARTTLS, in a thread: `smtplib` waits in place.
+
+    It has failed where the server takes it for nobody. Where it takes it for some, the log says for how many it does
+    not, which by their places in the setting, and with which answers: sent again, the others would have it twice.
+    """
 
     name = "mail"
 
@@ -122,12 +126,23 @@ class AlertMail:
         """Mail; see `deployr_serve.core.alert_desk.AlertSink`."""
         mail = self._mail(message)
         try:
-            await self._threads.run(lambda: _hand_in(self._server, mail), name="alert-mail", within_s=_WITHIN_S)
+            refused = await self._threads.run(
+                lambda: _hand_in(self._server, mail), name="alert-mail", within_s=_WITHIN_S
+            )
         except (smtplib.SMTPAuthenticationError, smtplib.SMTPNotSupportedError, ssl.SSLError) as error:
             # Not chained: these repeat the server's words, which may repeat ours.
             raise AlertRefused(f"expected the mail server to let us in ({type(error).__name__})") from None
         except (smtplib.SMTPException, OSError) as error:
             raise AlertUnsent(f"expected the mail server to take the alert ({type(error).__name__})") from None
+        if refused:
+            _log.error(
+                "alert=alert-mail-refused message=%s refused=%d of=%d places=%s answers=%s",
+                message.message_id,
+                len(refused),
+                len(self._server.recipients),
+                ",".join(str(place) for place in refused),
+                ",".join(str(status) for status in sorted(set(refused.values()))),
+            )
 
     def _mail(self, message: Message) -> EmailMessage:
         mail = EmailMessage()
@@ -162,10 +177,20 @@ class AlertCommunication:
         await self._writer.create(resource, patient_id=None, delivery_id=message.message_id, budget=budget)
 
 
-def _hand_in(server: MailServer, mail: EmailMessage) -> None:
+def _hand_in(server: MailServer, mail: EmailMessage) -> Mapping[int, int]:
+    """Give the places, from 1, of recipients that the server refused, with the status of its answer.
+
+    Raises:
+        smtplib.SMTPException: it refused all of them, or something else.
+    """
     with smtplib.SMTP(server.host, server.port, timeout=_MAIL_STEP_S) as session:
         if server.tls is not None:
             session.starttls(context=server.tls)
         if server.user is not None and server.password is not None:
             session.login(server.user, server.password)
-        session.send_message(mail)
+        answers = session.send_message(mail, to_addrs=[each.addr_spec for each in server.recipients])
+    return {
+        place: answers[each.addr_spec][0]
+        for place, each in enumerate(server.recipients, start=1)
+        if each.addr_spec in answers
+    }

@@ -26,7 +26,7 @@ _EXPIRES = "expires"
 
 
 class BlobFactsVault:
-    """See `deployr_serve.core.ports.FactsVault` for what each method promises. Purged up to a day late.
+    """See `deployr_serve.core.facts_kept.FactsVault` for what each method promises. Purged up to a day late.
 
     Args:
         container: of the vault alone; it is made when something is first kept in it.

@@ -22,7 +22,7 @@ _TABLES = (
 
 
 class SqliteFactsVault(SqliteFile):
-    """See `deployr_serve.core.ports.FactsVault` for what each method promises."""
+    """See `deployr_serve.core.facts_kept.FactsVault` for what each method promises."""
 
     def __init__(self, file: Path, *, keys: SealingKeys, busy_timeout_s: float = 5.0) -> None:
         super().__init__(file, busy_timeout_s=busy_timeout_s)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from deployr_core.codes import OMB_RACE_ETHNICITY, UCUM, Code
 from deployr_core.facts import BirthDate
 from deployr_core.instants import known_instant, parse_fhir_datetime
+from deployr_core.patient_groups import BCP_47, language_of
 from deployr_serve.adapters import fhir_wire as wire
 
 _ABNORMAL = {"H", "HH", "L", "LL", "A", "AA", "HU", "LU", "<", ">"}
@@ -141,6 +142,19 @@ def birth_date_of(text: str | None) -> BirthDate | None:
         return BirthDate(year=year or 0, month=month, day=day)
     except ValueError:
         return None
+
+
+def preferred_language(patient: wire.Patient) -> str | None:
+    """Give the language that the patient prefers, or the only one; None where there are several, or none is coded."""
+    told = [each for each in patient.communication if each.preferred] or patient.communication
+    found = {
+        language_of(coding.code)
+        for each in told
+        if each.language is not None
+        for coding in each.language.coding
+        if coding.system == BCP_47 and coding.code
+    } - {None}
+    return found.pop() if len(found) == 1 else None
 
 
 def omb_categories(patient: wire.Patient, url: str) -> tuple[Code, ...]:

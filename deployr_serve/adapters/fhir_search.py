@@ -162,6 +162,57 @@ class FhirClient:
             age_s=run.age_s,
         )
 
+    async def binary(
+        self,
+        binary: str,
+        *,
+        name: str,
+        most_bytes: int,
+        budget: Budget | None = None,
+        credentials: Credentials | None = None,
+    ) -> tuple[Response | None, FetchRecord]:
+        """Read one Binary: as the resource if the server gives it so, else its bytes; None if there is none.
+
+        ``binary`` is its id, perhaps with a version (``b1/_history/2``). It stands in the URL, because FHIR has no
+        search for it; it is no patient's.
+
+        Raises:
+            EmrTooLarge: more than ``most_bytes``; it was not read to its end.
+            EmrUnreachable, EmrTimeout, EmrThrottled, EmrRefused, EmrBadResponse: no answer, or a refusal.
+            Restricted: the server says that it withholds the record.
+
+        Source: FHIR R4 binary.html#rest, http://hl7.org/fhir/R4/binary.html#rest [seen].
+        """
+        started_at, started = self._clock.now(), self._clock.monotonic()
+        run = _Run(budget=budget, credentials=credentials or self._credentials)
+
+        def record(*, error: str | None = None, resources: int = 0) -> FetchRecord:
+            return FetchRecord(
+                resource="Binary",
+                resources=resources,
+                pages=resources,
+                milliseconds=round((self._clock.monotonic() - started) * 1000, 3),
+                name=name,
+                started_at=started_at,
+                requests=run.requests,
+                error=error,
+            )
+
+        request = dataclasses.replace(self._reading(f"{self.base}/Binary/{binary}"), most_bytes=most_bytes)
+        try:
+            response = await self._send(request, run)
+            if response.status in {404, 410}:
+                return None, record()
+            if error := error_of_status(response):
+                outcome = _outcome(response)
+                raise (
+                    Restricted("expected to be let into this document") if outcome and is_restricted(outcome) else error
+                )
+        except ServeError as error:
+            error.fetches = (*error.fetches, record(error=error.reason))
+            raise
+        return response, record(resources=1)
+
     async def _whole(self, search: Search, run: _Run) -> Matches:
         try:
             matches = await self._all_pages(search, run)

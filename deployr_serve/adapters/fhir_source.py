@@ -14,10 +14,12 @@ import msgspec
 from deployr_core.facts import Demographics, Encounter, Lab, Order, PatientFacts, Sex
 from deployr_core.features import FeatureSpec
 from deployr_core.packet import FetchRecord, Subject
+from deployr_core.patient_groups import PatientGroups
 from deployr_serve.adapters import fhir_facts as read
 from deployr_serve.adapters import fhir_wire as wire
 from deployr_serve.adapters.auth import Credentials
 from deployr_serve.adapters.fhir_about import R, T, all_at_once, by_id, dates_expected, exactly_one, read_about
+from deployr_serve.adapters.fhir_elements import preferred_language
 from deployr_serve.adapters.fhir_medications import resolve_medications
 from deployr_serve.adapters.fhir_plan import plan, unfetchable
 from deployr_serve.adapters.fhir_prefetch import usable
@@ -171,6 +173,7 @@ class FhirSource:
             fetches=run.records(),
             dropped=dict(run.dropped),
             oldest_answer_s=max(found.age_s for found in run.found.values()),
+            patient_groups=PatientGroups(language=preferred_language(patient)),
         )
 
     async def _search(self, run: _Run, name: str, search: Search) -> None:

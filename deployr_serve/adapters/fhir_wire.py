@@ -92,6 +92,13 @@ class PatientLink(TypedDict, total=False):
     other: OtherPatient
 
 
+class Communication(_Fhir, frozen=True, kw_only=True):
+    """A language that a patient speaks; ``preferred``: rather than the others."""
+
+    language: CodeableConcept | None = None
+    preferred: bool | None = None
+
+
 class Patient(Identified, frozen=True, kw_only=True):
     identifier: tuple[Identifier, ...] = ()
     birth_date: str | None = None
@@ -100,6 +107,7 @@ class Patient(Identified, frozen=True, kw_only=True):
     deceased_boolean: bool | None = None
     deceased_date_time: str | None = None
     link: tuple[PatientLink, ...] = ()
+    communication: tuple[Communication, ...] = ()
     extension: tuple[Extension, ...] = ()
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 
+from deployr_serve.adapters.tls import tls_context
 from deployr_serve.core.errors import (
     EmrBadResponse,
     EmrRefused,
@@ -40,6 +41,7 @@ _READ_HEADERS = (
     "retry-after",
     "x-correlation-id",
     "x-request-id",
+    "x-security-context",
 )
 
 
@@ -49,7 +51,8 @@ class Request:
 
     ``repeatable``: it only reads, so that it may be sent again when no answer came. ``writes``: it changes something
     there, by services that may be down while those that read are not. ``budget``: what it may use, and the correlation
-    id it is sent with; None leaves it to the transport's own limit.
+    id it is sent with; None leaves it to the transport's own limit. ``most_bytes``: of the answer, where that is less
+    than the transport's own limit.
     """
 
     method: str
@@ -60,6 +63,7 @@ class Request:
     repeatable: bool = False
     writes: bool = False
     budget: Budget | None = None
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +136,7 @@ class AiohttpTransport:
         self._clock = clock
         self._connections = connections
         # aiohttp's own context verifies and asks for TLS 1.2 as well; made once, at its import.
-        self._tls = True if ca_file is None else _tls_context(ca_file)
+        self._tls = True if ca_file is None else tls_context(ca_file)
         self._max_body_bytes = max_body_bytes
         self._open: AsyncGenerator[aiohttp.ClientSession] | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -171,7 +175,9 @@ class AiohttpTransport:
                     allow_redirects=False,
                 ) as response,
             ):
-                body = await _read_limited(response, self._max_body_bytes)
+                limit = self._max_body_bytes
+                limit = limit if request.most_bytes is None else min(limit, request.most_bytes)
+                body = await _read_limited(response, limit)
                 return Response(
                     status=response.status,
                     content_type=response.content_type,
@@ -207,13 +213,6 @@ async def _session(connections: int, tls: ssl.SSLContext | bool) -> AsyncGenerat
         trust_env=False,
     ) as session:
         yield session
-
-
-def _tls_context(ca_file: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(cafile=ca_file)
-    return context
 
 
 def _correlation_headers(budget: Budget) -> dict[str, str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployr_core.bundle import BUNDLE_FILES, FEATURES_FILE, MANIFEST_FILE, MODEL_ID, Bundle, BundleInvalid, Manifest
+from deployr_core.documents import DOCUMENTS_FILE
 from deployr_core.elsewhere import Reach
 from deployr_core.features import FeatureSpec
 from deployr_core.signing import KeyUnusable, trusted_key
@@ -233,7 +234,7 @@ def why_not_taken(
     (old, old_spec), (new, new_spec) = was, comes
     if (old.task.outputs, old.score_name) != (new.task.outputs, new.score_name):
         return "expected the same outputs and score name; start the app again"
-    if needs(old_spec) != needs(new_spec):
+    if needs(old_spec) != needs(new_spec) or (DOCUMENTS_FILE in old.parts) != (DOCUMENTS_FILE in new.parts):
         return "expected to ask the EMR for the same; start the app again"
     return None
 

@@ -19,6 +19,7 @@ from deployr_core.elsewhere import Answered, Ask, PredictorFile
 from deployr_core.scoring import ModelAway, ModelUnusable, ScoreInvalid
 from deployr_serve.adapters import breaker
 from deployr_serve.adapters.breaker import BreakerPolicy, Circuit, Closed, HalfOpen, Outcome
+from deployr_serve.adapters.tls import tls_context
 from deployr_serve.core.ports import Clock
 
 LONGEST_ANSWER = 1_000_000
@@ -41,8 +42,7 @@ class Address:
 class Predictors:
     """The predictors that a site names, each with a circuit of its own.
 
-    Redirects are not followed, and proxies of the environment are not used. TLS is 1.2 or later, and certificates are
-    always verified.
+    Redirects are not followed, and proxies of the environment are not used.
 
     Args:
         addresses: by the name that bundles use.
@@ -50,6 +50,9 @@ class Predictors:
         timeout_s: of one call.
         version_header: which header of an answer says what the model is called, where the answer does not; lower case.
         ca_file: certificates (PEM) of a hospital's own authority.
+
+    Raises:
+        OSError, ssl.SSLError: the file cannot be read, or holds no certificates.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Predictors:
         self._clock = clock
         self._timeout_s = timeout_s
         self._version_header = version_header
-        self._ca_file = ca_file
+        self._tls = tls_context(ca_file)
 
     def reach(self, file: PredictorFile) -> Ask:
         """Give the way to a predictor; see `deployr_core.elsewhere.Reach`."""
@@ -83,7 +86,7 @@ class Predictors:
                 clock=self._clock,
                 timeout_s=self._timeout_s,
                 version_header=self._version_header,
-                tls=_tls_context(self._ca_file) if address.url.startswith("https://") else None,
+                tls=self._tls if address.url.startswith("https://") else None,
             )
         return self._ways[name].ask
 
@@ -100,7 +103,8 @@ class _Way:
         tls: ssl.SSLContext | None,
     ) -> None:
         parts = urlsplit(address.url)
-        self._host, self._port = parts.hostname or "", parts.port
+        # Without a port http.client would look for one behind the last colon, and find it in an IPv6 address.
+        self._host, self._port = parts.hostname or "", parts.port or (80 if tls is None else 443)
         self._path = parts.path or "/"
         self._name = name
         self._headers = {"Content-Type": "application/json", "Accept": "application/json", "Connection": "close"}
@@ -175,11 +179,3 @@ class _Way:
         if self._tls is None:
             return http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
         return http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._tls)
-
-
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca_file is not None:
-        context.load_verify_locations(cafile=ca_file)
-    return context

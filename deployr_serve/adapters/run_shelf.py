@@ -38,6 +38,7 @@ from deployr_core.registry.run import (
     FIGURES_FILE,
     REPORT_FILE,
     RUN_FILE,
+    RUN_SIGNATURE_FILE,
     Run,
     RunInvalid,
     parse_run,
@@ -47,7 +48,7 @@ from deployr_serve.adapters.bundle_files import DEPLOYED_FILE, Deployed, Files, 
 from deployr_serve.adapters.models import why_not_taken
 from deployr_serve.core.registry_deeds import ShelvedRun
 
-_KEPT = (RUN_FILE, CONFIG_FILE, REPORT_FILE, FIGURES_FILE, COMPARISON_FILE)
+_KEPT = (RUN_FILE, RUN_SIGNATURE_FILE, CONFIG_FILE, REPORT_FILE, FIGURES_FILE, COMPARISON_FILE)
 """What of a run is kept beside its bundle. Its snapshot holds patients' rows, and stays with who trained."""
 _LARGEST = 20_000_000
 """In bytes; no honest record is larger."""
@@ -106,7 +107,7 @@ class RunShelf:
     def take(self, folder: Path) -> None:
         """Lay a run that was trained elsewhere onto the shelf, whole or not at all.
 
-        Of one that lies there already, a newer comparison and a signature are taken.
+        Of one that lies there already, a newer comparison and signatures are taken.
 
         Raises:
             RegistryRefused: it is not a run, or another one lies under its name.
@@ -128,7 +129,7 @@ class RunShelf:
             raise RegistryRefused(
                 Reason.NOT_AS_REGISTERED, f"{at}: expected the same run.json as in {folder}; nothing was changed"
             )
-        for name in (COMPARISON_FILE, f"{BUNDLE_FOLDER}/{SIGNATURE_FILE}"):
+        for name in (COMPARISON_FILE, RUN_SIGNATURE_FILE, f"{BUNDLE_FOLDER}/{SIGNATURE_FILE}"):
             if at.resolve() != folder.resolve() and (folder / name).is_file():
                 _replace(at / name, (folder / name).read_bytes())
 
@@ -146,34 +147,42 @@ class RunShelf:
             raise RegistryRefused(Reason.NOT_USABLE, f"{run_id}: expected its own run.json beside its own bundle")
         if manifest.model_id != model_id:
             raise RegistryRefused(Reason.NOT_USABLE, f"{run_id}: expected a bundle of {model_id}")
-        signed_by, unsigned = self._signer(files)
+        signed_by, unsigned = self._signer(files.manifest_json, files.signature)
+        by_file = folder / RUN_SIGNATURE_FILE
+        signature = _read(by_file) if by_file.is_file() else None
+        run_signed_by, run_unsigned = self._signer(record, signature, name=RUN_SIGNATURE_FILE, of="run's record")
         return ShelvedRun(
             run=run,
             run_sha256=sha256_hex(record),
             manifest=manifest,
             signed_by=signed_by,
             unsigned=unsigned,
+            run_signed_by=run_signed_by,
+            run_unsigned=run_unsigned,
             comparison=_comparison(folder / COMPARISON_FILE),
         )
 
-    def _signer(self, files: Files) -> tuple[str | None, str]:
+    def _signer(self, content: bytes, signature: bytes | None, **said: str) -> tuple[str | None, str]:
         if not self._keys:
             return None, "expected DEPLOYR_TRUSTED_KEYS, the public keys whose signature this site trusts"
         try:
-            return verify_manifest(files.manifest_json, files.signature, self._keys), ""
+            return verify_manifest(content, signature, self._keys, **said), ""
         except SignatureInvalid as error:
             return None, f"{error}; `deployr bundle sign` signs it, by who holds the key"
 
     def _prepare(self, run: ShelvedRun) -> str:
         model_id, digest = run.run.model_id, run.run.bundle_sha256
         at = self._bundles / model_id / digest
+        shelved = self._runs / model_id / run.run.run_id / BUNDLE_FOLDER
         try:
-            if not at.is_dir():
+            if at.is_dir():
+                _sign_anew(at, _files(shelved))
+            else:
                 at.parent.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryDirectory(dir=at.parent, prefix=".taking-") as beside:
                     whole = Path(beside, digest)
                     whole.mkdir()
-                    _write_bundle(_files(self._runs / model_id / run.run.run_id / BUNDLE_FOLDER), whole)
+                    _write_bundle(_files(shelved), whole)
                     _named(whole, at)
             # What lies there may be from long ago; it is what will serve.
             files = read_files(at, trusted_keys=self._keys)
@@ -246,6 +255,13 @@ def _write_bundle(files: Files, folder: Path) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _sign_anew(at: Path, files: Files) -> None:
+    """Give the bundle that lies there the signature that the run has now: the site's key may have been exchanged."""
+    signature, file = files.signature, at / SIGNATURE_FILE
+    if signature is not None and not (file.is_file() and file.read_bytes() == signature):
+        _replace(file, signature)
 
 
 def _named(whole: Path, at: Path) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import parse_qsl
 
+from deployr_core.bundle import Bundle
 from deployr_core.features import FeatureSpec
 from deployr_core.label_rules import DiagnosisInWindow, FhirPathRule, LabelRule, LabRule
 from deployr_serve.adapters.fhir_plan import plan
@@ -33,6 +34,17 @@ class Scope:
 
 
 Scopes = frozenset[Scope]
+
+COVERAGE: Scopes = frozenset({Scope(level="system", resource_type="Coverage", interactions=frozenset("s"))})
+"""What asking who pays must be allowed to search."""
+
+DOCUMENTS: Scopes = frozenset(
+    {
+        Scope(level="system", resource_type="DocumentReference", interactions=frozenset("s")),
+        Scope(level="system", resource_type="Binary", interactions=frozenset("r")),
+    }
+)
+"""What a model that takes documents must be allowed to search and to read."""
 
 
 def parse_scopes(text: str) -> Scopes:
@@ -68,6 +80,11 @@ def needed_scopes(spec: FeatureSpec, *, elsewhere: frozenset[str] = frozenset())
     if any(scope.resource_type == "MedicationRequest" for scope in needed):
         needed.add(_search_of("Medication"))
     return frozenset(needed)
+
+
+def scopes_of(bundle: Bundle, *, elsewhere: frozenset[str] = frozenset()) -> Scopes:
+    """Derive what scoring by a bundle must be allowed: its features' searches and, if it takes any, its documents."""
+    return needed_scopes(bundle.spec, elsewhere=elsewhere).union(DOCUMENTS if bundle.documents else ())
 
 
 def label_scopes(rules: Iterable[LabelRule]) -> Scopes:

@@ -121,15 +121,13 @@ class SqliteFile:
             self._commit(writes, self._connection)
 
     def _commit(self, asked: list[_Asked], db: sqlite3.Connection) -> None:
+        done: list[tuple[Any, BaseException | None]]
         try:
             self._set_flushing(any(each.durable for each in asked), db)
             # IMMEDIATE takes the write lock at once: a read that turns into a write cannot be refused half-way.
             db.execute("BEGIN IMMEDIATE")
-            if len(asked) == 1:
-                # The transaction is its own; what it raises ends it, and a savepoint would be two statements more.
-                done = [(asked[0].work(db), None)]
-            else:
-                done = [_by_itself(each.work, db) for each in asked]
+            # Alone the transaction is its own: what it raises ends it, and a savepoint would be two statements more.
+            done = [(asked[0].work(db), None)] if len(asked) == 1 else [_by_itself(each.work, db) for each in asked]
             db.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 handed to all who wait
             done = [(None, error)] * len(asked)

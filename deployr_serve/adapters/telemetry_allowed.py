@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from deployr_core.coverage import Shortfall
+from deployr_core.document_columns import DocumentShortfall
 from deployr_core.forgetting import FORGOTTEN
 from deployr_core.packet import Mode
 from deployr_serve.core.decide import SWITCHED_OFF
@@ -30,6 +31,7 @@ _RESOURCES = frozenset(
     {
         *("Patient", "Encounter", "Observation", "Condition", "MedicationRequest", "MedicationOrder", "Medication"),
         *("Procedure", "ServiceRequest", "ProcedureRequest", "DiagnosticReport", "Location"),
+        *("DocumentReference", "Binary"),
         *("Identifiers", "ResultComponents", "FlowsheetRows", "Demographics", "UnitCensus"),
     }
 )
@@ -86,7 +88,7 @@ class Allowed:
 
 def _reasons() -> Iterator[str]:
     """Give every reason code that the app has a class or a name for."""
-    yield from (UNEXPECTED, SWITCHED_OFF, FORGOTTEN, *Shortfall)
+    yield from (UNEXPECTED, SWITCHED_OFF, FORGOTTEN, *Shortfall, *DocumentShortfall)
     waiting: list[type[ServeError]] = [ServeError]
     while waiting:
         kind = waiting.pop()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import msgspec
@@ -178,7 +178,7 @@ class AlertDesk:
     async def told(self, *, since: datetime) -> tuple[Notice, ...]:
         """Give what was told, or silenced, from an instant on, in order of time."""
         now, found = self._clock.now(), []
-        month = since.replace(day=1)
+        month = since.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         while month <= now:
             records = await self._records.records(_events_kind(self._site, month), now=now)
             found += [msgspec.json.decode(each.content, type=Notice) for each in records.values()]

@@ -20,8 +20,10 @@ from deployr_core.packet import Abstained, Failed, InferencePacket, Scored
 from deployr_serve.core.decide import SWITCHED_OFF
 from deployr_serve.core.ports import Clock, InferenceStore, Record, Records
 
-PAGE, MOST_PAGES = 500, 20
-"""What one look reads at most: 10,000 changes. A store that was there before is read over several looks."""
+PAGE, MOST_PAGES = 500, 100
+"""What one look reads at most: 50,000 changes. A store that was there before is read over several looks."""
+PARTS = 16
+"""Records of an open hour, each with the packets whose ids begin alike: of a large site one would become too large."""
 OPEN_FOR = timedelta(hours=24)
 _BATCH = "batch"
 _SCORED, _ABSTAINED, _FAILED, _OTHER = "s", "a", "f", "x"
@@ -94,10 +96,7 @@ class Tallies:
         """Give each model's hours, and when its last packet was asked for."""
         now = self._clock.now()
         head, _ = await self._head()
-        open_hours = {
-            datetime.fromisoformat(hour): msgspec.json.decode(record.content, type=_Outcomes)
-            for hour, record in (await self._records.records(self._open_kind, now=now)).items()
-        }
+        open_hours = _by_hour_of(await self._records.records(self._open_kind, now=now))
         found = {}
         for model in models:
             closed = await self._closed(model)
@@ -135,7 +134,14 @@ class Tallies:
         return f"{kind}{timed}{slot:x}"
 
     async def _merge(self, hour: datetime, outcomes: _Outcomes) -> None:
-        record_id = f"{hour:%Y-%m-%dT%H:%M+00:00}"
+        parts: dict[str, _Outcomes] = {}
+        for model, of_model in outcomes.items():
+            for packet, outcome in of_model.items():
+                parts.setdefault(packet[:1], {}).setdefault(model, {})[packet] = outcome
+        for part, of_part in parts.items():
+            await self._merge_part(f"{hour:%Y-%m-%dT%H:%M+00:00}{_PART}{part}", of_part)
+
+    async def _merge_part(self, record_id: str, outcomes: _Outcomes) -> None:
         held = await self._records.read_record(self._open_kind, record_id, now=self._clock.now())
         before: _Outcomes = {} if held is None else msgspec.json.decode(held.content, type=_Outcomes)
         after = {model: {**before.get(model, {}), **outcomes.get(model, {})} for model in {*before, *outcomes}}
@@ -149,13 +155,12 @@ class Tallies:
         if until <= head.closed_until:
             return
         records = await self._records.records(self._open_kind, now=now)
-        over = {each: record for each, record in records.items() if datetime.fromisoformat(each) < until}
+        over = {each: record for each, record in records.items() if _hour_in(each) < until}
         counts: dict[str, dict[int, tuple[int, ...]]] = {}
-        for each, record in over.items():
-            for model, outcomes in msgspec.json.decode(record.content, type=_Outcomes).items():
+        for hour, of_models in _by_hour_of(over).items():
+            for model, outcomes in of_models.items():
                 of_hour = _counted(outcomes.values())
-                place = _place(datetime.fromisoformat(each))
-                counts.setdefault(model, {})[place] = tuple(getattr(of_hour, name) for name in _FIELDS)
+                counts.setdefault(model, {})[_place(hour)] = tuple(getattr(of_hour, name) for name in _FIELDS)
         oldest = _place(until - timedelta(weeks=WEEKS))
         for model, hours in counts.items():
             closed, of_closed = await self._closed(model)
@@ -183,7 +188,22 @@ class Tallies:
         return await self._records.replace_record(kind, record_id, encoded, etag=held.etag)
 
 
+_PART = "/"
 _FIELDS = ("asked", "slots", "answered", "failed", "abstained", "waited", "slow")
+
+
+def _by_hour_of(records: Mapping[str, Record]) -> dict[datetime, _Outcomes]:
+    """Put the parts of each hour together."""
+    found: dict[datetime, _Outcomes] = {}
+    for record_id, record in records.items():
+        hour = found.setdefault(_hour_in(record_id), {})
+        for model, outcomes in msgspec.json.decode(record.content, type=_Outcomes).items():
+            hour.setdefault(model, {}).update(outcomes)
+    return found
+
+
+def _hour_in(record_id: str) -> datetime:
+    return datetime.fromisoformat(record_id.partition(_PART)[0])
 
 
 def _counted(outcomes: Iterable[str]) -> HourCount:

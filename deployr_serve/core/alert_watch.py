@@ -85,9 +85,9 @@ class AlertWatch:
         for delivery in await _deliveries(store, DeliveryState.DEAD):
             if delivery.last_error not in _MEANT:
                 given_up.setdefault(delivery.output, []).append(delivery.updated_at)
-        oldest: dict[str, datetime] = {}
+        oldest: dict[str, datetime | None] = dict.fromkeys(outputs)
         for delivery in await _deliveries(store, DeliveryState.PENDING):
-            oldest[delivery.output] = min(oldest.get(delivery.output, delivery.created_at), delivery.created_at)
+            oldest[delivery.output] = min(oldest.get(delivery.output) or delivery.created_at, delivery.created_at)
         spooled_at, is_losing = None, False
         if spooling is not None:
             try:

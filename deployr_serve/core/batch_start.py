@@ -39,7 +39,10 @@ LATE = "not-begun-in-time"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batches:
-    """What the batches of a site reach the world through; ``worklists`` are by the batch's name."""
+    """What the batches of a site reach the world through; ``worklists`` are by the batch's name.
+
+    ``at``: under which name the site is served beside others; None where it is alone.
+    """
 
     declared: tuple[Batch, ...]
     services: Services
@@ -47,6 +50,16 @@ class Batches:
     roll_caller: RollCaller
     worklists: Mapping[str, Worklist]
     site_zone: tzinfo
+    at: str | None = None
+
+    def message_of(self, chunk_id: str) -> str:
+        """Give what is queued for a chunk: its id, after the name of the site where it is one of several."""
+        return chunk_id if self.at is None else f"{self.at}/{chunk_id}"
+
+    def chunk_in(self, message: str) -> str | None:
+        """Give the id of the chunk that a message is about; None if it is another site's."""
+        own, _, chunk_id = message.rpartition("/")
+        return chunk_id if own == (self.at or "") else None
 
     @property
     def records(self) -> Records:
@@ -251,4 +264,4 @@ async def _hand_out(run: Run, using: Batches) -> None:
     """Queue what is not done; a chunk that is queued twice is scored once."""
     for number in range(1, run.chunks + 1):
         if str(number) not in run.done:
-            await using.queue.put(runs.chunk_id_of(run.run_id, run.planned_by, number))
+            await using.queue.put(using.message_of(runs.chunk_id_of(run.run_id, run.planned_by, number)))

@@ -19,6 +19,7 @@ class Why(StrEnum):
     NO_THRESHOLD = "no-threshold"
     BELOW_THRESHOLD = "below-threshold"
     NOT_ELIGIBLE = "not-eligible"
+    CLUSTER_NOT_LISTED = "cluster-not-listed"
     CONTROL = "control"
     EXPLORED = "explored"
     SUPPRESSED_RECENTLY = "suppressed-recently"
@@ -36,6 +37,7 @@ def decide(
     *,
     score: float,
     assignment: Assignment | None = None,
+    left_out: Why = Why.NOT_ELIGIBLE,
     showing: Showing | None = None,
     suppressed: Why | None = None,
 ) -> Decision:
@@ -45,11 +47,12 @@ def decide(
         policy: the one in force; its mode is not ``off``, for then nothing is scored.
         score: the headline.
         assignment: the unit's arm in mode ``trial``; None where the unit takes no part in it.
+        left_out: why it takes none, where it does not.
         showing: how chance fell for this packet, in mode ``trial`` and with an assignment.
         suppressed: what speaks against another advisory for the same patient, if anything does. It counts only where
             there would be one, in whichever arm: both arms have the same occasions.
     """
-    why = _why(policy, score=score, assignment=assignment, showing=showing, suppressed=suppressed)
+    why = _why(policy, score=score, assignment=assignment, left_out=left_out, showing=showing, suppressed=suppressed)
     by_chance = suppressed is None and policy.mode is Mode.TRIAL
     return Decision(
         mode=policy.mode,
@@ -101,22 +104,28 @@ def outputs_of(policy: Policy, decision: Decision, configured: tuple[str, ...]) 
 
 
 def _why(
-    policy: Policy, *, score: float, assignment: Assignment | None, showing: Showing | None, suppressed: Why | None
+    policy: Policy,
+    *,
+    score: float,
+    assignment: Assignment | None,
+    left_out: Why,
+    showing: Showing | None,
+    suppressed: Why | None,
 ) -> Why:
     if policy.mode is Mode.SILENT:
         return Why.SILENT
     if policy.threshold is None:
         return Why.NO_THRESHOLD
     if policy.mode is Mode.TRIAL:
-        return _why_in_trial(assignment, showing, suppressed)
+        if assignment is None or showing is None:
+            return left_out
+        return _why_in_trial(showing, suppressed)
     if score < policy.threshold:
         return Why.BELOW_THRESHOLD
     return suppressed or Why.ADVISED
 
 
-def _why_in_trial(assignment: Assignment | None, showing: Showing | None, suppressed: Why | None) -> Why:
-    if assignment is None or showing is None:
-        return Why.NOT_ELIGIBLE
+def _why_in_trial(showing: Showing, suppressed: Why | None) -> Why:
     if suppressed is not None:
         return suppressed
     if showing.explored:

@@ -21,10 +21,12 @@ from deployr_core.trial import (
     RandomizationUnit,
     Trial,
     assign,
+    assign_cluster,
     showing,
     stratum_hash,
     unit_hash,
 )
+from deployr_core.wedge import SteppedWedge
 from deployr_serve.core.decide import Why, decide
 from deployr_serve.core.errors import RecordChanged, StoreUnavailable
 from deployr_serve.core.policy import Policy, Suppression, SuppressionUnit, TimeBlock
@@ -81,10 +83,14 @@ async def decision_of(
         StoreUnavailable: nothing may be shown.
     """
     assignment = shown = None
+    left_out = Why.NOT_ELIGIBLE
     would_advise = policy.mode is Mode.LIVE and policy.threshold is not None and score >= policy.threshold
     if policy.mode is Mode.TRIAL and policy.trial is not None and policy.threshold is not None:
-        assignment = await _assignment(request, policy.trial, policy.time_block, key=key, now=now, records=records)
-        if assignment is not None:
+        found = await _assignment(request, policy.trial, policy.time_block, key=key, now=now, records=records)
+        if isinstance(found, Why):
+            left_out = found
+        else:
+            assignment = found
             trial, threshold = policy.trial, policy.threshold
             shown = showing(trial, assignment, key=key, packet_id=packet_id, score=score, threshold=threshold)
             # An occasion is one in every arm alike: whether it would be shown to a unit of an arm that shows.
@@ -99,22 +105,24 @@ async def decision_of(
         suppressed = await _suppressed(
             policy.suppression, unit, packet_id=packet_id, now=now, records=records, store=store
         )
-    return decide(policy, score=score, assignment=assignment, showing=shown, suppressed=suppressed)
+    return decide(policy, score=score, assignment=assignment, left_out=left_out, showing=shown, suppressed=suppressed)
 
 
 async def _assignment(
     request: InferenceRequest, trial: Trial, block: TimeBlock | None, *, key: bytes, now: datetime, records: Records
-) -> Assignment | None:
-    """Give the unit's arm, assigned now if it was not before; None if the request does not name unit and strata."""
+) -> Assignment | Why:
+    """Give the unit's arm, assigned now if it was not before; or why it has none, such as that nobody names it."""
     unit_id = _unit_id(request, trial.unit, block)
     if not unit_id:
-        return None
+        return Why.NOT_ELIGIBLE
+    if isinstance(trial.method, SteppedWedge):
+        return _in_wedge(request, trial, trial.method, key=key, cluster=unit_id)
     hashed = unit_hash(trial, key=key, unit_id=unit_id)
     held = await records.read_record(ASSIGNMENT, hashed, now=now)
     if held is None:
-        if not all(request.context.get(name) for name in trial.strata):
-            return None
-        strata = tuple(request.context[name] for name in trial.strata)
+        strata = _strata(request, trial)
+        if strata is None:
+            return Why.NOT_ELIGIBLE
         place = None
         if isinstance(trial.method, PermutedBlocks):
             place = await _next_place(stratum_hash(trial, key=key, strata=strata), now=now, records=records)
@@ -126,6 +134,23 @@ async def _assignment(
         if held is None:
             raise StoreUnavailable("expected the assignment that holds this id; it was there a moment ago")
     return msgspec.structs.replace(_decoded(held.content, Assignment), source=AssignmentSource.STORED)
+
+
+def _in_wedge(
+    request: InferenceRequest, trial: Trial, wedge: SteppedWedge, *, key: bytes, cluster: str
+) -> Assignment | Why:
+    """Give the cluster's arm at the event's time; nothing is stored, for any machine finds the same."""
+    strata = _strata(request, trial)
+    if strata is None:
+        return Why.NOT_ELIGIBLE
+    found = assign_cluster(trial, wedge, key=key, cluster=cluster, at=request.event_time, strata=strata)
+    return Why.CLUSTER_NOT_LISTED if found is None else found
+
+
+def _strata(request: InferenceRequest, trial: Trial) -> tuple[str, ...] | None:
+    """Give what is told of the unit, in the order of the trial's names; None where something is not told."""
+    told = tuple(request.context.get(name, "") for name in trial.strata)
+    return told if all(told) else None
 
 
 def _unit_id(request: InferenceRequest, unit: RandomizationUnit, block: TimeBlock | None) -> str | None:

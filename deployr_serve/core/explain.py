@@ -20,8 +20,8 @@ FAILED = "explain.failed"
 def reasons_of(packet: InferencePacket, models: Models) -> tuple[Reason, ...]:
     """Give the largest contributions in words; none where the declaration that scored is no longer here."""
     try:
-        spec = models.bundle(packet.model.model_id).spec
-        return reasons(packet.outcome, spec) if isinstance(packet.outcome, Scored) else ()
+        bundle = models.bundle(packet.model.model_id)
+        return reasons(packet.outcome, bundle.spec, bundle.documents) if isinstance(packet.outcome, Scored) else ()
     except (ServeError, ValueError):
         return ()
 
@@ -51,7 +51,7 @@ def explained_score(scored: Scored, bundle: Bundle) -> Scored:
         explanation = bundle.model.explain(vector_of(scored.vector))
         if explanation is None:
             return scored
-        contributions = contributions_of(explanation, bundle.spec)
+        contributions = contributions_of(explanation, bundle.spec, bundle.documents)
     except Exception:  # noqa: BLE001 whatever is wrong with the explanation, the score stands, and the failure is counted
         return msgspec.structs.replace(scored, coverage={**scored.coverage, FAILED: 1})
     return msgspec.structs.replace(

@@ -11,14 +11,14 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from deployr_core.facts import Encounter, PatientFacts
 from deployr_core.packet import Abstained, Outcome, Scored
 from deployr_serve.core.errors import StoreUnavailable
-from deployr_serve.core.ports import FactsVault, FetchedFacts
+from deployr_serve.core.ports import FetchedFacts
 
 NOT_KEPT = "facts.not_kept"
 """Counted in the coverage of an answer whose facts should have been kept and were not."""
@@ -29,6 +29,36 @@ _log = logging.getLogger(__name__)
 
 class FactsUnreadable(ValueError):
     """There are facts, and they cannot be read: the message says why, and nothing of what they hold."""
+
+
+class FactsVault(Protocol):
+    """Keeps what was fetched about a patient, sealed, by the packet that it was fetched for and its own digest.
+
+    Ids carry no identity. Every method may raise StoreUnavailable.
+    """
+
+    async def keep(self, packet_id: str, digest: str, content: bytes, *, expires_at: datetime) -> None:
+        """Seal and store it; what is there already stays as it is.
+
+        Args:
+            packet_id: whose facts they are.
+            digest: the SHA-256 of the content, in hex. Another attempt at the packet may have fetched other facts.
+            content: see `facts_bytes`.
+            expires_at: from when on nobody gets it any more, and `purge` erases it.
+        """
+
+    async def read(self, packet_id: str, digest: str, *, now: datetime) -> bytes | None:
+        """Give the content; None if it was never kept, has expired, or was erased.
+
+        Raises:
+            FactsUnreadable: it was changed, or its key is not here.
+        """
+
+    async def forget(self, packet_id: str) -> int:
+        """Erase all that is kept for a packet; give how many records that were."""
+
+    async def purge(self, *, now: datetime) -> int:
+        """Erase what has expired; give how many records that were."""
 
 
 class _Kept(msgspec.Struct, frozen=True, kw_only=True):

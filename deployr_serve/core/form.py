@@ -73,6 +73,8 @@ def form_of(bundle: Bundle) -> Form:
     requires = bundle.manifest.requires
     if requires.visit_classes:
         raise NoForm("it scores certain classes of visits only, and a form knows of no visit")
+    if bundle.documents is not None:
+        raise NoForm("it looks at documents, which nobody can be asked to type")
     tests: dict[tuple[bool, Code], Field] = {}
     kinds = set()
     for group in bundle.spec.groups:

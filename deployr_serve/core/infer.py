@@ -26,12 +26,13 @@ from deployr_core.packet import (
     Scored,
     Trigger,
 )
-from deployr_core.packet_ids import derive_packet_id
+from deployr_core.packet_ids import derive_clinician_hash, derive_packet_id
 from deployr_serve.core.audit import Act, AuditSink, NotAudited, of_answer, of_refusal
 from deployr_serve.core.claim import answered, claim
 from deployr_serve.core.decide import SWITCHED_OFF, silenced, unapproved
 from deployr_serve.core.deciding import decision_of
 from deployr_serve.core.deliver import AT_ONCE_WITHIN_S, EXPIRES_AFTER, deliver
+from deployr_serve.core.documents import DocumentSource
 from deployr_serve.core.ending import UNCLAIMED, Ending, end
 from deployr_serve.core.errors import (
     UNEXPECTED,
@@ -43,6 +44,7 @@ from deployr_serve.core.errors import (
     TryLater,
 )
 from deployr_serve.core.explain import explained
+from deployr_serve.core.facts_kept import FactsVault
 from deployr_serve.core.followers import Followers, Together
 from deployr_serve.core.late import is_too_late, late, taken_back
 from deployr_serve.core.outcome import Found, Means, find_outcome
@@ -51,7 +53,6 @@ from deployr_serve.core.ports import (
     Budget,
     Clock,
     FactSource,
-    FactsVault,
     InferenceStore,
     Models,
     Output,
@@ -62,6 +63,7 @@ from deployr_serve.core.ports import (
 from deployr_serve.core.request import InferenceRequest
 from deployr_serve.core.switches import Switches
 from deployr_serve.core.watch import NOT_WATCHED, Noted, Step, Watch, ending_of
+from deployr_serve.core.who_pays import Coverages
 from deployr_serve.core.without_store import Spooling, decided_without_store
 
 _FOR_FETCHING, _BACKSTOP = 0.9, 0.05
@@ -89,7 +91,7 @@ class Services:
     """All that the use cases reach the world through.
 
     ``vault``: None where the site keeps no facts. ``spooling``: None where nothing is kept while the store is down.
-    ``shadows``: None where no champion has any.
+    ``shadows``: None where no champion has any. ``coverages``: tells who pays, to deployments that ask for it.
     """
 
     site: Site
@@ -107,6 +109,8 @@ class Services:
     spooling: Spooling | None = None
     watch: Watch = NOT_WATCHED
     shadows: Followers | None = None
+    coverages: Coverages | None = None
+    documents: DocumentSource | None = None
 
     @property
     def labelled(self) -> Models:
@@ -239,6 +243,8 @@ async def _answer(request: InferenceRequest, services: Services) -> Answer:
                 clock=clock,
                 vault=services.vault,
                 keep_days=policy.keep_facts_days,
+                coverages=services.coverages if policy.read_insurance else None,
+                documents=services.documents,
                 watch=services.watch,
             )
             found = await find_outcome(request, bundle, means, packet_id=packet_id, budget=fetching, within_s=within_s)
@@ -257,6 +263,7 @@ async def _answer(request: InferenceRequest, services: Services) -> Answer:
         outcome=found.outcome,
         fetches=found.fetches,
         facts_sha256=found.facts_sha256,
+        patient_groups=found.patient_groups,
         updated_at=ended,
     )
     if is_too_late(request, packet, clock=clock, until=until, of_s=site.deadline_s):
@@ -320,6 +327,7 @@ def _received(
         model = ModelRef(model_id=request.model_id, version="", bundle_sha256="")
     else:
         model = ModelRef(model_id=request.model_id, version=bundle.manifest.version, bundle_sha256=bundle.digest)
+    clinician = request.context.get("provider")
     return InferencePacket(
         packet_id=derive_packet_id(
             site.id_key, environment=site.environment, model_id=request.model_id, request_key=request.key
@@ -342,6 +350,7 @@ def _received(
         started_at=now,
         updated_at=now,
         shadow_of=request.shadow_of,
+        clinician_hash=derive_clinician_hash(site.id_key, clinician) if clinician else None,
     )
 
 

@@ -85,6 +85,21 @@ def tenant_of(token: Unproven, tenants: Collection[EntraTenant]) -> EntraTenant:
     raise CallerRefused("issuer")
 
 
+def checked_roles(token: Unproven, tenant: EntraTenant, *, now: datetime) -> frozenset[str]:
+    """Check what every token of Entra ID must say, and give the roles that it names.
+
+    Raises:
+        CallerRefused: a claim is missing or does not hold.
+    """
+    check_times(token.claims, now=now, longest_life_s=LONGEST_LIFE_S)
+    if token.claims.get("aud") != tenant.audience:
+        raise CallerRefused("audience")
+    roles = token.claims.get("roles", [])
+    if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+        raise CallerRefused("roles")
+    return frozenset(roles)
+
+
 def entra_caller(token: Unproven, tenant: EntraTenant, callers: Collection[JsonCaller], *, now: datetime) -> JsonCaller:
     """Give the caller; to be asked only once the signature has been verified.
 
@@ -100,12 +115,9 @@ def entra_caller(token: Unproven, tenant: EntraTenant, callers: Collection[JsonC
         CallerRefused: a claim is missing or does not hold, or the token is a person's and not an application's.
         CallerNotAllowed: an application of that tenant, but none that is listed, or without its role.
     """
-    claims = token.claims
-    check_times(claims, now=now, longest_life_s=LONGEST_LIFE_S)
-    if claims.get("aud") != tenant.audience:
-        raise CallerRefused("audience")
-    application, roles = claims.get("azp"), claims.get("roles", [])
-    if not isinstance(application, str) or not isinstance(roles, list):
+    roles = checked_roles(token, tenant, now=now)
+    claims, application = token.claims, token.claims.get("azp")
+    if not isinstance(application, str):
         raise CallerRefused("application")
     if "scp" in claims:
         raise CallerRefused("a-persons")

@@ -200,7 +200,8 @@ class Policy(_Declared, frozen=True, kw_only=True):
     whether people may try the model on a page with values that they type; not where somebody must not see its scores.
     ``label_schedule``: when its labels are extracted, NCRONTAB in UTC; None: with those of the other models.
     ``shadows``: runs of the same model, by id, that score silently what this one is asked.
-    ``keep_facts_days``: for how long what was fetched is kept, sealed; None keeps none of it.
+    ``keep_facts_days``: for how long what was fetched is kept, sealed; None keeps none of it. ``read_insurance``: the
+    EMR is asked who pays, one more search for each inference, and the packet says which class of payer it is.
 
     Raises:
         ValueError: a trial without its parts, a threshold that is no number, or words that cannot be filled in.
@@ -227,6 +228,7 @@ class Policy(_Declared, frozen=True, kw_only=True):
     label_schedule: str | None = None
     shadows: tuple[str, ...] = ()
     keep_facts_days: int | None = None
+    read_insurance: bool = False
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:

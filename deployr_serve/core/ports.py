@@ -9,9 +9,11 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from deployr_core.bundle import Bundle
+from deployr_core.document_columns import Came
 from deployr_core.facts import Encounter, PatientFacts
 from deployr_core.features import FeatureSpec
 from deployr_core.packet import Delivery, DeliveryState, Event, FetchRecord, InferencePacket, Label, Subject
+from deployr_core.patient_groups import PatientGroups
 
 _T = TypeVar("_T")
 
@@ -68,6 +70,9 @@ class FetchedFacts:
     """How many resources could not be used, by reason, such as ``labs.no_release_time``."""
     oldest_answer_s: float = 0.0
     """How old the oldest of the EMR's answers was when it came, in seconds, as caches and replicas own up to it."""
+    documents: Came | None = field(default=None, repr=False)
+    """What came for a model that takes documents; never kept."""
+    patient_groups: PatientGroups | None = field(default=None, repr=False)
 
 
 class FactSource(Protocol):
@@ -342,36 +347,6 @@ class Output(Protocol):
             TryLater: it may or may not have arrived; send again.
             FixSetup, AskDifferently: it was refused, and will be again.
         """
-
-
-class FactsVault(Protocol):
-    """Keeps what was fetched about a patient, sealed, by the packet that it was fetched for and its own digest.
-
-    Ids carry no identity. Every method may raise StoreUnavailable.
-    """
-
-    async def keep(self, packet_id: str, digest: str, content: bytes, *, expires_at: datetime) -> None:
-        """Seal and store it; what is there already stays as it is.
-
-        Args:
-            packet_id: whose facts they are.
-            digest: the SHA-256 of the content, in hex. Another attempt at the packet may have fetched other facts.
-            content: see `deployr_serve.core.facts_kept.facts_bytes`.
-            expires_at: from when on nobody gets it any more, and `purge` erases it.
-        """
-
-    async def read(self, packet_id: str, digest: str, *, now: datetime) -> bytes | None:
-        """Give the content; None if it was never kept, has expired, or was erased.
-
-        Raises:
-            FactsUnreadable: it was changed, or its key is not here.
-        """
-
-    async def forget(self, packet_id: str) -> int:
-        """Erase all that is kept for a packet; give how many records that were."""
-
-    async def purge(self, *, now: datetime) -> int:
-        """Erase what has expired; give how many records that were."""
 
 
 class Threads(Protocol):

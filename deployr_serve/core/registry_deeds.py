@@ -29,7 +29,7 @@ class ShelvedRun:
     """A run as it lies on the shelf, every digest checked. ``run_sha256``: over the bytes of its ``run.json``.
 
     ``signed_by``: the id of the site's key that signed the bundle; None if none did, and then ``unsigned`` says why.
-    ``comparison``: None if it was not compared yet.
+    ``run_signed_by``, ``run_unsigned``: the same of its ``run.json``. ``comparison``: None if it was not compared yet.
     """
 
     run: Run
@@ -37,6 +37,8 @@ class ShelvedRun:
     manifest: Manifest
     signed_by: str | None
     unsigned: str = ""
+    run_signed_by: str | None
+    run_unsigned: str = ""
     comparison: Comparison | None = field(default=None, repr=False)
 
 
@@ -50,7 +52,7 @@ class Call:
 
 def own_items(shelved: ShelvedRun, standing: Standing) -> tuple[CheckedItem, ...]:
     """Give the items that the registry itself puts on the checklist of an approval."""
-    signed = f"by the site's key {shelved.signed_by}" if shelved.signed_by else shelved.unsigned
+    lacking = shelved.unsigned or shelved.run_unsigned
     champion = standing.champion
     is_compared = champion in standing.runs[shelved.run.run_id].compared_with
     if champion is None:
@@ -58,7 +60,7 @@ def own_items(shelved: ShelvedRun, standing: Standing) -> tuple[CheckedItem, ...
     else:
         said = f"with {champion}" if is_compared else f"the journal has no comparison with {champion}"
     return (
-        CheckedItem(item=SIGNED, passed=shelved.signed_by is not None, said=signed),
+        CheckedItem(item=SIGNED, passed=not lacking, said=lacking or f"by the site's key {shelved.signed_by}"),
         CheckedItem(item=COMPARED, passed=champion is None or is_compared, said=said),
     )
 
@@ -80,7 +82,9 @@ def deed_of(wish: Wish, by: Person, standing: Standing, shelved: ShelvedRun | No
     if action is Action.APPROVED and shelved is not None:
         wish = replace(wish, checklist=(*own_items(shelved, standing), *wish.checklist))
     expect_may(wish, by, standing)
-    deed = Deed(at=at, who=by.name, role=role_for(by, action) or "", action=action, why=wish.why.strip())
+    deed = Deed(
+        at=at, who=by.name, role=role_for(by, action, standing.model_id) or "", action=action, why=wish.why.strip()
+    )
     if action is Action.REGISTERED and shelved is not None:
         return msgspec.structs.replace(
             deed,
@@ -90,7 +94,7 @@ def deed_of(wish: Wish, by: Person, standing: Standing, shelved: ShelvedRun | No
             deploy_type=shelved.run.deploy_type,
             trained_by=shelved.run.trained_by,
         )
-    if action is Action.OPENED:
+    if action in {Action.OPENED, Action.VOUCHED}:
         return deed
     run = standing.runs[(standing.champion or "") if action is Action.ROLLED_BACK else wish.run_id]
     deed = msgspec.structs.replace(

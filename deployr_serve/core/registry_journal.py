@@ -8,24 +8,27 @@ moves it on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
 
 from deployr_core.registry.journal import (
+    NO_KEYS,
     Deed,
     Entry,
+    Fault,
     Head,
     JournalBroken,
+    JournalKeys,
     chained,
     entry_bytes,
     parse_entry,
-    verify,
 )
-from deployr_core.registry.standing import Standing, after, standing_of
-from deployr_serve.core.errors import RecordChanged, StoreUnavailable
+from deployr_core.registry.standing import Standing, after, examined
+from deployr_core.signing import TrustedKey
+from deployr_serve.core.errors import RecordChanged, SettingsInvalid, StoreUnavailable
 from deployr_serve.core.ports import Clock, Record, Records
 
 JOURNAL, HEAD = "journal", "journal-head"
@@ -44,6 +47,21 @@ class Journal:
     standing: Standing
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What was found of a journal. ``fault``: None if it is what was written; ``entries``: how many could be read.
+
+    ``signed``: how many of them a key that counts is to have signed; the others are vouched for. ``compared``: with how
+    many heads, told elsewhere, it was compared.
+    """
+
+    model_id: str
+    entries: int
+    signed: int
+    compared: int
+    fault: Fault | None
+
+
 async def stored_entries(records: Records, model_id: str, *, now: datetime) -> tuple[tuple[Entry, ...], Head | None]:
     """Give a model's entries in the order in which they are stored, and the head as it was before; not verified.
 
@@ -54,31 +72,65 @@ async def stored_entries(records: Records, model_id: str, *, now: datetime) -> t
     # The head first: what is added meanwhile must not look cut off.
     head = await records.read_record(HEAD, model_id, now=now)
     held = await records.records(_kind(model_id), now=now)
-    entries = [parse_entry(record.content) for _, record in sorted(held.items())]
+    entries = [parse_entry(record.content, number=at) for at, (_, record) in enumerate(sorted(held.items()), start=1)]
     told = None if head is None else _head(head)
     while told is not None and len(entries) < told.number:
         # What another worker wrote a moment ago, a query of all partitions may not find yet.
         late = await records.read_record(_kind(model_id), _entry_id(len(entries) + 1), now=now)
         if late is None:
             break
-        entries.append(parse_entry(late.content))
+        entries.append(parse_entry(late.content, number=len(entries) + 1))
     return tuple(entries), told
 
 
-async def read_journal(records: Records, model_id: str, *, now: datetime, told: Iterable[Head] = ()) -> Journal:
+async def read_journal(
+    records: Records,
+    model_id: str,
+    *,
+    now: datetime,
+    told: Iterable[Head] = (),
+    keys: Sequence[TrustedKey] = (),
+) -> Journal:
     """Give a model's journal; empty where nothing was ever written.
 
-    ``told``: how far it had come at other times, as whoever asks has seen it.
+    ``told``: how far it had come at other times, as whoever asks has seen it. ``keys``: whose signatures count.
 
     Raises:
         JournalBroken: it is not what was written, or says what cannot have happened.
         StoreUnavailable: nobody knows.
     """
     entries, head = await stored_entries(records, model_id, now=now)
-    fault = verify(entries, model_id=model_id, heads=(*told, *([] if head is None else [head])))
-    if fault is not None:
-        raise JournalBroken(f"journal of {model_id}, entry {fault.number}: {fault.said}")
-    return Journal(entries=entries, standing=standing_of(entries, model_id=model_id))
+    found = examined(entries, model_id=model_id, heads=(*told, *([] if head is None else [head])), keys=keys)
+    if isinstance(found, Fault):
+        raise JournalBroken(found, model_id=model_id)
+    return Journal(entries=entries, standing=found)
+
+
+async def verdict(
+    records: Records,
+    model_id: str,
+    *,
+    now: datetime,
+    told: Iterable[Head] = (),
+    keys: Sequence[TrustedKey] = (),
+) -> Verdict:
+    """Look a journal through from end to end; what is wrong with it is told, not raised.
+
+    ``told``: how far it had come, as others were told. ``keys``: whose signatures count.
+
+    Raises:
+        StoreUnavailable: nobody knows.
+    """
+    heads_told = tuple(told)
+    try:
+        entries, head = await stored_entries(records, model_id, now=now)
+    except JournalBroken as error:
+        return Verdict(model_id=model_id, entries=error.fault.number - 1, signed=0, compared=0, fault=error.fault)
+    compared = (*heads_told, *([] if head is None else [head]))
+    found = examined(entries, model_id=model_id, heads=compared, keys=keys)
+    fault = found if isinstance(found, Fault) else None
+    signed = sum(not isinstance(entry.signature, msgspec.UnsetType) for entry in entries) if keys else 0
+    return Verdict(model_id=model_id, entries=len(entries), signed=signed, compared=len(compared), fault=fault)
 
 
 async def heads(records: Records, *, now: datetime) -> Mapping[str, Head]:
@@ -87,18 +139,23 @@ async def heads(records: Records, *, now: datetime) -> Mapping[str, Head]:
     return {model_id: _head(record) for model_id, record in held.items()}
 
 
-async def append(records: Records, model_id: str, decide: Decide, *, clock: Clock) -> Entry:
+async def append(
+    records: Records, model_id: str, decide: Decide, *, clock: Clock, keys: JournalKeys = NO_KEYS
+) -> Entry:
     """Add one entry: what ``decide`` gives from how things stand; it is asked again whenever somebody else was first.
 
     Raises:
+        SettingsInvalid: entries have to be signed here, and there is no key to sign with.
         JournalBroken: the journal is not what was written; nothing is added to it.
         StoreUnavailable: nobody knows if it was added.
     """
+    if keys.trusted and keys.signing is None:
+        raise SettingsInvalid("settings: DEPLOYR_JOURNAL_KEY: expected the key that entries are signed with")
     for _ in range(_MOST_TRIES):
         now = clock.now()
-        journal = await read_journal(records, model_id, now=now)
-        deed = decide(journal.standing)
-        entry = chained(deed, model_id=model_id, last=journal.entries[-1] if journal.entries else None)
+        journal = await read_journal(records, model_id, now=now, keys=keys.trusted)
+        deed, last = decide(journal.standing), journal.entries[-1] if journal.entries else None
+        entry = chained(deed, model_id=model_id, last=last, key=keys.signing)
         # What could not be read back must not be written.
         after(journal.standing, entry)
         record_id = _entry_id(entry.number)

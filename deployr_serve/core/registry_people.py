@@ -9,22 +9,23 @@ one id of a user, or of an application, that never changes and is never given ag
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from deployr_core.registry.roles import Person, Role
-from deployr_serve.core.caller import CallerRefused, Unproven, check_times
+from deployr_serve.core.caller import Unproven
 from deployr_serve.core.errors import CallerNotAllowed
-from deployr_serve.core.json_caller import LONGEST_LIFE_S, EntraTenant
+from deployr_serve.core.json_caller import EntraTenant, checked_roles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListedPerson:
     """One whom the site's file lists.
 
-    ``roles``: of who comes without a token. ``login``: of the machine that `deployr models` runs on. ``password``: by
-    HTTP Basic under the name. ``tenant`` and ``object_id``: by a token of Entra ID, of a person or of an application.
+    ``roles``: of who comes without a token. ``only``: see `deployr_core.registry.roles.Person`. ``login``: of the
+    machine that `deployr models` runs on. ``password``: by HTTP Basic under the name. ``tenant`` and ``object_id``: by
+    a token of Entra ID, of a person or of an application.
     """
 
     name: str
@@ -33,10 +34,12 @@ class ListedPerson:
     password: str | None = field(default=None, repr=False)
     tenant: str | None = None
     object_id: str | None = None
+    only: Mapping[Role, frozenset[str]] = field(default_factory=dict, hash=False)
 
     def with_roles(self, roles: frozenset[Role]) -> Person:
         """Give the person as the registry knows them, in these roles."""
-        return Person(name=self.name, roles=roles, aliases=frozenset({self.login} if self.login else ()))
+        aliases = frozenset({self.login} if self.login else ())
+        return Person(name=self.name, roles=roles, aliases=aliases, only=self.only)
 
 
 def person_by_login(login: str, people: Collection[ListedPerson]) -> Person | None:
@@ -57,16 +60,10 @@ def person_by_token(token: Unproven, tenant: EntraTenant, people: Collection[Lis
         CallerRefused: a claim is missing or does not hold.
         CallerNotAllowed: somebody of that tenant, but none who is listed.
     """
-    claims = token.claims
-    check_times(claims, now=now, longest_life_s=LONGEST_LIFE_S)
-    if claims.get("aud") != tenant.audience:
-        raise CallerRefused("audience")
-    named = claims.get("roles", [])
-    if not isinstance(named, list):
-        raise CallerRefused("roles")
+    named = checked_roles(token, tenant, now=now)
     # The app's roles are called in the directory as they are here.
     roles = frozenset(role for role in Role if role.value in named)
     for person in people:
-        if person.tenant == tenant.tenant and person.object_id == claims.get("oid"):
+        if person.tenant == tenant.tenant and person.object_id == token.claims.get("oid"):
             return person.with_roles(roles)
     raise CallerNotAllowed("expected somebody whom this app's operator has listed")

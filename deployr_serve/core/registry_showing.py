@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployr_core.registry.journal import Head, JournalBroken
+from deployr_core.signing import TrustedKey
 from deployr_serve.core.ports import Clock, Records
 from deployr_serve.core.registry_journal import heads, read_journal
 
@@ -44,8 +46,10 @@ class Approvals:
     written may not be found whole at the first, and until then it stays as it was.
     """
 
-    def __init__(self, records: Records, *, clock: Clock) -> None:
+    def __init__(self, records: Records, *, clock: Clock, keys: Sequence[TrustedKey] = ()) -> None:
+        """``keys``: whose signatures of a journal's entries count; without any, none is asked for."""
         self._records = records
+        self._keys = keys
         self._clock = clock
         self._heads: dict[str, Head] = {}
         self._read: dict[str, _Read] = {}
@@ -90,7 +94,7 @@ class Approvals:
         at, told = self._looked_at, None if before is None else before.told
         try:
             journal = await read_journal(
-                self._records, model_id, now=self._clock.now(), told=() if told is None else (told,)
+                self._records, model_id, now=self._clock.now(), told=() if told is None else (told,), keys=self._keys
             )
         except JournalBroken as error:
             if before is None or before.doubts == 0:

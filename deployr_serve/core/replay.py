@@ -15,10 +15,11 @@ from enum import StrEnum
 import msgspec
 
 from deployr_core.bundle import Bundle, Manifest
-from deployr_core.layout import layout_of
+from deployr_core.documents import column_names
 from deployr_core.packet import Abstained, InferencePacket, Mode, Outcome, Scored
 from deployr_core.scoring import ModelAway, Reply, ScoreInvalid
 from deployr_serve.core.decide import Why
+from deployr_serve.core.documents import stored_row
 from deployr_serve.core.errors import ModelError, PredictorUnavailable
 from deployr_serve.core.explain import FAILED, explained_score, vector_of
 from deployr_serve.core.facts_kept import NOT_KEPT
@@ -136,9 +137,11 @@ def replay_facts(
     A packet that abstained for what it knew of the patient is told about, too.
     """
     beside = changed_libraries(bundle.manifest, installed)
+    if bundle.documents is not None:
+        beside = (*beside, "documents are not kept: their columns are the packet's own")
     was = packet.outcome
     try:
-        now = scored_or_abstained(bundle, fetched, as_of=packet.as_of)
+        now = scored_or_abstained(bundle, fetched, as_of=packet.as_of, row=stored_row(was, bundle))
     except PredictorUnavailable:
         return unknown(packet, "the model answers elsewhere, and cannot be asked now", beside=beside)
     except ModelError:
@@ -150,7 +153,7 @@ def replay_facts(
         return unknown(packet, why_not_scored(was) or "", beside=beside)
     if was.vector.spec_sha256 != now.vector.spec_sha256:
         return _replayed(packet, differences=("declaration: the features are another declaration's",), beside=beside)
-    names = layout_of(bundle.spec).names
+    names = column_names(bundle.spec, bundle.documents)
     rows = [dict(zip(each.vector.indices, each.vector.values, strict=True)) for each in (was, now)]
     places = sorted(rows[0].keys() | rows[1].keys())
     features = tuple(names[it] for it in places if _bits(rows[0].get(it, 0.0)) != _bits(rows[1].get(it, 0.0)))

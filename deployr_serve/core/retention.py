@@ -13,7 +13,8 @@ import msgspec
 from deployr_core.forgetting import forgotten, is_forgotten
 from deployr_core.packet import PACKET_SCHEMA_VERSION, InferencePacket, Received, Scored
 from deployr_serve.core.errors import RecordChanged
-from deployr_serve.core.ports import Belongings, Clock, FactsVault, InferenceStore
+from deployr_serve.core.facts_kept import FactsVault
+from deployr_serve.core.ports import Belongings, Clock, InferenceStore
 
 _PAGE = 200
 _AT_ONCE = 50

@@ -22,6 +22,7 @@ from deployr_serve.core.infer import Services, infer
 from deployr_serve.core.policy import SCHEMA_VERSION, Policies, Policy
 from deployr_serve.core.ports import Budget, FactSource, FetchedFacts, Handed, Lane, Models
 from deployr_serve.core.request import InferenceRequest
+from deployr_serve.core.site_logs import fresh_context
 from deployr_serve.core.switches import Switches
 from deployr_serve.core.watch import NOT_WATCHED
 
@@ -102,7 +103,9 @@ class Shadows:
         self._waiting.append(answered)
         is_at_work = self._worker is not None and not self._worker.done()
         if not is_at_work:
-            self._worker = asyncio.get_running_loop().create_task(self._work())
+            # In a context of its own: this one task goes on to score what other requests have left, and must not pass
+            # as a part of the first one's trace.
+            self._worker = asyncio.get_running_loop().create_task(self._work(), context=fresh_context())
 
     async def settled(self) -> None:
         """Return when nothing waits any more."""

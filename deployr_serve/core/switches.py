@@ -111,15 +111,18 @@ class Switches:
         Raises:
             StoreUnavailable: nobody knows.
         """
-        # What is silent anyway says so, and nobody's leave is asked for it.
-        if self._approvals is None or self._policies.of(model_id).mode is Mode.SILENT:
-            return True
-        return await self._approvals.is_shown(model_id, bundle_sha256)
+        approvals = self._approvals_of(model_id)
+        return approvals is None or await approvals.is_shown(model_id, bundle_sha256)
 
     def is_known_to_be_shown(self, model_id: str, bundle_sha256: str) -> bool:
         """Say whether, as this worker read it last, the model was on and the registry let this bundle be shown."""
-        is_approved = self._approvals is None or self._approvals.was_shown(model_id, bundle_sha256)
+        approvals = self._approvals_of(model_id)
+        is_approved = approvals is None or approvals.was_shown(model_id, bundle_sha256)
         return self.was_off(model_id) is False and is_approved
+
+    def _approvals_of(self, model_id: str) -> Approvals | None:
+        # What is silent anyway says so, and nobody's leave is asked for it.
+        return None if self._policies.of(model_id).mode is Mode.SILENT else self._approvals
 
     async def why_nothing_is_sent(self, model_id: str, bundle_sha256: str) -> str | None:
         """Give the reason why nothing that this bundle made may be sent now, be it decided before; None if it may."""

@@ -92,7 +92,7 @@ def _features(outcome: Scored, bundle: Bundle) -> tuple[dict[str, object], dict[
     """Give the largest concepts' contributions, and the values that they were made of, by the concepts' names."""
     largest = outcome.contributions[:MOST_FEATURES]
     names = emr_names([each.concept for each in largest])
-    of_feature = concepts_of(bundle.spec).of_feature
+    of_feature = concepts_of(bundle.spec, bundle.documents).of_feature
     values: dict[str, list[str]] = {}
     try:
         for place, value in zip(outcome.vector.indices, outcome.vector.values, strict=True):

@@ -211,7 +211,8 @@ _SCHEMAS: Mapping[str, _Schema] = {
             "idempotencyKey": {"type": ["string", "null"], "pattern": _pattern(IDEMPOTENCY_KEY)},
             "context": {
                 "type": ["object", "null"],
-                "description": "What a trial may be randomized by, such as department.",
+                "description": "What a trial may be randomized by, such as department; for whom it is asked, as"
+                " provider; who pays, as insurance: public, private, self-pay, other or several.",
                 "maxProperties": MAX_CONTEXT,
                 "propertyNames": {"pattern": _pattern(NAME)},
                 "additionalProperties": {"type": "string", "minLength": 1, "maxLength": MAX_CONTEXT_TEXT},
@@ -289,7 +290,13 @@ _SCHEMAS: Mapping[str, _Schema] = {
             "store": {"enum": ["ok", "unavailable"]},
             "emr": {"enum": ["ok", "not-answering"]},
             "models": {"type": "object", "description": "ok, or why not, by model.", "additionalProperties": _TEXT},
-        }
+            "shadows": {
+                "type": "object",
+                "description": "The same by run, where any model has shadows; the instance is ready without them.",
+                "additionalProperties": _TEXT,
+            },
+        },
+        optional=("shadows",),
     ),
     "KeySet": {
         "type": "object",

@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
-from deployr_core.registry.journal import Action, CheckedItem, Entry, Fault, JournalBroken
+from deployr_core.registry.journal import Action, CheckedItem, Entry, JournalBroken
 from deployr_core.registry.roles import Reason, RegistryRefused, Wish, next_steps
 from deployr_core.registry.standing import Standing
 from deployr_serve.core.errors import MalformedRequest, RequestTooLarge, ServeError, UnsupportedMediaType
 from deployr_serve.core.registry_deeds import BROKEN, ShelvedRun
-from deployr_serve.core.registry_journal import Journal
+from deployr_serve.core.registry_journal import Journal, Verdict
 from deployr_serve.core.strict_json import NotOneObject, parse_object
 from deployr_serve.triggers.json_request import HttpAnswer
 from deployr_serve.triggers.operation_outcome import ANSWER_OF_ERROR, UNEXPECTED
@@ -101,6 +101,7 @@ def run_told(run: ShelvedRun) -> dict[str, Any]:
         "run_sha256": run.run_sha256,
         "version": run.manifest.version,
         "signed_by": run.signed_by,
+        "run_signed_by": run.run_signed_by,
         "comparison": msgspec.to_builtins(run.comparison),
     }
 
@@ -110,14 +111,15 @@ def done_told(entry: Entry, note: str) -> dict[str, Any]:
     return {"entry": msgspec.to_builtins(entry), "note": note}
 
 
-def verdict_told(model_id: str, fault: Fault | None, *, entries: int, compared: int) -> dict[str, Any]:
+def verdict_told(verdict: Verdict) -> dict[str, Any]:
     """Give what was found of a journal: whether it is whole, and with how many heads told elsewhere it was compared."""
     return {
-        "model_id": model_id,
-        "is_whole": fault is None,
-        "entries": entries,
-        "compared_heads": compared,
-        "fault": msgspec.to_builtins(fault),
+        "model_id": verdict.model_id,
+        "is_whole": verdict.fault is None,
+        "entries": verdict.entries,
+        "signed_entries": verdict.signed,
+        "compared_heads": verdict.compared,
+        "fault": msgspec.to_builtins(verdict.fault),
     }
 
 

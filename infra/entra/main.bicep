@@ -7,10 +7,11 @@ extension microsoftGraphV1
 @description('As in infra/main.bicep.')
 param environmentName string
 
-// People's roles; the names are those of deployr_core/registry/roles.py. And one of applications: who may ask for scores.
+// The registry's roles; the names are those of deployr_core/registry/roles.py. A pipeline may have those by which runs are
+// registered and deployed; to approve takes a person. And a role of applications alone: who may ask for scores.
 var roles = [
-  { value: 'viewer', members: ['User'], says: 'Sees models, runs, figures and the record.' }
-  { value: 'developer', members: ['User'], says: 'Trains and proposes; cannot approve what it trained.' }
+  { value: 'viewer', members: ['User', 'Application'], says: 'Sees models, runs, figures and the record.' }
+  { value: 'developer', members: ['User', 'Application'], says: 'Trains and proposes; cannot approve what it trained.' }
   { value: 'approver', members: ['User'], says: 'Approves, rejects, deploys and rolls back.' }
   { value: 'Scores.Ask', members: ['Application'], says: 'Asks for scores; see docs/connecting.md, who may call.' }
 ]

@@ -14,6 +14,7 @@ import traceback
 from contextlib import closing
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from deployr_core.packet import Failed, Rejected, Scored, Subject
@@ -33,7 +34,10 @@ CANARIES = {
     "lab value": "37.13579",
     "result id": "CanaryResult7",
 }
+CLINICIAN = {"clinician id": "Practitioner/CanaryClinician7"}
+"""Stands in the audit, which is made to say who asked, and nowhere else: packets hold a keyed hash of it."""
 ASKED = {
+    "context": {"provider": CLINICIAN["clinician id"]},
     "patientId": CANARIES["patient id"],
     "encounterId": CANARIES["encounter id"],
     "orderId": CANARIES["order id"],
@@ -213,6 +217,8 @@ async def test_no_canary_is_seen_anywhere(live):
     assert surfaces["ids and file names"].count(".score-column") == 3
     assert surfaces["audit"].count('"code":"infer"') == len(statuses)
     assert leaks(CANARIES, surfaces) == []
+    assert all(packet.clinician_hash for packet in packets)
+    assert leaks(CLINICIAN, {**surfaces, "packets": msgspec.json.encode(packets).decode()}) == ["clinician id in audit"]
 
 
 async def test_a_planted_leak_into_a_log_is_found_by_place_and_name(live, monkeypatch):

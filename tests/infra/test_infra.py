@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deployr_core.registry.roles import Role
+from deployr_core.signing import trusted_key
 from deployr_serve.adapters import facts_vault_blob, spool_queue
 from deployr_serve.adapters.blob_bodies import CONTAINER as PACKET_BLOBS
 from deployr_serve.adapters.cosmos_layout import CONTAINERS
@@ -21,6 +22,7 @@ from deployr_serve.settings import Profile, read_settings
 from deployr_serve.store_settings import InCosmos
 from deployr_serve.telemetry_settings import Protocol
 from tests.infra.bicep import ROOT, Expression, every, read, strings
+from tests.registry_parts import PRIVATE, PUBLIC
 
 MAIN = read(ROOT / "main.bicep")
 MODULES = {file.name: read(file) for file in sorted((ROOT / "modules").glob("*.bicep"))}
@@ -119,10 +121,15 @@ def test_queues_and_blob_containers_are_those_that_the_code_names():
     assert f"{PACKET_BLOBS}/" in MODULES["storage.bicep"].text
 
 
-def test_peoples_roles_are_those_of_the_registry():
-    roles = ENTRA.variables["roles"]
-    assert [role["value"] for role in roles if role["members"] == ["User"]] == list(Role)
-    assert [role["value"] for role in roles if role["members"] == ["Application"]] == ["Scores.Ask"]
+def test_the_registrys_roles_are_peoples_and_an_application_can_have_all_but_the_approvers():
+    roles = {role["value"]: set(role["members"]) for role in ENTRA.variables["roles"]}
+    assert [value for value, members in roles.items() if "User" in members] == list(Role)
+    assert {value for value, members in roles.items() if "Application" in members} == {
+        Role.VIEWER,
+        Role.DEVELOPER,
+        "Scores.Ask",
+    }
+    assert roles["Scores.Ask"] == {"Application"}
 
 
 def test_alerts_look_for_lines_that_the_app_writes():
@@ -284,9 +291,52 @@ def test_a_secret_that_the_vault_does_not_give_stops_the_start(tmp_path):
 def test_every_secret_is_a_reference_and_the_page_says_how_to_make_it():
     page = (ROOT.parent / "docs" / "azure.md").read_text()
     named = set(re.findall(r"secrets/([a-z-]+)", MAIN.text))
-    assert named == {"id-key", "facts-keys", "emr-key"}
+    assert named == {
+        "id-key",
+        "facts-keys",
+        "emr-key",
+        "predictor-tokens",
+        "alert-teams-url",
+        "alert-slack-url",
+        "alert-webhook-url",
+        "alert-webhook-key",
+        "alert-mail-login",
+        "journal-key",
+    }
     for name in named:
         assert f"--name {name} " in page
+
+
+def test_what_can_be_asked_for_besides_is_read_by_the_app_and_nothing_is_left_out(tmp_path):
+    """Each name that only stands in the template where a parameter asks for it, with a value as it would be there."""
+    asked_for = {
+        "DEPLOYR_PREDICTORS": "sepsis-net=https://models.example.org/predict,falls=https://models.example.org/falls",
+        "DEPLOYR_PREDICTOR_TOKENS": "sepsis-net=a-token-of-a-predictor",
+        "DEPLOYR_ALERT_TEAMS_URL": "https://teams.example.org/hook?sig=x",
+        "DEPLOYR_ALERT_SLACK_URL": "https://slack.example.org/hook",
+        "DEPLOYR_ALERT_WEBHOOK_URL": "https://pager.example.org/alerts",
+        "DEPLOYR_ALERT_WEBHOOK_KEY": "k" * 32,
+        "DEPLOYR_ALERT_MAIL_SERVER": "mail.hospital.example:587",
+        "DEPLOYR_ALERT_MAIL_FROM": "deployr@hospital.example",
+        "DEPLOYR_ALERT_MAIL_TO": "on-call@hospital.example,ward@hospital.example",
+        "DEPLOYR_ALERT_MAIL_USER": "deployr",
+        "DEPLOYR_ALERT_MAIL_PASSWORD": "what the vault gave",
+        "DEPLOYR_ALERT_FHIR_RECIPIENTS": "Group/on-call",
+        "DEPLOYR_JOURNAL_KEY": PRIVATE.decode(),
+    }
+    source = _settings(tmp_path)
+    written = set(re.findall(r"\b(DEPLOYR_\w+): ", MAIN.text))
+    assert written - set(source) == set(asked_for)
+    settings = read_settings(source | asked_for)
+    assert settings.predictors.urls.keys() == {"sepsis-net", "falls"}
+    assert settings.alerts.mail.recipients[1].addr_spec == "ward@hospital.example"
+    assert settings.registry.journal_keys.signing.key_id == trusted_key(PUBLIC).key_id
+
+
+@pytest.mark.parametrize("sink", ["teams", "slack", "webhook"])
+def test_every_sink_that_may_be_named_leads_to_its_secret(sink):
+    assert sink in MAIN.allowed["alertSinks"]
+    assert f"contains(alertSinks, '{sink}')" in MAIN.text
 
 
 def _settings(tmp_path):

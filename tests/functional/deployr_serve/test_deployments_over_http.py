@@ -13,7 +13,9 @@ from deployr_cli.failures import CommandFailed
 from deployr_cli.main import app as command_line
 from deployr_core import bundle as bundles
 from deployr_core.packet import Mode, Scored
+from deployr_core.patient_groups import PatientGroups, Payer
 from deployr_serve.core.switches import HOLD_S
+from mock_emr.faults import Rule
 
 ASKED = {"patientId": "p1", "encounterId": "e1", "orderId": "o1", "eventTime": "2015-01-06T20:55:00Z"}
 IN_GROUP = "schema_version: 1\nmodel: {model}\nmode: live\ngroups: [cbc]\n"
@@ -30,9 +32,16 @@ trial:
 """
 
 
+def _coverage(code, **elements):
+    kind = {"coding": [{"system": "https://nahdo.org/sopt", "code": code}]}
+    coverage = {"resourceType": "Coverage", "id": f"c{code}", "status": "active", "type": kind}
+    return {**coverage, "subscriberId": "CANARY", "beneficiary": {"reference": "Patient/p1"}, **elements}
+
+
 @pytest.fixture
 async def emr(emr_of, chart_of):
-    return await emr_of(*chart_of("p1", "e1", "o1", "421", "lab1", value=30.0, birth="1950-03-04"))
+    chart = chart_of("p1", "e1", "o1", "421", "lab1", value=30.0, birth="1950-03-04")
+    return await emr_of(*chart, _coverage("512", order=2), _coverage("111", order=1))
 
 
 @pytest.fixture
@@ -160,6 +169,48 @@ async def test_without_the_unit_nobody_takes_part(deployed):
     app = deployed(TRIAL)
     await app.infer()
     assert (await packet_of_model(app)).outcome.decision.why == "not-eligible"
+
+
+WEDGE = (
+    TRIAL
+    + """\
+  method:
+    kind: stepped-wedge
+    clusters: [7A, 7B]
+    steps: [2015-01-01T00:00:00Z, 2015-06-01T00:00:00Z]
+    sequence: [[7B], [7A]]
+"""
+)
+
+
+async def test_a_stepped_wedge_shows_in_the_cluster_that_has_changed_over_and_in_no_other(deployed):
+    app = deployed(WEDGE)
+    for ward, why in (("7A", "control"), ("7B", "advised"), ("8A", "cluster-not-listed")):
+        response = await app.infer(idempotencyKey=ward, context={"department": ward, "provider": "dr1"})
+        decision = (await app.store.read(json.loads(response.get_body())["packetId"])).packet.outcome.decision
+        assert (decision.why, decision.eligible) == (why, why != "cluster-not-listed")
+
+
+# -- who pays
+
+
+async def test_the_emr_is_asked_who_pays_where_the_deployment_says_so(deployed, emr):
+    app = deployed("schema_version: 1\nmodel: hematocrit\nmode: live\nread_insurance: true\n")
+    assert json.loads((await app.infer()).get_body())["score"] == 0.75
+    packet = await packet_of_model(app)
+    assert packet.patient_groups == PatientGroups(insurance=Payer.PUBLIC)
+    assert [each.resource for each in packet.fetches].count("Coverage") == 1
+    assert sum("Coverage/_search" in each for each in emr.addresses) == 1
+
+
+async def test_an_emr_that_does_not_say_who_pays_leaves_the_score_as_it_is(deployed, emr):
+    app = deployed("schema_version: 1\nmodel: hematocrit\nmode: live\nread_insurance: true\n")
+    emr.parts.faults.put((Rule(route="Coverage", status=403),))
+    assert json.loads((await app.infer()).get_body())["score"] == 0.75
+    packet = await packet_of_model(app)
+    assert packet.patient_groups is None
+    [failed] = [each for each in packet.fetches if each.error]
+    assert (failed.name, failed.error) == ("coverage", "emr-refused")
 
 
 # -- the command line

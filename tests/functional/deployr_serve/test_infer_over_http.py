@@ -15,6 +15,7 @@ from fhirclient.models.operationoutcome import OperationOutcome
 from deployr_core.model_format import MODEL_FILE
 from deployr_core.packet import DeliveryState, Failed, Rejected, Scored
 from mock_emr.faults import Rule
+from tests.registry_parts import write_run
 
 
 @pytest.fixture
@@ -358,6 +359,24 @@ async def test_an_app_with_its_models_and_its_store_is_ready(app):
         200,
         {"status": "ready", "store": "ok", "emr": "ok", "models": {"anemia": "ok", "hematocrit": "ok"}},
     )
+
+
+async def test_readiness_lists_shadows_and_one_that_cannot_be_used_takes_nothing_away(
+    emr, app_of, bundle_files, tmp_path
+):
+    whole, spoilt = (write_run(tmp_path / "runs" / "hematocrit", bundle_files, version=each) for each in ("2", "3"))
+    (tmp_path / "runs" / "hematocrit" / spoilt.run_id / "bundle" / MODEL_FILE).write_bytes(b"")
+    (tmp_path / "deployments").mkdir()
+    (tmp_path / "deployments" / "hematocrit.yaml").write_text(
+        f"schema_version: 1\nmodel: hematocrit\nmode: silent\nshadows: [{whole.run_id}, {spoilt.run_id}]\n"
+    )
+    app = app_of(
+        emr.url, DEPLOYR_BUNDLE_ARCHIVE=str(tmp_path / "runs"), DEPLOYR_DEPLOYMENTS=str(tmp_path / "deployments")
+    )
+    ready = await app.get("health_ready")
+    shadows = content(ready)["shadows"]
+    assert (ready.status_code, shadows[whole.run_id]) == (200, "ok")
+    assert shadows[spoilt.run_id].startswith(f"{MODEL_FILE}: expected")
 
 
 async def test_an_app_without_its_store_is_alive_but_not_ready(emr, app_of, tmp_path):

@@ -16,10 +16,11 @@ from deployr_serve.adapters.run_shelf import RunShelf
 from deployr_serve.core import registry_showing
 from deployr_serve.settings import SettingsInvalid
 from tests.json_callers import OTHERS, OURS, VISITOR, entra_token, write_callers
-from tests.registry_parts import PRIVATE, PUBLIC, basic, people_file, write_run
+from tests.registry_parts import PASSWORD, PRIVATE, PUBLIC, basic, people_file, write_run
 
 ADVISES = "schema_version: 1\nmodel: hematocrit\nmode: live\nthreshold: 0.5\n"
 FAILED = {"item": "parity", "passed": False, "said": "no"}
+EVE = {"name": "eve", "roles": ["developer"], "password": PASSWORD, "only": {"developer": ["anemia"]}}
 LINUS = {"name": "linus", "tenant": OURS, "object_id": VISITOR}
 
 
@@ -37,7 +38,7 @@ def app(emr, app_of, tmp_path, bundle_files):
     write_callers(tmp_path)
     people = people_file(tmp_path)
     listed = json.loads((tmp_path / "people.json").read_text())
-    listed["people"].append(LINUS)
+    listed["people"] += [LINUS, EVE]
     listed["tenants"] = [
         {"tenant": each, "audience": "api://deployr", "jwks_file": "entra.json"} for each in (OURS, OTHERS)
     ]
@@ -172,6 +173,26 @@ async def test_a_persons_roles_are_those_of_their_token(app):
     assert (nobody.status, nobody.told["reason"]) == (403, "not-your-role")
 
 
+async def test_who_has_a_role_for_another_model_is_refused_and_audited_and_sees_only_that_one(app):
+    run = app.trained()
+    await live(app, run)
+    assert [each["model_id"] for each in (await app.ask("registry_models", headers=basic("vic"))).told["models"]] == [
+        "hematocrit"
+    ]
+    assert (await app.ask("registry_models", headers=basic("eve"))).told == {"models": []}
+    for route in ("registry_model", "registry_verify", "registry_run"):
+        told = await app.ask(route, headers=basic("eve"), model="hematocrit", run=run.run_id)
+        assert (told.status, told.told["reason"]) == (403, "not-your-role")
+    rolled = await app.ask(
+        "registry_rollback", method="POST", body={"why": "x"}, headers=basic("eve"), model="hematocrit"
+    )
+    assert (rolled.status, rolled.told["said"]) == (
+        403,
+        "to roll back takes the role developer or approver; eve is without a role for hematocrit",
+    )
+    assert app.audited()[-4:] == [("eve", "4", "refused: not-your-role")] * 4
+
+
 async def test_a_token_of_another_audience_or_of_a_person_whom_nobody_lists_lets_nobody_in(app):
     elsewhere = await app.ask("registry_models", headers=token("viewer", aud="api://other"))
     unlisted = await app.ask("registry_models", headers=token("viewer", oid=OTHERS))
@@ -209,6 +230,18 @@ async def test_a_body_that_is_no_json_is_not_read(app):
     params = {"model": "hematocrit", "run": run.run_id, "act": "register"}
     plain = await app.ask("registry_act", method="POST", headers=basic("dev"), **params)
     assert (plain.status, plain.told["reason"]) == (415, "unsupported-media-type")
+
+
+async def test_what_is_no_models_id_is_looked_for_nowhere(app):
+    await live(app, app.trained())
+    for route in ("registry_model", "registry_verify", "registry_run"):
+        for model in ("../bundles/hematocrit", "..", "Hematocrit", ""):
+            told = await app.ask(route, headers=basic("vic"), model=model, run="any")
+            assert (told.status, told.told["reason"]) == (404, "unknown-run")
+            assert told.told["said"].startswith("expected the id of a model")
+            # Whoever may read nothing learns nothing about ids either.
+            refused = await app.ask(route, headers=token(), model=model, run="any")
+            assert (refused.status, refused.told["reason"]) == (403, "not-your-role")
 
 
 async def test_nothing_is_shown_before_the_registry_let_it_go_live(app):

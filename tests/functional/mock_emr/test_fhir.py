@@ -159,3 +159,41 @@ async def test_an_emr_that_was_not_told_its_address_answers_with_the_callers(run
         ).json()
         assert bundle["entry"][0]["fullUrl"] == f"{by_name}{ROOT}/Observation/p1-l0"
         assert (link(bundle, "next") or "").startswith(f"{by_name}{ROOT}/Observation?sessionID=")
+
+
+async def test_a_document_is_found_from_its_date_on_and_its_binary_is_given_as_json_or_as_it_is(
+    running_over: Any,
+) -> None:
+    kind = {"coding": [{"system": "http://loinc.org", "code": "34117-2"}]}
+    held = [
+        {"resourceType": "Patient", "id": "p1"},
+        *(
+            {
+                "resourceType": "DocumentReference",
+                "id": doc_id,
+                "status": "current",
+                "type": kind,
+                "subject": {"reference": "Patient/p1"},
+                "date": date,
+                "content": [{"attachment": {"contentType": "text/plain", "url": "Binary/b1"}}],
+            }
+            for doc_id, date in (("d1", "2015-01-06T11:00:00Z"), ("d2", "2015-01-06T13:00:00Z"))
+        ),
+        {
+            "resourceType": "Binary",
+            "id": "b1",
+            "contentType": "text/plain;charset=utf-8",
+            "securityContext": {"reference": "Patient/p1"},
+            "data": "Q291Z2g=",
+        },
+    ]
+    async with running_over(*held) as emr:
+        search = "DocumentReference?patient=p1&status=current&type=http://loinc.org|34117-2&date=ge2015-01-01"
+        # It stands at 12:00: the second was not written yet.
+        assert ids(await emr.fhir(search)) == ["d1"]
+        assert ids(await emr.fhir("DocumentReference?patient=p1&type=18748-4")) == []
+        raw = await emr.call("GET", f"{ROOT}/Binary/b1", headers={"Accept": "*/*"})
+        assert (raw.body, raw.headers["content-type"]) == (b"Cough", "text/plain;charset=utf-8")
+        assert raw.headers["x-security-context"] == "Patient/p1"
+        whole = await emr.call("GET", f"{ROOT}/Binary/b1", headers={"Accept": "application/fhir+json"})
+        assert whole.json() == held[-1]

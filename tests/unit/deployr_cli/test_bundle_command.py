@@ -12,7 +12,9 @@ from deployr_cli.bundle import bundle_app
 from deployr_cli.failures import CommandFailed
 from deployr_core.bundle import FEATURES_FILE, GOLDEN_FILE, MANIFEST_FILE, sha256_hex
 from deployr_core.model_format import MODEL_FILE
-from deployr_core.signing import SIGNATURE_FILE
+from deployr_core.registry.run import RUN_FILE, RUN_SIGNATURE_FILE
+from deployr_core.signing import SIGNATURE_FILE, trusted_key, verify_manifest
+from tests.registry_parts import write_run
 
 
 def run(*arguments):
@@ -104,6 +106,16 @@ def test_a_bundle_without_the_keys_signature_is_refused(folder, keys, tmp_path, 
     run("sign", folder, "--key", keys[0])
     manifest.write_bytes(manifest.read_bytes() + b"\n")
     assert "the manifest or the signature was changed" in refused(command, folder, "--key", keys[1])
+
+
+def test_with_a_runs_bundle_its_record_is_signed_and_never_another_ones(bundle_files, keys, tmp_path):
+    made, other = (write_run(tmp_path / "runs", bundle_files, version=each, signed=False) for each in ("2", "3"))
+    at = tmp_path / "runs" / made.run_id
+    assert f"signed: its run's record, in {at / RUN_SIGNATURE_FILE}" in run("sign", at / "bundle", "--key", keys[0])
+    public = trusted_key(keys[1].read_bytes())
+    assert verify_manifest((at / RUN_FILE).read_bytes(), (at / RUN_SIGNATURE_FILE).read_bytes(), (public,))
+    (at / RUN_FILE).write_bytes(other.to_json())
+    assert "expected the record of this bundle's run" in refused("sign", at / "bundle", "--key", keys[0])
 
 
 def test_a_bundle_with_a_wrong_digest_is_not_signed(folder, keys):

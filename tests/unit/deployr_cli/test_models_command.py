@@ -8,16 +8,17 @@ import pwd
 import sqlite3
 from contextlib import closing
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from deployr_cli.failures import CommandFailed
 from deployr_cli.models import models_app
-from deployr_core.registry.journal import JournalBroken
+from deployr_core.registry.journal import Action, JournalBroken, entry_bytes
 from deployr_core.registry.roles import RegistryRefused
 from deployr_core.registry.run import DeployType
 from deployr_serve.adapters.sqlite_store import SqliteStore
-from tests.registry_parts import PUBLIC, comparison_of, people_file, write_run
+from tests.registry_parts import PRIVATE, PUBLIC, comparison_of, deed, journal_of, people_file, write_run
 from tests.unit.deployr_dash.made_up import packets, write_extract
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -258,6 +259,86 @@ def test_a_changed_entry_stops_the_commands(site):
     said = site.refused("retire", "hematocrit", run.run_id, "--why", "x", "--by", "grace", by=JournalBroken)
     assert "entry 2: expected the digest of what it says: it was changed" in said
     assert site.run("verify", code=1).startswith("BROKEN: hematocrit, entry 2")
+
+
+def test_every_journal_is_looked_through_whatever_is_wrong_with_one(site):
+    """One that cannot be read, one that says what cannot have happened, and one that is whole."""
+    to_live(site)
+    for model in ("anemia", "sepsis"):
+        [entry] = journal_of(deed(Action.OPENED), model_id=model)
+        put(site, entry)
+    [impossible] = journal_of(deed(Action.DEPLOYED, "a"), model_id="bleeding")
+    put(site, impossible)
+    change(site, "UPDATE records SET body = '{}' WHERE kind = 'journal.anemia'")
+    told = json.loads(site.run("verify", "--json", code=1))["models"]
+    assert [(each["model_id"], each["is_whole"]) for each in told] == [
+        ("anemia", False),
+        ("bleeding", False),
+        ("hematocrit", True),
+        ("sepsis", True),
+    ]
+    assert told[0]["fault"] == {"number": 1, "said": "expected an entry that can be read"}
+    assert told[1]["fault"] == {"number": 1, "said": "expected a run that was registered"}
+
+
+def put(site, entry):
+    """Write an entry and its head as somebody does who has the store's file."""
+    name = (f"journal.{entry.model_id}", f"{entry.number:08d}")
+    head = ("journal-head", entry.model_id)
+    with closing(sqlite3.connect(site.values["DEPLOYR_STORE"].removeprefix("sqlite:"))) as db, db:
+        for (kind, record_id), content in ((name, entry_bytes(entry)), (head, msgspec.json.encode(entry.head))):
+            db.execute(
+                "INSERT INTO records (kind, record_id, body, etag) VALUES (?, ?, ?, '1')", (kind, record_id, content)
+            )
+
+
+def test_a_parity_report_and_bars_count_without_an_extract_too(site, tmp_path):
+    run, folder = site.trained()
+    site.run("register", folder, "--by", "dev")
+    (tmp_path / "parity.json").write_text('{"orders": 30, "features_compared": 100, "features_equal": 99}')
+    (tmp_path / "bars.yaml").write_text("nonsense: 1\n")
+    asked = ("approve", "hematocrit", run.run_id, "--why", "good", "--by", "grace")
+    assert "bars.yaml" in site.refused(*asked, "--bars", tmp_path / "bars.yaml", by=CommandFailed)
+    site.run(*asked, "--parity", tmp_path / "parity.json", "--despite-failed")
+    entry = json.loads(site.run("show", "hematocrit", "--json"))["journal"][-1]
+    recorded = {each["item"]: each["said"] for each in entry["checklist"]}
+    assert "99 of 100" in recorded["parity"]
+
+
+def test_a_newer_comparison_is_laid_onto_the_shelf_by_who_may_and_for_the_run_that_was_named(site):
+    first = to_live(site)
+    second, folder = site.trained("1.2.0", beside=first)
+    site.run("register", folder, "--by", "dev")
+    on_shelf = site.runs / "hematocrit" / second.run_id / "comparison.json"
+    before = on_shelf.read_bytes()
+    newer = msgspec.structs.replace(comparison_of(second, first), notes=("newer",))
+    (folder / "comparison.json").write_bytes(newer.to_json())
+    asked = ("compare", "hematocrit", second.run_id, "--from", folder)
+    site.me("vic", "viewer")
+    assert "takes the role developer" in site.refused(*asked)
+    assert on_shelf.read_bytes() == before
+    assert site.told()[-1] == ("vic", "refused: not-your-role")
+    site.me("dev", "developer")
+    assert f"expected the folder of {first.run_id}" in site.refused(
+        "compare", "hematocrit", first.run_id, "--from", folder, by=CommandFailed
+    )
+    site.run(*asked)
+    assert on_shelf.read_bytes() == newer.to_json()
+
+
+def test_a_journal_from_before_there_was_a_key_is_vouched_for_and_then_signed(site, tmp_path):
+    first = to_live(site)
+    (tmp_path / "journal.pem").write_bytes(PRIVATE)
+    site.values["DEPLOYR_JOURNAL_KEY"] = str(tmp_path / "journal.pem")
+    assert "entry 1: expected a signature by the site's key" in site.run("verify", code=1)
+    retire = ("retire", "hematocrit", first.run_id, "--why", "closed", "--by", "grace")
+    assert "deployr models vouch" in site.refused(*retire, by=JournalBroken)
+    said = site.run("vouch", "hematocrit", "--why", "compared with the audit", "--by", "grace")
+    assert said.startswith("hematocrit: its journal is vouched for, up to this entry")
+    site.run(*retire)
+    assert "ok: hematocrit: 5 entries, 2 of them signed, compared with 7 digests" in site.run("verify")
+    shown = json.loads(site.run("show", "hematocrit", "--json"))["journal"]
+    assert [("signature" in entry) for entry in shown] == [False, False, False, True, True]
 
 
 def test_a_model_without_a_journal_says_how_to_begin_one(site):

@@ -128,5 +128,17 @@ def test_alerts_that_began_in_the_window_are_told_by_model_and_when_they_were_ov
     )
 
 
+def test_an_alert_that_was_told_once_its_silence_was_over_is_one() -> None:
+    window = Window(start=datetime(2015, 3, 1, tzinfo=UTC), end=datetime(2015, 3, 3, tzinfo=UTC))
+    first = datetime(2015, 3, 1, 4, 5, tzinfo=UTC)
+    told = [
+        notice(What.BEGUN, first, is_told=False),
+        notice(What.BEGUN, datetime(2015, 3, 2, 4, tzinfo=UTC), begun_at=first),
+    ]
+    assert [row[:3] for row in alert_tables(told, window)["hematocrit"].rows] == [
+        ("2015-03-01 04:05", "not yet", "page"),
+    ]
+
+
 def test_labels_are_ripe_ones_or_all(extract: Path, tmp_path: Path) -> None:
     assert report(extract, "--labels", "some", "--html", tmp_path / "r.html").exit_code == 2

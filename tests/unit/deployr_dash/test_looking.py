@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from deployr_core.strict_yaml import YamlInvalid
 from deployr_dash.filters import Filters, before, chosen, filters_of, query_of, window_of, within
-from deployr_dash.plan import read_plans
+from deployr_dash.plan import PlanUnusable, read_plans
 from deployr_dash.sign_in import (
     LONGEST,
     PROXY_SECRET_HEADER,
@@ -20,6 +20,7 @@ from deployr_dash.sign_in import (
     SignInKind,
     admit,
     check_auth,
+    check_deeds,
     check_start,
 )
 from tests.unit.deployr_dash.made_up import packets
@@ -185,6 +186,43 @@ def test_an_auth_section_that_would_let_the_wrong_people_in_is_refused(wrong: di
     assert "of-the-app" not in str(refused.value)
 
 
+ACTING = {**AUTH, "expose_tokens": ["access"], "client_kwargs": {"scope": "openid profile api://deployr/registry"}}
+APP = "https://deployr.hospital.example"
+
+
+def test_deeds_are_sent_where_everybody_has_a_proof_of_their_own_or_one_has_on_a_machine_of_theirs() -> None:
+    alone = SignIn(kind=SignInKind.NONE)
+    check_deeds(ENTRA, app=APP, authorization=None, is_production=True, auth=ACTING)
+    check_deeds(ENTRA, app="", authorization=None, is_production=True, auth=AUTH)
+    check_deeds(PROXY, app="", authorization=None, is_production=True, auth={})
+    check_deeds(alone, app="http://127.0.0.1:7071", authorization="Basic eDp5", is_production=False, auth={})
+
+
+@pytest.mark.parametrize(
+    ("sign_in", "changes", "wrong"),
+    [
+        (PROXY, {}, "--sign-in entra"),
+        (SignIn(kind=SignInKind.NONE), {}, "--sign-in entra"),
+        (SignIn(kind=SignInKind.NONE), {"authorization": "Basic eDp5", "is_production": True}, "act as one person"),
+        (SignIn(kind=SignInKind.NONE), {"authorization": "Basic eDp5", "app": ""}, "act as one person"),
+        (ENTRA, {"authorization": "Basic eDp5"}, "act as one person"),
+        (ENTRA, {"app": "http://deployr.hospital.example"}, "https"),
+        (ENTRA, {"app": "deployr.hospital.example"}, "the app's address"),
+        (ENTRA, {"app": "https://ada@deployr.hospital.example"}, "the app's address"),
+        (ENTRA, {"auth": AUTH}, "expose_tokens"),
+        (ENTRA, {"auth": {**ACTING, "expose_tokens": ["id", "access"]}}, "expose_tokens"),
+        (ENTRA, {"auth": {**ACTING, "client_kwargs": {"scope": "openid profile email"}}}, "a scope of the app's"),
+    ],
+)
+def test_deeds_without_a_proof_of_who_does_them_or_in_the_clear_are_refused(
+    sign_in: SignIn, changes: dict[str, Any], wrong: str
+) -> None:
+    usual: dict[str, Any] = {"app": APP, "authorization": None, "is_production": False, "auth": ACTING}
+    with pytest.raises(ValueError, match=wrong) as refused:
+        check_deeds(sign_in, **{**usual, **changes})
+    assert "eDp5" not in str(refused.value)
+
+
 def test_plans_are_found_by_model_and_misspelt_ones_are_refused(tmp_path: Path) -> None:
     assert read_plans(None) == {}
     (tmp_path / "hematocrit").mkdir()
@@ -193,8 +231,8 @@ def test_plans_are_found_by_model_and_misspelt_ones_are_refused(tmp_path: Path) 
     assert read_plans(tmp_path)["hematocrit"].watched[0].owner == "Clinical AI team"
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "monitoring_plan.yaml").write_text(PLAN, encoding="utf-8")
-    with pytest.raises(ValueError, match="one plan for hematocrit"):
+    with pytest.raises(PlanUnusable, match="one plan for hematocrit"):
         read_plans(tmp_path)
     file.write_text(PLAN.replace("owner", "ower"), encoding="utf-8")
-    with pytest.raises(YamlInvalid, match="ower"):
+    with pytest.raises(PlanUnusable, match=r"^monitoring_plan\.yaml: .*ower"):
         read_plans(tmp_path / "hematocrit")

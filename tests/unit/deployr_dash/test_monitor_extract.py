@@ -13,7 +13,7 @@ import pytest
 from deployr_core.bundle import FEATURES_FILE, MANIFEST_FILE
 from deployr_core.forgetting import derive_patient_hash, forgotten
 from deployr_core.packet import Abstained, Attempt, Event, EventKind, Label, ModelRef, Observed, StoredVector
-from deployr_core.packet_ids import derive_event_id
+from deployr_core.packet_ids import derive_clinician_hash, derive_event_id
 from deployr_dash import extract as extracting
 from deployr_dash import merging
 from deployr_dash.codes import CODES_FILE, Codes, ExtractBusy, codes_of
@@ -46,7 +46,7 @@ class FakeBundles:
         self._files = files
 
     def files(self, digest):
-        return (self._files[MANIFEST_FILE], self._files[FEATURES_FILE]) if digest == DIGEST else None
+        return {name: self._files[name] for name in (MANIFEST_FILE, FEATURES_FILE)} if digest == DIGEST else None
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ async def test_bundles_come_along_and_packets_without_theirs_are_counted(memory,
 
 
 async def test_nothing_that_names_a_person_gets_out(store, run, folder, scored, now):
-    packet = scored(patient="CANARY-PATIENT")
+    packet = scored(patient="CANARY-PATIENT", clinician_hash=derive_clinician_hash(KEY, "CANARY-CLINICIAN"))
     packet = msgspec.structs.replace(
         packet,
         subject=msgspec.structs.replace(packet.subject, encounter_id="CANARY-ENCOUNTER", order_id="CANARY-ORDER"),
@@ -238,11 +238,12 @@ async def test_nothing_that_names_a_person_gets_out(store, run, folder, scored, 
     await store.append_event(comment)
     await run(store)
     shown = str(load_frame(folder).to_dict("records")) + str(overview(folder))
-    for marked in (b"CANARY", packet.patient_hash.encode()):
+    for marked in (b"CANARY", packet.patient_hash.encode(), packet.clinician_hash.encode()):
         assert not any(marked in content for content in files_in(folder).values())
         assert marked.decode() not in shown
-    # Compressed pages would hide it: the one file that may hold the hash does hold it, for its owner alone.
+    # Compressed pages would hide it: the one file that may hold the hashes does hold them, for its owner alone.
     assert packet.patient_hash.encode() in (folder / CODES_FILE).read_bytes()
+    assert packet.clinician_hash.encode() in (folder / CODES_FILE).read_bytes()
     assert stat.S_IMODE((folder / CODES_FILE).stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
@@ -258,6 +259,28 @@ async def test_a_patient_is_one_number_in_all_runs_and_nobody_elses(memory, run,
     assert codes["p01"] == codes["p03"] != codes["p02"]
     # Packets that were not migrated are nobody's.
     assert codes["p04"] is None
+
+
+async def test_a_clinician_is_one_number_in_all_runs_until_the_last_of_their_packets_is_gone(
+    memory, run, folder, scored, now
+):
+    anna, ben = (derive_clinician_hash(KEY, name) for name in ("dr anna", "dr ben"))
+    await memory.create(scored("p01", patient="p1", clinician_hash=anna))
+    await memory.create(scored("p02", patient="p2", clinician_hash=ben))
+    await run(memory)
+    await memory.create(scored("p03", patient="p3", clinician_hash=anna))
+    await memory.create(scored("p04", patient="p4"))
+    await run(memory)
+    frame = load_frame(folder, columns=("packet_id", "clinician_code")).set_index("packet_id")["clinician_code"]
+    assert frame["p01"] == frame["p03"] != frame["p02"]
+    assert frame.isna()["p04"]
+    for packet_id, is_left in (("p01", True), ("p03", False)):
+        held = await memory.read(packet_id)
+        await memory.erase(packet_id, leaving=forgotten(held.packet, at=now))
+        await run(memory)
+        content = (folder / CODES_FILE).read_bytes()
+        assert (anna.encode() in content) is is_left
+        assert ben.encode() in content
 
 
 async def test_a_forgotten_patient_is_gone_from_every_file(store, run, folder, scored, now):

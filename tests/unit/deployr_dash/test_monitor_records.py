@@ -30,7 +30,9 @@ from deployr_core.packet import (
     Scored,
     StoredVector,
 )
+from deployr_core.patient_groups import PatientGroups, Payer
 from deployr_core.trial import Assignment, AssignmentSource, RandomizationUnit, Showing
+from deployr_core.wedge import WedgePlace
 from deployr_dash.frames import PACKETS, PACKETS_SCHEMA, expect_columns
 from deployr_dash.records import asked_at, packet_row, told_by, unit_hash_of
 from deployr_serve.core.ports import Belongings
@@ -43,8 +45,15 @@ def told(bundle):
 
 @pytest.fixture
 def row_of(told):
-    def make(packet, *, told=told, patient_code=7, unit_code=None, **belonging):
-        return packet_row(packet, Belongings(**belonging), told=told, patient_code=patient_code, unit_code=unit_code)
+    def make(packet, *, told=told, patient_code=7, unit_code=None, clinician_code=None, **belonging):
+        return packet_row(
+            packet,
+            Belongings(**belonging),
+            told=told,
+            patient_code=patient_code,
+            unit_code=unit_code,
+            clinician_code=clinician_code,
+        )
 
     return make
 
@@ -82,6 +91,7 @@ def test_every_column_says_what_it_means_and_none_names_a_person():
         "order_id",
         "entity_id",
         "patient_hash",
+        "clinician_hash",
         "comment",
         "caller",
         "source_id",
@@ -89,6 +99,42 @@ def test_every_column_says_what_it_means_and_none_names_a_person():
     assert not forbidden & set(PACKETS_SCHEMA.names)
     with pytest.raises(ValueError, match="got patient_id"):
         expect_columns(["score", "patient_id"])
+
+
+def test_a_clinician_is_a_number_and_a_patients_groups_are_words(row_of, packet_of):
+    groups = PatientGroups(language="es", insurance=Payer.SELF_PAY)
+    row = row_of(packet_of(clinician_hash="CANARY", patient_groups=groups), clinician_code=5)
+    assert (row["clinician_code"], row["language"], row["insurance"]) == (5, "es", "self-pay")
+    assert "CANARY" not in str(row)
+    older = row_of(packet_of())
+    assert (older["clinician_code"], older.get("language"), older.get("insurance")) == (None, None, None)
+
+
+def test_a_place_in_a_stepped_wedge_is_told_and_other_trials_have_none(row_of, packet_of):
+    assignment = Assignment(
+        trial_id="hct",
+        version=1,
+        unit=RandomizationUnit.DEPARTMENT,
+        unit_hash="CANARY",
+        strata=(),
+        arm="control",
+        probability=0.25,
+        source=AssignmentSource.DRAWN_ORDER,
+        wedge=WedgePlace(cluster=3, period=2),
+    )
+    decision = Decision(
+        mode=Mode.TRIAL, advise=False, why="control", policy_sha256="c" * 64, eligible=True, assignment=assignment
+    )
+    row = row_of(packet_of(outcome=scored_by(decision=decision)), unit_code=4)
+    told = ("wedge_cluster", "wedge_period", "p_arm", "unit", "unit_code")
+    assert tuple(row[name] for name in told) == (3, 2, 0.25, "department", 4)
+    other = msgspec.structs.replace(decision, assignment=msgspec.structs.replace(assignment, wedge=None))
+    assert "wedge_period" not in row_of(packet_of(outcome=scored_by(decision=other)))
+
+
+def test_a_model_elsewhere_is_named_as_it_called_itself(row_of, packet_of):
+    assert row_of(packet_of(outcome=scored_by(answered_by="sepsis-net 1.2.0")))["answered_by"] == "sepsis-net 1.2.0"
+    assert row_of(packet_of(outcome=scored_by()))["answered_by"] is None
 
 
 def test_a_packet_that_is_being_worked_on_has_neither_end_nor_latency(row_of, packet_of, received, now):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -15,7 +16,7 @@ from deployr_dash.panels.effects import effect
 from deployr_dash.panels.operations import deliveries, latency, volume
 from deployr_dash.panels.panel import Panel, View, Window, labelled, patients_of
 from deployr_dash.panels.people import group_name, missing_labels, subgroups
-from deployr_dash.panels.performance import in_short
+from deployr_dash.panels.performance import estimated, in_short
 from deployr_dash.panels.tabs import TABS, panels_of
 from deployr_dash.panels.trial import under_selection
 from deployr_dash.panels.trial_design import trial_health
@@ -195,3 +196,20 @@ def test_the_made_up_manifest_is_of_a_label_that_the_window_fits() -> None:
     manifest = view(SEASON).manifest
     assert manifest is not None
     assert isinstance(manifest.task.rule, LabComponent)
+
+
+def test_days_that_are_yet_to_come_are_no_quiet_days() -> None:
+    # The extract is of 1 April: of a window up to 10 April nine days have not been yet.
+    wide = replace(view(SEASON), window=Window(start=START, end=NOW + timedelta(days=9)))
+    assert (wide.window.days, wide.days_so_far, view(SEASON).days_so_far) == (99, 90, 90)
+    assert burden(wide).said == burden(view(SEASON)).said
+    without = 90 - SEASON["received_at"].dt.floor("D").nunique()
+    assert f"{without} day{'' if without == 1 else 's'} had none" in volume(wide).figures[0].told
+
+
+def test_performance_is_estimated_from_labels_of_the_same_version_only() -> None:
+    seen = view(SEASON, first_day=60)
+    rows = (seen.before["version"] == "3d4e5f") & (seen.before["label_kind"] == "observed")
+    assert f"Estimated from {int(rows.sum()):,} labelled packets of version 3d4e5f" in estimated(seen).tables[0].caption
+    # On day 45 another version begins: of it nothing is known before.
+    assert "mean something else" in (estimated(view(SEASON, first_day=45)).missing or "")

@@ -25,6 +25,7 @@ from deployr_dash.panels.glance import glances
 from deployr_dash.panels.one_packet import calls, contributions, features, timeline
 from deployr_dash.panels.panel import Window
 from tests.unit.deployr_dash.made_up import NOW, START, manifest, packets, write_extract
+from tests.unit.deployr_dash.other_targets import season_of
 
 SEASON = packets(600)
 WINDOW = Window(start=START, end=NOW)
@@ -51,6 +52,14 @@ def a_packet(outcome: Scored | Failed, *fetches: FetchRecord) -> InferencePacket
 def scored(*contributed: Contribution) -> Scored:
     vector = StoredVector(spec_sha256="5" * 64, size=3, indices=(), values=())
     return Scored(score=0.4, vector=vector, coverage={}, entity_id=None, contributions=contributed)
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels", "numbers"])
+def test_of_what_is_no_single_outcome_a_glance_gives_no_share_with_it(tmp_path: Path, kind: str) -> None:
+    write_extract(tmp_path, season_of(kind))
+    [line] = glances(overview(tmp_path), WINDOW, {}, now=NOW)
+    assert line.labels > 0
+    assert (line.prevalence, line.auroc) == (None, None)
 
 
 def test_a_glance_counts_what_the_packets_say(tmp_path: Path) -> None:

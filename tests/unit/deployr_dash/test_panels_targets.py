@@ -11,7 +11,8 @@ import pytest
 
 from deployr_dash.filters import Filters
 from deployr_dash.loading import load_frame
-from deployr_dash.panels.curves import at_thresholds, calibration, discrimination
+from deployr_dash.panels.at_threshold import at_the_threshold
+from deployr_dash.panels.curves import at_thresholds, calibration, discrimination, distributions
 from deployr_dash.panels.effects import effect
 from deployr_dash.panels.panel import Panel, View, Window
 from deployr_dash.panels.people import subgroups
@@ -160,3 +161,21 @@ def test_groups_are_held_against_everybody_by_the_models_main_figure(kind: str, 
 def test_an_effect_on_a_number_is_told_in_its_unit() -> None:
     assert "g/dL in arm" not in effect(view_of_kind("classes")).said[0]
     assert "g/dL, p = " in effect(view_of_kind("numbers")).said[0]
+
+
+def test_no_axis_of_numbers_ends_at_what_one_patient_had() -> None:
+    shown = view_of_kind("numbers")
+    seen = shown.packets["label_value"].dropna()
+    for figure in distributions(shown).figures:
+        assert figure.x.low is not None
+        assert figure.x.high is not None
+        assert figure.x.low < seen.min()
+        assert figure.x.high > seen.max()
+        assert (figure.x.low, figure.x.high) == (round(figure.x.low), round(figure.x.high))
+
+
+def test_a_jump_of_a_number_is_told_in_its_unit_and_drawn_beside_its_axis() -> None:
+    frame = season_of("numbers").assign(threshold=12.0)
+    shown = at_the_threshold(view_of_kind("numbers", frame))
+    assert "g/dL" in shown.said[0]
+    assert shown.figures[0].y.title == "Outcome, mean (g/dL)"

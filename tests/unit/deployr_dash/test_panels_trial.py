@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,15 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deployr_core.monitoring.discontinuity import discontinuity
 from deployr_core.monitoring.effects import intention_to_treat, stepped_wedge
 from deployr_core.monitoring.sequential import spending_bounds
 from deployr_dash.filters import Filters, chosen, filters_of, query_of
+from deployr_dash.panels.at_threshold import at_the_threshold
 from deployr_dash.panels.curves import calibration, discrimination
 from deployr_dash.panels.drift import presence
 from deployr_dash.panels.effects import effect, wedge
 from deployr_dash.panels.looks import running_effect
-from deployr_dash.panels.panel import View
+from deployr_dash.panels.panel import Panel, View
 from deployr_dash.panels.people import subgroups
+from deployr_dash.panels.tabs import panels_of
 from deployr_dash.panels.trial_design import enrolled, likeness, strata, trial_health
 from deployr_dash.panels.usefulness import burden, utility
 from deployr_dash.panels.volumes import volume_against_before
@@ -28,7 +32,7 @@ from deployr_dash.planned import PlannedTrial, PlannedUtilities
 from deployr_dash.views import as_planned
 from deployr_dev.evaluation.measuring import evaluate
 from deployr_dev.evaluation.report import write_report
-from deployr_plots.figures import Band, Line, Points
+from deployr_plots.figures import Band, Bars, Level, Line, Points
 from deployr_plots.words import number
 from tests.unit.deployr_dash.made_up import START, manifest, packets, view
 
@@ -44,7 +48,6 @@ trial:
   detectable: 0.05
   looks: [0.5, 1.0]
   strata: [department, language]
-  steps: [2015-02-01, 2015-03-01]
 """
 
 
@@ -60,7 +63,7 @@ def test_a_plan_says_what_the_trial_and_its_users_agreed_on() -> None:
     plan = parse_plan(PLAN)
     assert plan.trial is not None
     assert plan.utilities is not None
-    assert (plan.trial.begins, plan.trial.steps[1]) == (date(2015, 1, 1), date(2015, 3, 1))
+    assert (plan.trial.begins, plan.trial.strata[1]) == (date(2015, 1, 1), "language")
     # Acting pays where 10 p > 1 (1 - p): from 1 / 11 on.
     assert plan.utilities.as_utilities().threshold == pytest.approx(1 / 11)
 
@@ -79,7 +82,6 @@ def test_the_plan_in_the_docs_can_be_read() -> None:
         {"detectable": 0.0},
         {"looks": (0.5, 0.9)},
         {"looks": (1.0, 0.5)},
-        {"steps": (date(2015, 1, 1),)},
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
@@ -185,6 +187,27 @@ def test_an_arm_that_lost_units_sounds_the_alarm() -> None:
     assert "fit the chances" in trial_health(view(SEASON)).said[0]
 
 
+def test_an_arm_that_no_unit_is_in_sounds_the_alarm() -> None:
+    # Some 500 units, each in the one arm with a chance of a half.
+    one = SEASON.loc[SEASON["arm"] == "shown"].reset_index(drop=True)
+    shown = trial_health(view(one))
+    assert "find out why before anything else is read" in shown.said[0]
+    assert {row[0]: row[1] for row in shown.tables[0].table.rows}["arms without a unit"] == 0
+    assert "No trial" in (trial_health(view(one.assign(p_arm=1.0))).missing or "")
+
+
+def test_a_trial_whose_packets_do_not_name_their_unit_says_so() -> None:
+    [shown] = [each for each in panels_of(view(SEASON.assign(unit=None)), "impact") if each.name == "trial"]
+    assert "name the unit of randomization" in (shown.missing or "")
+
+
+def test_a_stratum_that_has_a_bracket_in_its_name_keeps_it() -> None:
+    wards = np.where(SEASON["unit_code"] < 5, "Ward 3 (east)", "Ward 3 (west)")
+    names = strata(view(SEASON.assign(stratum=wards))).figures[0].y.names
+    assert "Ward 3 (east)" in names
+    assert any(each.startswith("Ward 3 (west) (") for each in names)
+
+
 def test_strata_are_counted_each_by_itself_and_small_ones_are_not_shown() -> None:
     shown = strata(view(SEASON))
     units = SEASON.loc[SEASON["kind"] == "scored"].drop_duplicates("unit_code")
@@ -229,33 +252,73 @@ def test_enrolment_counts_each_unit_on_the_day_of_its_first_packet() -> None:
     assert "find out who is not asked any more" in enrolled(planned(units_per_day=100.0)).said[1]
 
 
-def test_a_stepped_wedge_is_measured_on_strata_that_change_over_at_the_planned_steps() -> None:
-    rng, wards, n = np.random.default_rng(6), 6, 1800
-    frame = packets(n)
-    ward, month = np.arange(n) % wards, frame["received_at"].dt.month.to_numpy() - 1
-    # Wards 0 and 1 change over in February, 2 and 3 in March; 4 and 5 have yet to.
-    treated = month > ward // 2
+def _wedge(*, wards: int = 6, n: int = 1800) -> pd.DataFrame:
+    """Give packets of a stepped wedge: wards 1 and 2 change over in February, 3 and 4 in March, 5 and 6 have yet to."""
+    rng, frame = np.random.default_rng(6), packets(n)
+    ward, month = 1 + np.arange(n) % wards, frame["received_at"].dt.month.to_numpy() - 1
+    treated = month > (ward - 1) // 2
     outcome = (rng.random(n) < 0.4 - 0.15 * treated + 0.03 * ward).astype(float)
-    frame = frame.assign(
+    return frame.assign(
         kind="scored",
+        eligible=pd.array([True] * n, dtype="boolean"),
         label_kind="observed",
         label_ripe_at=frame["received_at"],
         label_value=outcome,
         unit="department",
-        stratum=np.array([f"ward {each}" for each in range(wards)])[ward],
+        unit_code=ward,
+        wedge_cluster=ward,
+        wedge_period=month,
+        stratum=None,
         arm=np.where(treated, "shown", "control"),
         shown_by_design=pd.array(treated, dtype="boolean"),
+        # By month none, two and four of six wards have changed over.
+        p_arm=np.where(treated, month / 3, 1 - month / 3),
+        p_shown=month / 3,
     )
-    shown = wedge(planned(frame, steps=(date(2015, 2, 1), date(2015, 3, 1))))
-    found = stepped_wedge(outcome, treated, month, ward)
+
+
+def test_a_stepped_wedge_is_measured_on_what_its_packets_say() -> None:
+    frame = _wedge()
+    shown = wedge(view(frame))
+    found = stepped_wedge(
+        frame["label_value"].to_numpy(float),
+        (frame["arm"] == "shown").to_numpy(bool),
+        frame["wedge_period"].to_numpy(np.int64),
+        frame["wedge_cluster"].to_numpy(np.int64),
+    )
     assert number(100 * found.value, digits=1) in shown.said[0]
-    assert "ward 5 has not changed over yet" in shown.figures[0].told
-    assert shown.figures[0].y.names == tuple(f"ward {each}" for each in range(wards))
-    mixed = frame.assign(arm=np.where(rng.random(n) < 0.5, "shown", "control"))
-    assert "not those of a stepped wedge" in (
-        wedge(planned(mixed, steps=(date(2015, 2, 1), date(2015, 3, 1)))).missing or ""
+    assert "cluster 6 has not changed over yet" in shown.figures[0].told
+    assert "cluster 3 changed over with step 2" in shown.figures[0].told
+    assert shown.figures[0].y.names == tuple(f"cluster {each}" for each in range(1, 7))
+    assert shown.tables[0].table.rows[0][2:] == (6, 3)
+    assert "Clusters are departments" in shown.notes[0]
+    named = wedge(view(frame.assign(stratum=np.array(list("xABCDEF"))[frame["wedge_cluster"]])))
+    assert named.figures[0].y.names == tuple("ABCDEF")
+
+
+def test_packets_that_are_of_no_stepped_wedge_have_none() -> None:
+    assert "No stepped wedge runs" in (wedge(view(SEASON)).missing or "")
+    half = np.random.default_rng(1).random(1800) < 0.5
+    mixed = _wedge().assign(arm=np.where(half, "shown", "control"), shown_by_design=pd.array(half, dtype="boolean"))
+    assert "wholly control or wholly treated" in (wedge(view(mixed)).missing or "")
+    unripe = _wedge().assign(label_kind=None)
+    assert "No packet of the trial has an outcome" in (wedge(view(unripe)).missing or "")
+
+
+@pytest.mark.parametrize("panel", [trial_health, strata, likeness, effect])
+def test_arms_that_follow_each_other_are_not_compared_as_if_they_ran_beside_each_other(
+    panel: Callable[[View], Panel],
+) -> None:
+    assert "see the panel of that name" in (panel(view(_wedge())).missing or "")
+
+
+def test_who_was_left_out_as_no_listed_cluster_has_no_part_in_the_wedge() -> None:
+    frame = _wedge()
+    out = frame.assign(
+        eligible=pd.array(frame["wedge_cluster"] != 6, dtype="boolean"),
+        wedge_period=frame["wedge_period"].where(frame["wedge_cluster"] != 6),
     )
-    assert "names no steps" in (wedge(planned()).missing or "")
+    assert wedge(view(out)).tables[0].table.rows[0][2] == 5
 
 
 # -- groups that strata tell of
@@ -297,24 +360,44 @@ def test_utility_is_the_mean_worth_of_what_was_done_and_happened() -> None:
     assert "minutes a packet" in shown.said[0]
 
 
-def test_alerts_are_counted_by_clinician_where_clinicians_were_assigned() -> None:
-    assert "packets name none" in burden(view(SEASON)).notes[-1]
-    # Two clinicians: all alerts go to the first, on two days two each; the second has a packet a day and no alert.
-    eight = SEASON.iloc[:8].assign(
+def _of_clinicians(clinicians: int) -> pd.DataFrame:
+    """Give a packet a day, on four days, for each of some clinicians; the first also has two more on the first day.
+
+    The first's are alerts, all six, and so is one of the second's; no other's are.
+    """
+    who = np.concatenate([[0, 0], np.repeat(np.arange(clinicians), 4)])
+    days = np.concatenate([[0, 0], np.tile(np.arange(4), clinicians)])
+    alerts = (who == 0) | ((who == 1) & (days == 3))
+    at = pd.DatetimeIndex([START + timedelta(days=int(day), hours=1) for day in days])
+    return packets(who.size).assign(
         kind="scored",
         score=0.5,
-        received_at=pd.DatetimeIndex([START + timedelta(days=day) for day in (0, 0, 1, 1, 0, 1, 2, 3)]).as_unit("us"),
-        advised=pd.array([True, True, True, True, False, False, False, False], dtype="boolean"),
-        unit="provider",
-        unit_code=pd.array([1, 1, 1, 1, 2, 2, 2, 2], dtype="Int64"),
+        received_at=at.as_unit("us"),
+        advised=pd.array(alerts, dtype="boolean"),
+        clinician_code=pd.array(who, dtype="Int64"),
     )
-    shown = burden(view(eight, last_day=4))
-    rows = dict(shown.tables[0].table.rows)
-    assert rows["clinicians with a scored packet"] == "2"
-    assert rows["most alerts of one clinician on one day"] == "2"
-    # Four alerts on six days of a clinician with a packet.
-    assert str(rows["alerts of a clinician on a day with a scored packet"]).startswith("0.67")
-    assert rows["share of all alerts that goes to the busiest tenth"] == "100.0\u00a0%"
+
+
+def test_alerts_are_counted_by_day_and_by_clinician() -> None:
+    shown = burden(view(_of_clinicians(20), last_day=4))
+    table = shown.tables[0].table
+    assert table.columns == ("alerts", "on a day", "of a clinician on a day")
+    # By day 3, 1, 1 and 2 alerts; of 80 clinicians' days one has 3, four have 1, and 75 have none.
+    rows = {str(row[0]): [str(cell).split(" ")[0] for cell in row[1:]] for row in table.rows}
+    assert rows == {"mean": ["1.75", "0.09"], "median": ["1", "0"], "90th percentile": ["3", "0"], "most": ["3", "3"]}
+    # The busiest tenth are the first and the second: all seven alerts.
+    assert "The tenth of them who get most have 100.0" in shown.notes[-2]
+    assert "20 clinicians" in shown.notes[-2]
+    [bars] = [mark for mark in shown.figures[1].marks if isinstance(mark, Bars)]
+    assert bars.heights == pytest.approx((75 / 80, 4 / 80, 0.0, 1 / 80))
+    assert "too narrow to be trusted" in shown.notes[-1]
+
+
+def test_of_few_clinicians_no_figure_is_given() -> None:
+    shown = burden(view(_of_clinicians(9), last_day=4))
+    assert shown.tables[0].table.columns == ("alerts", "on a day")
+    assert "fewer than 10 clinicians" in shown.notes[-1]
+    assert "No packet of this window says for whom" in burden(view(SEASON)).notes[-1]
 
 
 # -- what comes in, now and before
@@ -362,7 +445,7 @@ def test_the_report_that_training_writes_can_be_read(tmp_path: Path) -> None:
     )
     write_report(tmp_path / "reports" / "hematocrit", manifest=manifest(), evaluation=evaluated)
     plan = parse_plan(PLAN)
-    seen = as_planned(view(SEASON), plan, tmp_path)
+    seen = as_planned(view(SEASON), plan, read_held_out(tmp_path))
     assert (seen.planned_trial, seen.utilities) == (plan.trial, plan.utilities)
     then = seen.retrospective
     assert then is not None
@@ -393,9 +476,9 @@ def test_the_curves_of_trainings_report_stand_behind_those_in_service(tmp_path: 
     (tmp_path / "hematocrit").mkdir()
     (tmp_path / "hematocrit" / "report.json").write_bytes(msgspec.json.encode(report))
     (tmp_path / "report.json").write_text("[]", encoding="utf-8")
-    held_out = read_held_out(tmp_path, "hematocrit")
-    assert read_held_out(tmp_path, "potassium") == read_held_out(None, "hematocrit") == {}
-    seen = replace(view(SEASON), held_out=held_out)
+    held_out = read_held_out(tmp_path)
+    assert (list(held_out), read_held_out(None)) == (["hematocrit"], {})
+    seen = replace(view(SEASON), held_out=held_out["hematocrit"])
     for figure in discrimination(seen).figures:
         assert {"prospective", "retrospective"} <= {mark.name for mark in figure.marks if isinstance(mark, Line)}
     roc = discrimination(seen).figures[0]
@@ -411,3 +494,72 @@ def test_the_curves_of_trainings_report_stand_behind_those_in_service(tmp_path: 
     assert "held-out rows" in calibration(seen).notes[1]
     alone = discrimination(view(SEASON)).figures[0].marks
     assert [mark.name for mark in alone if isinstance(mark, Line)] == ["no better than chance", ""]
+
+
+# -- at the threshold
+
+
+def at_a_jump(jump: float = -0.3) -> pd.DataFrame:
+    """Give the season with outcomes that go with the score, and change by so much from the threshold of 0.6 on."""
+    scores = SEASON["score"].to_numpy(float)
+    chance = np.clip(0.2 + 0.6 * scores + jump * (scores >= 0.6), 0.0, 1.0)
+    happened = np.random.default_rng(5).random(len(SEASON)) < chance
+    seen = SEASON["label_kind"] == "observed"
+    # As in `packets`, the threshold was in force with each score.
+    return SEASON.assign(
+        label_value=SEASON["label_value"].where(~seen, happened.astype(float)),
+        threshold=np.where(SEASON["score"].notna(), 0.6, np.nan),
+        version="3d4e5f",
+    )
+
+
+def test_the_jump_at_the_threshold_is_drawn_as_it_is_measured() -> None:
+    frame = at_a_jump()
+    shown = at_the_threshold(view(frame))
+    [figure] = shown.figures
+    level = next(mark for mark in figure.marks if isinstance(mark, Level))
+    below, above = (mark for mark in figure.marks if isinstance(mark, Line))
+    assert (level.at, below.x[-1], above.x[0]) == (0.6, 0.6, 0.6)
+    rows = frame.loc[(frame["label_kind"] == "observed") & (frame["kind"] == "scored")]
+    found = discontinuity(
+        rows["score"].to_numpy(float),
+        rows["label_value"].to_numpy(float),
+        rows["patient_code"].to_numpy(np.int64),
+        threshold=0.6,
+    )
+    assert below.y[-1] == pytest.approx(found.left_limit)
+    assert above.y[0] - below.y[-1] == pytest.approx(found.value)
+    assert (level.low, level.high) == pytest.approx((0.6 - found.bandwidth, 0.6 + found.bandwidth))
+    assert "percentage points" in shown.said[0]
+    assert shown.tables[0].table.rows[0][4:] == (found.below, found.above)
+
+
+def test_points_at_the_threshold_are_means_and_none_is_of_a_few() -> None:
+    frame = at_a_jump()
+    [figure] = at_the_threshold(view(frame)).figures
+    points = [mark for mark in figure.marks if isinstance(mark, Points)]
+    assert [mark.name for mark in points] == ["mean below", "mean at or above"]
+    assert all(each < 0.6 for each in points[0].x)
+    assert all(each >= 0.6 for each in points[1].x)
+    few = at_the_threshold(view(frame.assign(patient_code=np.where(frame["score"] < 0.5, 1, frame["patient_code"]))))
+    # Of everybody under 0.5 one patient is left: no mean is shown of them.
+    shown = [each for mark in few.figures[0].marks if isinstance(mark, Points) for each in mark.x]
+    assert min(shown) >= 0.45
+
+
+def test_packets_under_another_threshold_or_version_are_measured_apart() -> None:
+    frame = at_a_jump()
+    early = frame["received_at"] < pd.Timestamp(START + timedelta(days=45))
+    mixed = frame.assign(threshold=np.where(early, 0.4, frame["threshold"]), version=np.where(early, "old", "new"))
+    shown = at_the_threshold(view(mixed))
+    assert "Regression discontinuity of version new" in " ".join(shown.notes)
+    assert {row[:2] for row in shown.tables[0].table.rows} == {("new", "0.600"), ("old", "0.400")}
+    alone = at_the_threshold(view(mixed.loc[~early].reset_index(drop=True)))
+    assert shown.said == alone.said
+    assert shown.figures == alone.figures
+
+
+def test_where_nothing_was_shown_the_jump_is_not_taken_for_the_advisorys() -> None:
+    assert "No advisory was shown" in at_the_threshold(view(at_a_jump().assign(shown_at=pd.NaT))).notes[0]
+    without = view(SEASON.assign(threshold=np.nan))
+    assert "needs a threshold" in (at_the_threshold(without).missing or "")

@@ -16,14 +16,16 @@ from lxml import etree
 from deployr_dash.panels.tabs import TABS
 from deployr_dash.parts import ExtractMissing
 from deployr_dash.plan import MonitoringPlan, Watched
+from deployr_dash.references import reference_file
 from deployr_dash.report import Chapter, Drawings, Report, chapter_of, drawings_of, glance_of, passages_of
 from deployr_dash.report_html import report_html
 from deployr_dash.report_making import Asked, NoSuchModel, make_report
 from deployr_dash.report_pdf import report_pdf
+from deployr_dash.views import ReferenceUnusable
 from deployr_plots.figures import Role
 from deployr_plots.palettes import DARK, LIGHT
 from deployr_plots.tables import Table
-from tests.unit.deployr_dash.made_up import packets, view, write_extract
+from tests.unit.deployr_dash.made_up import DIGEST, packets, view, write_extract
 
 MADE_AT = datetime(2015, 4, 2, 6, 30, tzinfo=UTC)
 SVG = "{http://www.w3.org/2000/svg}"
@@ -234,6 +236,16 @@ def test_days_the_wrong_way_round_are_refused() -> None:
 def test_without_an_extract_there_is_no_report(tmp_path: Path) -> None:
     with pytest.raises(ExtractMissing, match="deployr monitor extract"):
         make_report(tmp_path, Asked(), made_at=MADE_AT, made_by="x")
+
+
+def test_a_reference_period_that_cannot_be_used_is_named_with_what_to_do(tmp_path: Path) -> None:
+    write_extract(tmp_path, packets(80))
+    place = reference_file(tmp_path, DIGEST)
+    place.parent.mkdir()
+    place.write_bytes(b"{")
+    with pytest.raises(ReferenceUnusable, match="make it anew with deployr monitor reference hematocrit") as refused:
+        make_report(tmp_path, Asked(), made_at=MADE_AT, made_by="x")
+    assert refused.value.model == "hematocrit"
 
 
 def one_class() -> pd.DataFrame:

@@ -17,7 +17,7 @@ from deployr_core.codes import LOINC, Code
 from deployr_core.facts import BirthDate, Demographics, Lab, PatientFacts, Sex
 from deployr_core.features import FeatureSpec, parse_feature_spec
 from deployr_dev.cohorts.tasks import Task, shipped_task
-from deployr_dev.sources.extract import LabOrder
+from deployr_dev.sources.fact_source import LabOrder
 from deployr_dev.sources.mapping import shipped_mapping
 
 Row = dict[str, object]

@@ -17,7 +17,7 @@ from deployr_dev.cohorts.rows import CohortInvalid, CohortRow, Unlabelled
 from deployr_dev.cohorts.rules import Inclusion, OnePerPatient, Period
 from deployr_dev.cohorts.sources import DeathRecord, NotInExtract, VisitRecord
 from deployr_dev.cohorts.tasks import Task
-from deployr_dev.sources.extract import LabOrder
+from deployr_dev.sources.fact_source import LabOrder
 
 NOON = datetime(2031, 3, 5, 12, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)

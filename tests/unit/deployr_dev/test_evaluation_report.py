@@ -21,7 +21,6 @@ from deployr_core.label_rules import LabComponent
 from deployr_core.model_format import MODEL_FILE
 from deployr_core.outputs import BINARY
 from deployr_dev.evaluation import findings, words
-from deployr_dev.evaluation.card import Statements
 from deployr_dev.evaluation.measuring import evaluate
 from deployr_dev.evaluation.records import Evaluation, Measured, NotMeasured, TooSmall
 from deployr_dev.evaluation.report import IndexEntry, Report, report_html, write_index, write_report
@@ -145,12 +144,11 @@ def test_every_picture_has_a_title_and_a_description_and_every_table_a_caption_a
 
 
 def test_words_from_outside_cannot_become_markup() -> None:
-    html = report_html(a_manifest(), evaluated(), statements=Statements(limits="<img src=x>"))
+    html = report_html(a_manifest(), evaluated())
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "<b>" not in html
     assert html.count("&lt;b&gt;other&lt;/b&gt;") >= 3
-    assert "<img" not in html
 
 
 def test_nothing_is_fetched_and_nothing_is_run() -> None:
@@ -162,11 +160,13 @@ def test_the_same_evaluation_gives_the_same_page() -> None:
     assert report_html(a_manifest(), evaluated()) == report_html(a_manifest(), evaluated())
 
 
-def test_what_nobody_said_is_marked_as_not_given() -> None:
-    nothing, something = page(), page(statements=Statements(users="The ward", contact=" "))
-    assert nothing.text.count("Not given") == len(Statements.__struct_fields__) + 1  # and the training code
-    assert something.text.count("Not given") == nothing.text.count("Not given") - 1
-    assert "The ward" in something.text
+def test_what_the_manifest_does_not_know_is_marked_as_not_given() -> None:
+    # The training code.
+    assert page().text.count("Not given") == 1
+
+
+def test_what_only_people_know_is_left_to_the_papers() -> None:
+    assert "deployr papers write" in page().text
 
 
 def test_the_card_counts_features_by_group_where_the_declaration_is_given() -> None:
@@ -275,15 +275,13 @@ def test_figures_are_written_for_people(written: str, expected: str) -> None:
 
 
 def test_both_files_are_written_and_the_json_holds_all_that_the_page_was_made_from(tmp_path: Path) -> None:
-    evaluation, statements = evaluated(), Statements(users="The ward")
-    path = write_report(
-        tmp_path / "new" / "folder", manifest=a_manifest(), evaluation=evaluation, statements=statements
-    )
+    evaluation = evaluated()
+    path = write_report(tmp_path / "new" / "folder", manifest=a_manifest(), evaluation=evaluation)
     assert path.name == "report.html"
     assert sorted(file.name for file in path.parent.iterdir()) == ["report.html", "report.json"]
-    assert path.read_text(encoding="utf-8") == report_html(a_manifest(), evaluation, statements=statements)
+    assert path.read_text(encoding="utf-8") == report_html(a_manifest(), evaluation)
     held = msgspec.json.decode((path.parent / "report.json").read_bytes(), type=Report)
-    assert held == Report(manifest=a_manifest(), evaluation=evaluation, statements=statements)
+    assert held == Report(manifest=a_manifest(), evaluation=evaluation)
 
 
 def test_a_page_that_cannot_be_made_leaves_the_old_report_alone(tmp_path: Path) -> None:

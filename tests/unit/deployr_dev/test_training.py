@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from deployr_core.bundle import GOLDEN_FILE, GoldenVector, open_bundle
+from deployr_core.bundle import GOLDEN_FILE, open_bundle
 from deployr_core.facts import BirthDate, Demographics, PatientFacts, Sex
 from deployr_core.features import FeatureSpec
+from deployr_core.golden import GoldenVector
 from deployr_core.label_rules import LabComponent
 from deployr_core.model_format import MODEL_FILE
 from deployr_core.scoring import TreeEnsemble

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -218,6 +218,16 @@ async def test_evidence_goes_back_over_months(desk_of, clock, now):
         clock.pass_time(20 * 86_400)
     assert len(await desk.told(since=now)) == 3
     assert len(await desk.told(since=now + timedelta(days=30))) == 1
+
+
+async def test_evidence_of_this_month_is_given_whatever_the_time_of_day_it_is_asked_from(desk_of, clock):
+    desk = desk_of(Sink())
+    clock.pass_time((datetime(2015, 1, 31, 22, 0, tzinfo=UTC) - clock.now()).total_seconds())
+    since = clock.now()
+    # 1 February, 03:00: earlier in the day than what is asked from.
+    clock.pass_time(5 * 3600)
+    await look(desk, FAILURES)
+    assert [each.what for each in await desk.told(since=since)] == [What.BEGUN]
 
 
 async def test_evaluators_are_told_when_each_ran_last(desk_of, clock, now):

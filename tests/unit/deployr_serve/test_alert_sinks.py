@@ -249,6 +249,17 @@ async def test_what_the_server_says_no_to_is_an_error_without_its_words(
     assert SECRET not in repr(refused.value)
 
 
+async def test_a_recipient_that_is_refused_is_counted_and_keeps_the_mail_from_nobody_else(message_of, clock, caplog):
+    server = MailServer(refuse=("RCPT TO:<BEN", "550 nobody of that name"))
+    async with server.running() as port:
+        await mail(port, clock).send(message_of())
+    assert len(server.mails) == 1
+    assert [each for each in caplog.messages if "alert-mail-refused" in each] == [
+        "alert=alert-mail-refused message=alerts.test.1 refused=1 of=2 places=2 answers=550"
+    ]
+    assert "example.org" not in caplog.text
+
+
 async def test_a_server_that_is_not_there_is_an_error(message_of, clock):
     with pytest.raises(AlertUnsent):
         await mail(1, clock).send(message_of())

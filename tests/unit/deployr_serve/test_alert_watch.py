@@ -126,6 +126,30 @@ async def test_deliveries_that_were_given_up_or_wait_are_told_of_by_output(
     assert "fewer than 5 given up" in looked.notices[0].said
 
 
+async def test_a_queue_that_is_drained_ends_its_alert_after_the_rules_time(
+    watch_of, asked, store, delivery_of, clock, now
+):
+    await asked(now)
+    stored = await store.read("p00001")
+    waits = delivery_of("p00001", created_at=now - timedelta(hours=1))
+    await store.replace(stored.packet, etag=stored.etag, deliveries=(waits,))
+    sink = Sink("teams")
+    watch = watch_of(sink)
+    await watch.look()
+    await store.save_delivery(msgspec.structs.replace(waits, state=DeliveryState.SENT), was=waits)
+    for _ in range(4):
+        clock.pass_time(300)
+        await watch.look()
+    notices = [each for message in sink.taken for each in message.notices]
+    assert [(each.what, each.rule) for each in notices] == [
+        (What.BEGUN, "deliveries-waiting"),
+        (What.ENDED, "deliveries-waiting"),
+    ]
+    # Clear for the first time after 5 minutes; over 10 minutes later, as the rule says.
+    assert notices[1].at - notices[0].at == timedelta(minutes=15)
+    assert notices[1].said == "Nothing waits."
+
+
 async def test_an_alert_stays_while_there_is_more_to_read_than_one_look_reads(watch_of, asked, clock, monkeypatch):
     sink = Sink("teams")
     watch = watch_of(sink)

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from deployr_core.bundle import open_bundle
 from deployr_serve.adapters import key_vault
 from deployr_serve.adapters.auth import NoCredentials
 from deployr_serve.adapters.auth_basic import Basic
@@ -21,6 +22,7 @@ from deployr_serve.adapters.key_vault import Secret, VaultUnavailable
 from deployr_serve.auth_bootstrap import access
 from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.settings import read_settings
+from tests.document_parts import example_bundle
 
 FHIR = "https://emr.example/api/FHIR/R4"
 VENDOR = "https://epic.example:8443"
@@ -212,6 +214,17 @@ async def test_what_the_models_need_is_asked_for_and_what_is_missing_is_known_wi
     missing = ("Condition (problem-list-item)", "Medication", "MedicationRequest")
     assert made.missing_scopes() == {"hematocrit": missing}
     assert len(authority.asked) == 2
+
+
+async def test_a_model_that_takes_documents_needs_to_search_them_and_to_read_what_is_in_them(private, bundle_files):
+    example = example_bundle(bundle_files, kind="notes", model_id="hematocrit")
+    authority = Authority("system/*.s")
+    bundle = open_bundle(example.manifest.to_json(), example.parts)
+    made = access_of(models=OneModel(bundle), transport=authority, **smart(private))
+    await made.fhir.headers()
+    asked = dict(authority.asked[1].form)["scope"].split()
+    assert {"system/DocumentReference.rs", "system/Binary.rs"} <= set(asked)
+    assert made.missing_scopes() == {"hematocrit": ("Binary",)}
 
 
 def routes_of(application):

@@ -87,9 +87,14 @@ def test_each_reason_is_given_where_it_holds(mode, threshold, score, assignment,
     assert (decision.why, decision.advise, decision.mode) == (why, advise, mode)
 
 
+def test_who_takes_no_part_is_told_why():
+    decision = decide(policy_of(Mode.TRIAL), score=0.9, left_out=Why.CLUSTER_NOT_LISTED)
+    assert (decision.why, decision.advise, decision.eligible) == ("cluster-not-listed", False, False)
+
+
 def test_every_reason_is_tried_above():
     # Whether a bundle is approved is asked before anything is decided.
-    assert {case[6] for case in CASES.values()} == set(Why) - {Why.NOT_APPROVED}
+    assert {case[6] for case in CASES.values()} == set(Why) - {Why.NOT_APPROVED, Why.CLUSTER_NOT_LISTED}
 
 
 def test_an_unapproved_bundles_score_is_kept_as_in_silent_mode_and_chance_is_not_asked():

@@ -23,6 +23,7 @@ from deployr_core.trial import (
     stratum_hash,
     unit_hash,
 )
+from deployr_core.wedge import SteppedWedge, WedgePlace
 from deployr_serve.adapters.memory_store import MemoryStore
 from deployr_serve.core.deciding import ADVISED, ASSIGNMENT, STRATUM, decision_of
 from deployr_serve.core.errors import StoreUnavailable
@@ -138,6 +139,42 @@ async def test_the_stored_arm_counts_even_where_another_would_be_drawn(decide_fo
 async def test_the_unit_is_what_the_trial_says(decide_for, unit, asked, same, other):
     hashes = [(await decide_for(in_trial(unit=unit), **each)).assignment.unit_hash for each in (asked, same, other)]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+STEPS = (datetime(2015, 1, 5, 12, tzinfo=UTC), datetime(2015, 2, 5, 12, tzinfo=UTC))
+WEDGE = SteppedWedge(clusters=("7A", "7B"), steps=STEPS, sequence=(("7B",), ("7A",)))
+
+
+async def test_a_cluster_of_a_stepped_wedge_has_the_arm_of_the_events_time_and_nothing_is_stored(
+    decide_for, store, now
+):
+    policy = in_trial(unit=RandomizationUnit.DEPARTMENT, method=WEDGE)
+    made = [
+        (await decide_for(policy, event_time=at, context={"department": "7B"}))
+        for at in (STEPS[0] - timedelta(seconds=1), STEPS[0], STEPS[1])
+    ]
+    assert [each.why for each in made] == ["control", "advised", "advised"]
+    assert [each.assignment.wedge for each in made] == [WedgePlace(cluster=2, period=period) for period in (0, 1, 2)]
+    assert len({each.assignment.unit_hash for each in made}) == 1
+    assert all(each.eligible and each.showing.probability == 1.0 for each in made)
+    assert not await store.records(ASSIGNMENT, now=now)
+    other = await decide_for(policy, event_time=STEPS[0], context={"department": "7A"})
+    assert (other.why, other.assignment.arm) == ("control", "control")
+
+
+async def test_a_cluster_that_is_not_listed_takes_no_part_and_says_so(decide_for):
+    policy = in_trial(unit=RandomizationUnit.DEPARTMENT, method=WEDGE)
+    for context, why in (({"department": "8C"}, "cluster-not-listed"), ({}, "not-eligible")):
+        decision = await decide_for(policy, context=context)
+        assert (decision.why, decision.advise, decision.eligible) == (why, False, False)
+
+
+async def test_a_wedge_needs_its_strata_told_too(decide_for):
+    policy = in_trial(unit=RandomizationUnit.DEPARTMENT, method=WEDGE, strata=("hospital",))
+    decision = await decide_for(policy, context={"department": "7B"})
+    assert (decision.why, decision.eligible) == ("not-eligible", False)
+    told = await decide_for(policy, context={"department": "7B", "hospital": "north"})
+    assert told.assignment.strata == ("north",)
 
 
 async def test_a_time_block_includes_its_start_and_excludes_its_end(decide_for):

@@ -13,6 +13,7 @@ from deployr_core.codes import ICD10CM, LOINC, OMB_RACE_ETHNICITY, SNOMED, Code
 from deployr_core.facts import BirthDate, DiagnosisList, OrderStatus, Sex
 from deployr_serve.adapters import fhir_facts as read
 from deployr_serve.adapters import fhir_wire as wire
+from deployr_serve.adapters.fhir_elements import preferred_language
 from deployr_serve.core.request import FHIR_ID
 
 KATHMANDU = timezone(timedelta(hours=5, minutes=45))
@@ -541,6 +542,29 @@ def test_races_and_ethnicity_are_their_omb_categories(patient):
 def test_who_does_not_say_has_no_race(patient):
     who = read.demographics(decoded(patient(), wire.Patient))
     assert (who.races, who.ethnicities) == ((), ())
+
+
+def _speaks(code, preferred=None, *, system="urn:ietf:bcp:47"):
+    said = {"language": {"coding": [{"system": system, "code": code}]}}
+    return said if preferred is None else {**said, "preferred": preferred}
+
+
+@pytest.mark.parametrize(
+    ("communication", "language"),
+    [
+        ([_speaks("es-MX", preferred=True)], "es"),
+        ([_speaks("es")], "es"),
+        ([_speaks("en", preferred=False), _speaks("es", preferred=True)], "es"),
+        ([_speaks("en-US", preferred=True), _speaks("en-GB", preferred=True)], "en"),
+        ([_speaks("en", preferred=True), _speaks("es", preferred=True)], None),
+        ([_speaks("en"), _speaks("es")], None),
+        ([_speaks("spa", system="urn:oid:2.16.840.1.113883.6.99")], None),
+        ([{"language": {"text": "Spanish"}, "preferred": True}], None),
+        ([], None),
+    ],
+)
+def test_the_language_is_the_one_that_is_preferred_or_the_only_one(patient, communication, language):
+    assert preferred_language(decoded(patient(communication=communication), wire.Patient)) == language
 
 
 # -- encounters and orders

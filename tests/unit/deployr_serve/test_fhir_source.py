@@ -232,6 +232,15 @@ async def test_everything_the_declaration_needs_is_fetched(fetch, emr_of, featur
     assert vectorize(facts, feature_spec, now).dense().tolist() == [1.0, 0.0, 1.0, 30.0, 1.0, 1.0]
 
 
+async def test_the_preferred_language_comes_with_the_patient_and_no_further_call(fetch, emr_of, patient):
+    spanish = {"language": {"coding": [{"system": "urn:ietf:bcp:47", "code": "es-US"}]}, "preferred": True}
+    emr = emr_of(Patient=[patient(communication=[spanish])])
+    assert (await fetch(emr)).patient_groups.language == "es"
+    assert sorted(kind for kind, _ in emr.asked) == [
+        *("Condition", "Encounter", "MedicationRequest", "Observation", "Patient", "ServiceRequest")
+    ]
+
+
 async def test_every_kind_of_group_is_fetched_and_read_into_its_features(
     page_of, client_of, now, patient, encounter, service_request, observation, condition, medication_request,
     procedure, vital_sign, blood_pressure,

@@ -74,7 +74,7 @@ async def test_a_token_may_be_used_again_until_it_ends(let_in):
         ({"aud": VISITOR}, "audience"),
         ({"aud": ["33333333-cccc-4ccc-8ccc-333333333333"]}, "audience"),
         ({"azp": None}, "application"),
-        ({"roles": "Scores.Ask"}, "application"),
+        ({"roles": "Scores.Ask"}, "roles"),
         ({"scp": "user_impersonation"}, "a-persons"),
         ({"exp": NOW - 120}, "expired"),
         ({"exp": "soon"}, "exp"),

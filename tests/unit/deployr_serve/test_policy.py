@@ -11,6 +11,7 @@ import pytest
 from deployr_core.packet import Mode
 from deployr_core.strict_yaml import YamlInvalid, parse_yaml
 from deployr_core.trial import Arm, PermutedBlocks, RandomizationUnit, Trial
+from deployr_core.wedge import SteppedWedge
 from deployr_serve.adapters.policies import read_policies
 from deployr_serve.core.errors import ModelUnavailable, SettingsInvalid
 from deployr_serve.core.policy import (
@@ -70,6 +71,56 @@ def test_the_example_is_read_as_it_says(models_of, bundle):
 
 def test_off_is_a_mode_and_not_the_boolean_that_yaml_takes_it_for(read):
     assert read(one=LEAST.replace("live", "off")).of("hematocrit").mode is Mode.OFF
+
+
+WEDGE = """schema_version: 1
+model: hematocrit
+mode: trial
+threshold: 0.5
+trial:
+  trial_id: stewardship
+  version: 1
+  unit: department
+  arms: [{name: control, shows: false}, {name: advisory, shows: true}]
+  method:
+    kind: stepped-wedge
+    clusters: [7A, 7B, 8A]
+    steps: ["2026-01-05T07:00:00-05:00", 2026-03-02T07:00:00-05:00]
+"""
+
+
+def test_a_stepped_wedge_is_declared_as_a_method(read):
+    method = read(one=WEDGE).of("hematocrit").trial.method
+    assert isinstance(method, SteppedWedge)
+    assert (method.clusters, method.sequence) == (("7A", "7B", "8A"), None)
+    assert method.steps[1] == datetime(2026, 3, 2, 12, tzinfo=UTC)
+    listed = WEDGE + "    sequence: [[7B, 8A], [7A]]\n    drawn_by_chance: true\n"
+    assert read(one=listed).of("hematocrit").trial.method.drawn_by_chance is True
+
+
+def test_the_stepped_wedge_in_the_docs_can_be_read(read):
+    blocks = (EXAMPLE.parents[1] / "trials.md").read_text(encoding="utf-8").split("```yaml\n")[1:]
+    [text] = [each.split("```")[0] for each in blocks if "stepped-wedge" in each.split("```")[0]]
+    drawn = read(one="schema_version: 1\nmodel: hematocrit\n" + text).of("hematocrit").trial.method
+    assert (len(drawn.clusters), len(drawn.steps), drawn.sequence) == (6, 3, None)
+    listed = text.replace("# sequence", "sequence").replace("# drawn_by_chance", "drawn_by_chance")
+    listed = read(one="schema_version: 1\nmodel: hematocrit\n" + listed).of("hematocrit").trial.method
+    assert (listed.sequence[0], listed.drawn_by_chance) == (("7A", "9B"), True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (WEDGE.replace("unit: department", "unit: patient"), "provider or department as its unit"),
+        (WEDGE.replace('-05:00"', '"').replace("00-05:00]", "00]"), "steps with their offset"),
+        (WEDGE.replace("[7A, 7B, 8A]", "[7A, 7A]"), "each of clusters once"),
+        (WEDGE + "    order: random\n", "unknown key 'order'"),
+        (WEDGE + "    sequence: [[7A], [7B]]\n", "names each of clusters once"),
+    ],
+)
+def test_a_stepped_wedge_that_cannot_be_is_refused_with_what_was_expected(read, wrong, expected):
+    with pytest.raises(SettingsInvalid, match=expected):
+        read(one=wrong)
 
 
 def test_an_instant_is_read_with_its_offset_whether_quoted_or_not(read):

@@ -133,6 +133,28 @@ def test_one_that_hangs_is_waited_for_no_longer_than_its_time(far, ask_of):
         ask_of(far.url, timeout_s=0.05)(b"{}")
 
 
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://[::1]/predict", ("::1", 80)),
+        ("https://[2001:db8::5]/predict", ("2001:db8::5", 443)),
+        ("http://[::1]:9000/predict", ("::1", 9000)),
+        ("https://models.example.org", ("models.example.org", 443)),
+    ],
+)
+def test_an_address_without_a_port_is_its_schemes(ask_of, monkeypatch, url, expected):
+    called = []
+
+    def refuse(address, *_, **__):
+        called.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(ModelAway):
+        ask_of(url)(b"{}")
+    assert called == [expected]
+
+
 def test_one_that_is_not_there_is_left_alone_for_a_while_and_tried_again(far, ask_of, clock, caplog):
     url = far.url
     far.answer = (503, {}, b"")

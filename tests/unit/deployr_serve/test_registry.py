@@ -7,22 +7,38 @@ import json
 import shutil
 from dataclasses import replace
 
+import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from deployr_core import bundle as bundles
 from deployr_core.model_format import MODEL_FILE
 from deployr_core.packet import Scored
-from deployr_core.registry.journal import Action, CheckedItem, Head, JournalBroken, verify
+from deployr_core.registry.journal import (
+    Action,
+    CheckedItem,
+    Deed,
+    Head,
+    JournalBroken,
+    JournalKeys,
+    chained,
+    entry_bytes,
+    verify,
+)
 from deployr_core.registry.roles import Reason, RegistryRefused, Wish
-from deployr_core.registry.run import RUN_FILE, DeployType
-from deployr_serve.adapters.bundle_files import DEPLOYED_FILE, read_marker
+from deployr_core.registry.run import RUN_FILE, RUN_SIGNATURE_FILE, DeployType
+from deployr_core.signing import SIGNATURE_FILE, sign_manifest, signing_key, trusted_key
+from deployr_serve.adapters.bundle_files import DEPLOYED_FILE, read_bundle, read_marker
 from deployr_serve.adapters.models import LOOKS_AGAIN_S, BundleFolder
 from deployr_serve.adapters.run_shelf import TREES_FILE, read_run
 from deployr_serve.core.audit import Ending
+from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.core.infer import infer
 from deployr_serve.core.registry_deeds import head_in
+from deployr_serve.core.registry_journal import verdict
 from deployr_serve.core.registry_showing import Approvals
-from tests.registry_parts import ADA, CALL, DEV, GRACE, PUBLIC, VIC, Site, comparison_of
+from tests.registry_parts import ADA, CALL, DEV, GRACE, PRIVATE, PUBLIC, VIC, Site, comparison_of, deed, journal_of
 
 WITHIN_S = 5.0
 
@@ -139,6 +155,119 @@ async def test_an_unsigned_bundle_does_not_go_live(site):
     assert site.serving() == "1.0.0"
 
 
+async def test_a_run_whose_record_nobody_signed_does_not_go_live_and_the_checklist_says_so(site):
+    """Who trained it stands there, and nobody but a holder of the key may say that it was somebody else."""
+    run = await site.registered()
+    signature = site.runs / "hematocrit" / run.run_id / RUN_SIGNATURE_FILE
+    kept = signature.read_bytes()
+    signature.unlink()
+    assert await site.why_not(Action.APPROVED, run, by=GRACE, why="good") is Reason.FAILED_ITEMS
+    done = await site.do(Action.APPROVED, run, by=GRACE, why="good", despite=True)
+    said = done.entry.checklist[0].said
+    assert said.startswith("run.sig: expected a signature by a trusted key")
+    assert "the run's record is not signed" in said
+    assert await site.why_not(Action.DEPLOYED, run, by=DEV) is Reason.NOT_SIGNED
+    signature.write_bytes(kept[:-12] + b"AAAAAAAAAA" + kept[-2:])
+    assert await site.why_not(Action.DEPLOYED, run, by=DEV) is Reason.NOT_SIGNED
+    signature.write_bytes(kept)
+    await site.do(Action.DEPLOYED, run, by=DEV)
+
+
+async def test_a_champion_from_before_records_were_signed_is_put_in_place_and_gone_back_to(site):
+    first, second = await site.deployed("1.1.0"), await site.deployed("1.2.0")
+    for run in (first, second):
+        (site.runs / "hematocrit" / run.run_id / RUN_SIGNATURE_FILE).unlink()
+    assert (await site.do(Action.DEPLOYED, second, by=DEV)).is_repeat
+    assert (await site.do(Action.ROLLED_BACK, by=DEV, why="alarms")).note == ""
+    assert site.serving() == "1.1.0"
+
+
+# -- a journal that is signed
+
+
+def keyed(site, key=PRIVATE, **changes):
+    own = signing_key(key)
+    return replace(site.registry, **{"keys": JournalKeys(signing=own, trusted=(own.public,)), **changes})
+
+
+async def test_with_a_key_each_entry_is_signed_and_what_is_forged_whole_is_found_out(site, clock):
+    site.registry = keyed(site)
+    await site.deployed()
+    keys = site.registry.keys.trusted
+    found = await verdict(site.store, "hematocrit", now=clock.now(), keys=keys)
+    assert (found.fault, found.entries, found.signed) == (None, 3, 3)
+    # Who can write to the store, and knows how digests are made, makes a journal that is whole in itself.
+    forged = journal_of(
+        *(Deed(**{name: getattr(each, name) for name in Deed.__struct_fields__}) for each in await site.entries())
+    )
+    await rewrite(site, forged)
+    assert (await verdict(site.store, "hematocrit", now=clock.now())).fault is None
+    fault = (await verdict(site.store, "hematocrit", now=clock.now(), keys=keys)).fault
+    assert fault.number == 1
+    assert "expected a signature by the site's key" in fault.said
+    with pytest.raises(JournalBroken):
+        await site.do(Action.ROLLED_BACK, by=DEV, why="alarms")
+    approvals = Approvals(site.store, clock=clock, keys=keys)
+    shown = (await site.entries())[-1].bundle_sha256
+    assert await Approvals(site.store, clock=clock).is_shown("hematocrit", shown)
+    assert not await approvals.is_shown("hematocrit", shown)
+
+
+async def test_a_signature_of_another_key_or_of_another_entry_is_none(site, clock):
+    theirs = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    site.registry = keyed(site)
+    await site.registered()
+    await site.registered("1.2.0")
+    keys, entries = site.registry.keys.trusted, await site.entries()
+    swapped = (entries[0], msgspec.structs.replace(entries[1], signature=entries[0].signature))
+    assert "other bytes" in verify(swapped, model_id="hematocrit", keys=keys).said
+    other = chained(deed(Action.OPENED), model_id="hematocrit", last=entries[1], key=signing_key(theirs))
+    fault = verify((*entries, other), model_id="hematocrit", keys=keys)
+    assert (fault.number, "got one by" in fault.said) == (3, True)
+
+
+async def test_entries_from_before_there_was_a_key_count_once_somebody_vouches_for_them(site, clock):
+    run = await site.deployed()
+    unsigned = site.registry
+    site.registry = keyed(site)
+    keys = site.registry.keys.trusted
+    assert (await verdict(site.store, "hematocrit", now=clock.now(), keys=keys)).fault.number == 1
+    with pytest.raises(JournalBroken, match="deployr models vouch"):
+        await site.do(Action.ROLLED_BACK, by=DEV, why="alarms")
+    assert await site.why_not(Action.VOUCHED, by=DEV, why="looked through") is Reason.NOT_YOUR_ROLE
+    assert await site.why_not(Action.VOUCHED, by=GRACE, why=" ") is Reason.NO_WHY
+    done = await site.do(Action.VOUCHED, by=GRACE, why="compared with the audit")
+    assert (done.entry.number, done.entry.who) == (4, "grace")
+    found = await verdict(site.store, "hematocrit", now=clock.now(), keys=keys)
+    assert (found.fault, found.entries, found.signed) == (None, 4, 1)
+    await site.do(Action.RETIRED, run, by=GRACE, why="closed")
+    # One that writes without the key is found out, and is vouched for or not.
+    site.registry = unsigned
+    await site.registered("1.2.0")
+    assert (await verdict(site.store, "hematocrit", now=clock.now(), keys=keys)).fault.number == 6
+
+
+async def test_who_only_verifies_adds_nothing_and_without_a_key_nobody_vouches(site):
+    await site.registered()
+    assert await site.why_not(Action.VOUCHED, by=GRACE, why="x") is Reason.NOT_SIGNED
+    site.registry = keyed(site)
+    await site.do(Action.VOUCHED, by=GRACE, why="x")
+    site.registry = keyed(site, keys=replace(site.registry.keys, signing=None))
+    with pytest.raises(SettingsInvalid, match="DEPLOYR_JOURNAL_KEY"):
+        await site.registered("1.2.0")
+
+
+async def rewrite(site, entries):
+    """Put these entries in the place of those in the store, head and all, as somebody does who owns it."""
+    for entry in entries:
+        place = (f"journal.{entry.model_id}", f"{entry.number:08d}")
+        record, expires = site.store._records[place]
+        site.store._records[place] = (replace(record, content=entry_bytes(entry)), expires)
+    record, expires = site.store._records["journal-head", "hematocrit"]
+    head = replace(record, content=msgspec.json.encode(entries[-1].head))
+    site.store._records["journal-head", "hematocrit"] = (head, expires)
+
+
 async def test_trust_comes_from_the_sites_keys_and_from_nothing_else(site):
     run = await site.approved()
     registry = replace(site.registry, shelf=site.shelf_of(trusted_keys=()))
@@ -179,6 +308,25 @@ async def test_deploying_the_champion_again_puts_it_in_place_and_writes_nothing(
     ]
     assert len({record.audit_id for record in records}) == 3
     assert await site.why_not(Action.DEPLOYED, run, by=VIC) is Reason.NOT_YOUR_ROLE
+
+
+async def test_after_the_sites_key_was_exchanged_what_is_signed_anew_goes_live_again_and_can_be_gone_back_to(site):
+    first, second = await site.deployed("1.1.0"), await site.deployed("1.2.0")
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    new = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for run in (first, second):
+        at = site.runs / "hematocrit" / run.run_id / "bundle"
+        (at / SIGNATURE_FILE).write_bytes(sign_manifest((at / bundles.MANIFEST_FILE).read_bytes(), pem))
+    site.registry = replace(site.registry, shelf=site.shelf_of(trusted_keys=(new,)))
+    assert (await site.do(Action.DEPLOYED, second, by=DEV)).is_repeat
+    assert (await site.do(Action.ROLLED_BACK, by=DEV, why="alarms")).note == ""
+    assert site.serving() == "1.1.0"
+    for run in (first, second):
+        assert (
+            read_bundle(site.bundles / "hematocrit" / run.bundle_sha256, trusted_keys=(trusted_key(new),)).digest
+            == run.bundle_sha256
+        )
 
 
 async def test_of_two_deployments_at_once_the_champions_bundle_is_the_one_in_place(site):
@@ -288,7 +436,7 @@ def test_a_run_is_laid_on_the_shelf_without_its_rows(site):
     site.shelf.take(site.trained_in / run.run_id)
     at = site.runs / "hematocrit" / run.run_id
     assert read_run(at) == run
-    assert sorted(path.name for path in at.iterdir()) == ["bundle", "run.json"]
+    assert sorted(path.name for path in at.iterdir()) == ["bundle", "run.json", "run.sig"]
     assert [path.name for path in at.parent.iterdir()] == [run.run_id]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deployr_serve.core.errors import SettingsInvalid
+from deployr_serve.local_host.host_json import read_host_json
 from deployr_serve.settings import Profile, read_settings
 from deployr_serve.store_settings import InMemory
 
@@ -48,6 +49,12 @@ def test_two_settings_are_enough_to_try_it_out():
     assert (settings.auth.fhir, settings.auth.vendor) == ("none", "none")
     assert (settings.deadline_s, settings.search_by_get) == (8.0, False)
     assert len(settings.id_key) >= 16
+
+
+def test_a_run_of_labels_begins_no_patient_when_the_host_is_about_to_end_it():
+    limit = read_host_json(ROOT / "host.json").function_timeout
+    assert limit is not None
+    assert read_settings(LEAST).labels.budget_s <= limit.total_seconds() - 60
 
 
 def test_every_missing_setting_is_named_at_once():

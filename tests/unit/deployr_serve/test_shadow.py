@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from contextvars import ContextVar
 
 import msgspec
 import pytest
@@ -67,6 +68,27 @@ async def test_a_shadow_scores_the_facts_that_were_fetched_and_names_the_champio
     # The EMR was read once; the searches stand in the champion's packet.
     assert len(source.asked) == 1
     assert packet.fetches == ()
+
+
+async def test_a_shadow_inherits_nothing_of_the_request_that_set_it_to_work(request_of, shadowed, fetched_of, lab_of):
+    """Such as the parent of its trace: one worker scores what many requests have left."""
+    belongs_to: ContextVar[str] = ContextVar("belongs_to", default="nobody")
+
+    class Remembers:
+        def __init__(self):
+            self.asked_for = []
+
+        async def fetch(self, subject, spec, *, as_of, budget=None, handed=None):
+            self.asked_for.append(belongs_to.get())
+            return fetched_of(lab_of())
+
+    source = Remembers()
+    services = shadowed(source=source, needs=lambda *_: (object(),))
+    for order in ("o1", "o2"):
+        belongs_to.set(order)
+        await infer(request_of(order_id=order), services)
+    await services.shadows.settled()
+    assert source.asked_for == ["o1", "o2", "nobody", "nobody"]
 
 
 async def test_a_shadow_is_silent_at_the_champions_threshold_and_nothing_of_it_is_sent(request_of, shadowed, output_of):

@@ -52,6 +52,17 @@ def telemetry(kept, clock):
     opened.close()
 
 
+def test_of_several_sites_each_says_which_it_is_in_spans_and_metrics(kept, clock):
+    opened = open_telemetry(SETTINGS, clock=clock, models=dict, outputs=(), environment="DEV", site="north")
+    with opened.watch.step(Step.SCORE):
+        pass
+    opened.flush()
+    opened.close()
+    assert [span.resource.attributes["service.namespace"] for span in kept.spans()] == ["north"]
+    [measured] = [resource for batch in kept.exporters[1].batches for resource in batch.resource_metrics]
+    assert measured.resource.attributes["service.namespace"] == "north"
+
+
 def allowed():
     return Allowed(models=lambda: {"hematocrit": None}, outputs=("score-column",))
 

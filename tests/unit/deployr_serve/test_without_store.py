@@ -16,8 +16,9 @@ from deployr_serve.core.errors import EmrTimeout, StoreUnavailable
 from deployr_serve.core.infer import infer
 from deployr_serve.core.policy import Advisory, Policy, Suppression
 from deployr_serve.core.ports import Lane
+from deployr_serve.core.registry_showing import Approvals
 from deployr_serve.core.spool import drain
-from deployr_serve.core.switches import Change, turn
+from deployr_serve.core.switches import Change, Switches, turn
 from deployr_serve.core.without_store import Spooling
 from tests.spools import DeadSpool, MemorySpool
 
@@ -193,6 +194,21 @@ async def test_in_a_trial_nobody_is_advised_without_knowing_the_arm(site_of, req
     decision = answer.packet.outcome.decision
     assert (decision.advise, decision.why, decision.assignment) == (False, "not-stored", None)
     assert spool.entries[0].deliveries == ()
+
+
+async def test_what_is_silent_is_answered_without_asking_the_registry(site_of, request_of, clock):
+    """Nothing of it is shown anyway: a run that nobody approved yet may be tried out in silence, an outage included."""
+    silent = Policy(schema_version=1, model="hematocrit", mode=Mode.SILENT, threshold=0.5)
+    services, store, _ = site_of(shows=("json",), policies=(silent,))
+    switches = Switches(
+        store,
+        clock=clock,
+        site=services.site.name,
+        policies=services.policies,
+        approvals=Approvals(store, clock=clock),
+    )
+    answer = await infer_down(request_of(), replace(services, switches=switches), store)
+    assert answer.packet.outcome.decision.why == "silent"
 
 
 async def test_what_was_switched_off_stays_off(site_of, request_of, now):

@@ -21,7 +21,7 @@ SETTINGS = LabelSettings(
     review_schedule="0 37 3 * * *",
     corrections=timedelta(days=30),
     adherence_hours=24,
-    budget_s=480,
+    budget_s=240,
 )
 
 

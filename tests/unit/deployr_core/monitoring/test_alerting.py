@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployr_core.monitoring.alert_rules import AlertRules, Rules
+from deployr_core.monitoring.alert_rules import AlertRules, Rules, Share
 from deployr_core.monitoring.alerting import (
     Entry,
     Finding,
@@ -96,6 +96,40 @@ def test_each_model_and_part_has_an_alert_of_its_own():
         result = advance(advanced, found, rules=rules(), watched=WATCHED, silences=(), now=now)
         advanced = result.entries
     assert {each.key for each in result.notices} == {"failures/hematocrit", "failures/hematocrit/a", "failures/other"}
+
+
+@pytest.mark.parametrize("also", [(), (CLEAR,)])
+def test_what_cannot_be_told_as_a_whole_ends_the_alert_of_no_part_and_begins_none(also):
+    begun = Entry(
+        rule="failures",
+        model="hematocrit",
+        part="labs",
+        severity="page",
+        said="Gone.",
+        firing_since=NOW,
+        begun_at=NOW,
+        told_at=NOW,
+    )
+    entries = {"failures/hematocrit/labs": begun}
+    found = [finding(UNKNOWN), *(finding(verdict, part="other") for verdict in also), finding(CLEAR, model="b")]
+    for hours in (1, 2):
+        advanced = advance(
+            entries, found, rules=rules(), watched=WATCHED, silences=(), now=NOW + timedelta(hours=hours)
+        )
+        assert advanced.notices == ()
+        assert set(advanced.entries) == {"failures/hematocrit/labs"}
+        assert advanced.entries["failures/hematocrit/labs"].begun_at == NOW
+        entries = advanced.entries
+    # Once it can be told again, what is found of the part itself counts.
+    over = advance(
+        entries,
+        [finding(CLEAR, part="labs")],
+        rules=AlertRules(rules=msgspec.structs.replace(Rules(), failures=Share(end_minutes=0))),
+        watched=WATCHED,
+        silences=(),
+        now=NOW + timedelta(hours=3),
+    )
+    assert [(each.what, each.said) for each in over.notices] == [(What.ENDED, "It is clear.")]
 
 
 def test_an_alert_whose_model_is_gone_is_over():

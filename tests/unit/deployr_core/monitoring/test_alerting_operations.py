@@ -125,6 +125,19 @@ def test_a_site_where_a_tenth_always_fails_is_not_told_of_it_each_day():
     assert look(always, NOON)["failures"].verdict is CLEAR
 
 
+def test_what_is_looked_at_for_three_days_is_no_part_of_what_it_is_held_against():
+    # Four answers a day, at noon; for three days now all of them fail, before that none did.
+    start = NOON.replace(minute=0)
+    hours = {
+        start - back * DAY: HourCount(asked=4, slots=1, answered=4, failed=4 if back < 4 else 0) for back in range(40)
+    }
+    found = look(hours, NOON)["failures"]
+    assert found.verdict is FIRES
+    assert found.said.startswith("In the last 72 hours 16 of 16")
+    # Half a hit added to 28 days of four answers: 0.5 / 113.
+    assert "in the weeks before 0.4 %" in found.said
+
+
 def test_without_a_past_the_declared_share_is_what_counts():
     for failed, verdict in ((2, CLEAR), (20, FIRES)):
         hours = {NOON.replace(minute=0): HourCount(asked=40, slots=6, answered=40, failed=failed)}
@@ -203,6 +216,10 @@ def test_deliveries_given_up_fire_for_their_output_and_for_a_day():
 def test_what_waits_too_long_fires(minutes, verdict):
     since = NOON - timedelta(minutes=minutes)
     assert site(Queues(oldest_pending={"flag": since}))["deliveries-waiting//flag"].verdict is verdict
+
+
+def test_an_output_that_nothing_waits_for_is_clear():
+    assert site(Queues(oldest_pending={"flag": None}))["deliveries-waiting//flag"].verdict is CLEAR
 
 
 def test_the_spool_fires_when_it_loses_or_holds_for_too_long():

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from deployr_core.bootstrap import Interval, NotMeasured
-from deployr_core.monitoring.alert_rules import Auroc, Burden, Rules
+from deployr_core.monitoring.alert_rules import Auroc, Burden, LabelsOverdue, Rules
 from deployr_core.monitoring.alerting import Verdict
 from deployr_core.monitoring.alerting_statistics import NAMES, Figures, Overdue, of_figures
 from deployr_core.monitoring.designs import sample_ratio
@@ -110,6 +110,12 @@ def test_coverage_fires_for_a_group_that_fewer_packets_have(now, q, expected):
 def test_coverage_says_why_it_cannot_be_told():
     assert verdict("coverage", coverage="no bundle") is UNKNOWN
     assert verdict("coverage", coverage=(present("labs", 0.9, 0.1),), scored=99) is UNKNOWN
+
+
+def test_with_a_share_of_none_that_is_let_pass_no_overdue_label_is_clear():
+    rules = with_rule("labels_overdue", LabelsOverdue(least_share=0.0))
+    assert verdict("labels-overdue", overdue=Overdue(overdue=0, ripe=100), rules=rules) is CLEAR
+    assert verdict("labels-overdue", overdue=Overdue(overdue=1, ripe=100), rules=rules) is FIRES
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from math import erfc, exp
 
 import numpy as np
@@ -127,3 +128,13 @@ def test_enrolment_as_planned_does_not_alarm_and_its_first_days_are_a_shorter_wi
         enrolment([], planned_per_day=1)
     with pytest.raises(ValueError, match="above 0"):
         enrolment([1], planned_per_day=0)
+
+
+def test_of_a_rare_arm_the_binomial_decides() -> None:
+    # Of 50 units at 2 % one is expected. Five or more come with a chance of 0.0032, which Pearson's test calls 5e-5.
+    found = sample_ratio({"usual": 45, "rare": 5}, {"usual": 0.98, "rare": 0.02})
+    chance = 1.0 - sum(math.comb(50, k) * 0.02**k * 0.98 ** (50 - k) for k in range(5))
+    assert found.p_value == pytest.approx(2 * chance)
+    assert (found.chi_square > 16, found.alarm) == (True, False)
+    none = sample_ratio({"usual": 50, "rare": 0}, {"usual": 0.98, "rare": 0.02})
+    assert none.p_value == pytest.approx(2 * 0.98**50)

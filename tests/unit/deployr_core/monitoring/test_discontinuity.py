@@ -20,6 +20,16 @@ def test_lines_with_a_jump_give_the_jump() -> None:
     assert found.value == pytest.approx(-0.5, abs=1e-5)
     assert found.robust.value == pytest.approx(-0.5, abs=1e-5)
     assert found.left_limit == pytest.approx(2.0, abs=1e-5)
+    assert (found.slope_below, found.slope_above) == pytest.approx((3.0, 3.0), abs=1e-3)
+
+
+def test_each_line_has_a_slope_of_its_own_in_units_of_the_score() -> None:
+    scores, _, patients = world()
+    bent = np.where(scores < 0.5, 1.0 + 2.0 * scores, 4.0 - 1.0 * scores)
+    found = discontinuity(scores, bent + 1e-6 * np.sin(1e3 * scores), patients, threshold=0.5, bandwidth=0.2)
+    assert (found.slope_below, found.slope_above) == pytest.approx((2.0, -1.0), abs=1e-3)
+    # 1 + 2 · 0.5 below, and 4 - 0.5 above.
+    assert (found.left_limit, found.value) == pytest.approx((2.0, 1.5), abs=1e-4)
 
 
 def test_a_parabola_moves_the_line_but_not_the_interval() -> None:

@@ -53,6 +53,12 @@ def test_what_cannot_be_told_apart_says_with_how_many_patients_and_how_far_apart
     )
 
 
+def test_a_bound_of_nothing_has_no_sign():
+    (said,) = in_words(a_comparison(of("AUROC", 0.0, 0.004, 0.034)))
+
+    assert said.endswith("may be up to 0.000 lower or 0.034 higher.")
+
+
 def test_what_is_better_or_worse_is_said_with_its_size_and_named_by_the_way_it_is_good():
     said = in_words(
         a_comparison(

@@ -107,7 +107,21 @@ def test_a_run_is_registered_once():
 
 
 def test_the_role_that_is_written_down_is_one_that_allows_it():
-    assert role_for(ADA, Action.APPROVED) is Role.APPROVER
-    assert role_for(ADA, Action.REGISTERED) is Role.DEVELOPER
-    assert role_for(GRACE, Action.DEPLOYED) is Role.APPROVER
-    assert role_for(VIC, Action.DEPLOYED) is None
+    assert role_for(ADA, Action.APPROVED, "hematocrit") is Role.APPROVER
+    assert role_for(ADA, Action.REGISTERED, "hematocrit") is Role.DEVELOPER
+    assert role_for(GRACE, Action.DEPLOYED, "hematocrit") is Role.APPROVER
+    assert role_for(VIC, Action.DEPLOYED, "hematocrit") is None
+
+
+def test_a_role_for_some_models_is_none_for_the_others():
+    both = frozenset({Role.VIEWER, Role.APPROVER})
+    eve = Person(name="eve", roles=both, only={Role.APPROVER: frozenset({"anemia"})})
+    assert (eve.roles_for("anemia"), eve.roles_for("hematocrit")) == (both, {Role.VIEWER})
+    reason, said = why_not(Wish(action=Action.APPROVED, run_id="a", why="good"), eve, A)
+    assert reason is Reason.NOT_YOUR_ROLE
+    assert said == "to approve a run takes the role approver; eve is viewer for hematocrit"
+    expect_may(
+        Wish(action=Action.APPROVED, run_id="a", why="good"),
+        eve,
+        standing_of(journal_of(A, model_id="anemia"), model_id="anemia"),
+    )
