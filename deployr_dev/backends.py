@@ -76,22 +76,23 @@ class PostgreSql:
     def stream(self, sql: str, tables: Mapping[str, pa.Table]) -> Iterator[pa.RecordBatch]:
         """See `Backend.stream`; everything happens in one transaction, which is rolled back at the end."""
         with self._connection.transaction(force_rollback=True):
-            with self._connection.cursor() as cursor:
-                for name, table in tables.items():
-                    self._load(cursor, name, table)
+            for name, table in tables.items():
+                self.load(name, table)
             with self._connection.cursor(name="features") as cursor:
                 cursor.execute(sql)
                 while rows := cursor.fetchmany(_BATCH_ROWS):
                     yield _batch(rows)
 
-    def _load(self, cursor: Any, name: str, table: pa.Table) -> None:
+    def load(self, name: str, table: pa.Table) -> None:
+        """Load a small table, until the transaction ends."""
         columns = ", ".join(f"{field.name} {self.TYPES[field.type]}" for field in table.schema)
-        cursor.execute(f"CREATE TEMPORARY TABLE {name} ({columns}) ON COMMIT DROP")
         content = io.BytesIO()
         pyarrow.csv.write_csv(table, content, pyarrow.csv.WriteOptions(include_header=False))
-        with cursor.copy(f"COPY {name} FROM STDIN WITH (FORMAT csv)") as copy:
-            copy.write(content.getvalue())
-        cursor.execute(f"ANALYZE {name}")
+        with self._connection.cursor() as cursor:
+            cursor.execute(f"CREATE TEMPORARY TABLE {name} ({columns}) ON COMMIT DROP")
+            with cursor.copy(f"COPY {name} FROM STDIN WITH (FORMAT csv)") as copy:
+                copy.write(content.getvalue())
+            cursor.execute(f"ANALYZE {name}")
 
 
 class DbApi:

@@ -20,7 +20,9 @@ from deployr_core.bundle import (
     check_part_size,
     checked_manifest,
     open_bundle,
+    sha256_hex,
 )
+from deployr_core.registry.run import BUNDLE_FOLDER, RUN_FILE, RUN_SIGNATURE_FILE, RunInvalid, parse_run
 from deployr_core.signing import SIGNATURE_FILE, TrustedKey, sign_manifest
 from deployr_dev.models import load_pickle
 from deployr_dev.trained import TrainedBundle
@@ -159,13 +161,39 @@ def sign_bundle(folder: Path, private_key_pem: bytes) -> Manifest:
         KeyUnusable: the private key is not an Ed25519 key.
     """
     files = read_files(folder)
-    signature = sign_manifest(files.manifest_json, private_key_pem)
-    beside = folder / f".{SIGNATURE_FILE}.new"
-    beside.unlink(missing_ok=True)
-    _write_durably(beside, signature)
-    beside.replace(folder / SIGNATURE_FILE)
-    _sync_folder(folder)
+    _put(folder / SIGNATURE_FILE, sign_manifest(files.manifest_json, private_key_pem))
     return files.manifest
+
+
+def sign_run(folder: Path, private_key_pem: bytes) -> bool:
+    """Sign the record of the run whose bundle is in a folder; false where that folder is no run's.
+
+    Raises:
+        BundleInvalid: the record is damaged, or another bundle's; it was not signed.
+        KeyUnusable: the private key is not an Ed25519 key.
+    """
+    folder = folder.resolve()
+    record = folder.parent / RUN_FILE
+    if folder.name != BUNDLE_FOLDER or not record.is_file():
+        return False
+    content = record.read_bytes()
+    try:
+        run = parse_run(content)
+    except RunInvalid as error:
+        raise BundleInvalid(f"{error}; it was not signed") from None
+    if run.bundle_sha256 != sha256_hex(_read(folder, MANIFEST_FILE, limit=MANIFEST_LIMIT)):
+        raise BundleInvalid(f"{record}: expected the record of this bundle's run, got another's; it was not signed")
+    _put(record.with_name(RUN_SIGNATURE_FILE), sign_manifest(content, private_key_pem))
+    return True
+
+
+def _put(file: Path, content: bytes) -> None:
+    """Put a file in the place of an earlier one: whole, and on the disk when this returns."""
+    beside = file.with_name(f".{file.name}.new")
+    beside.unlink(missing_ok=True)
+    _write_durably(beside, content)
+    beside.replace(file)
+    _sync_folder(file.parent)
 
 
 def _size(folder: Path, name: str) -> int:

@@ -10,12 +10,12 @@ from deployr_core.bundle import (
     FEATURES_FILE,
     GOLDEN_FILE,
     Evaluation,
-    GoldenVector,
     Manifest,
     Training,
     describe_part,
 )
 from deployr_core.elsewhere import PredictorFile
+from deployr_core.golden import GoldenVector
 from deployr_core.model_format import HTTP_FILE, ModelFormat
 from deployr_dev.trained import content_version
 

@@ -57,6 +57,11 @@ def fit(spec: FeatureSpec, patients_with_index_times: Iterable[tuple[PatientFact
     return msgspec.structs.replace(spec, groups=groups)
 
 
+def learns(group: Group) -> bool:
+    """True of a group that leaves something open, which training rows decide."""
+    return _learner(group) is not None
+
+
 def quantile_edges(values: NDArray[np.float64], n: int) -> tuple[float, ...]:
     """Give the edges of ``n`` bins with about equal shares of the values, ascending, each once.
 

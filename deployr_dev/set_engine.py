@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from deployr_core.features import FeatureSpec
-from deployr_dev.backends import DuckDb
+from deployr_dev.backends import Backend
 from deployr_dev.cohorts.rows import IndexRow
 from deployr_dev.feature_table import compute_features
 from deployr_dev.lookups import Instant
@@ -14,11 +14,14 @@ from deployr_dev.matrix import FeatureMatrix, PatientSource, Progress, Reference
 
 
 class WarehouseSource(PatientSource, Protocol):
-    """What the set engine needs of an extract: its patients, and the connection that holds its fact tables."""
+    """What the set engine needs of a source: its patients, and where its fact tables are."""
 
     @property
-    def connection(self) -> Any:
-        """A DuckDB connection with the fact tables of docs/fact-tables.md."""
+    def backend(self) -> Backend:
+        """Where the fact tables of docs/fact-tables.md are, and the feature query runs."""
+
+    def learned_from(self, declaration: FeatureSpec, rows: Sequence[IndexRow]) -> PatientSource:
+        """Give where the facts come from that a declaration is fitted to: at least those that a row of these sees."""
 
 
 class SetEngine:
@@ -31,11 +34,12 @@ class SetEngine:
         self, declaration: FeatureSpec, rows: Sequence[IndexRow], *, progress: Progress | None = None
     ) -> FeatureSpec:
         """Learn from the rows, as the reference engine does."""
-        return ReferenceEngine(self._extract).fit(declaration, rows, progress=progress)
+        source = self._extract.learned_from(declaration, rows)
+        return ReferenceEngine(source).fit(declaration, rows, progress=progress)
 
     def matrix(self, spec: FeatureSpec, rows: Sequence[IndexRow], *, progress: Progress | None = None) -> FeatureMatrix:
         """Compute the features of each row as of its index time, in the order of the rows."""
         cohort = [
             Instant(row_id=place, person_id=row.person_id, as_of=row.index_time) for place, row in enumerate(rows)
         ]
-        return compute_features(DuckDb(self._extract.connection), spec, cohort, progress=progress).matrix
+        return compute_features(self._extract.backend, spec, cohort, progress=progress).matrix

@@ -19,13 +19,14 @@ from deployr_core.bundle import (
     SCHEMA_VERSION,
     Estimate,
     Evaluation,
-    GoldenVector,
     Manifest,
     Training,
     describe_part,
 )
 from deployr_core.features import FeatureSpec
+from deployr_core.golden import GoldenVector
 from deployr_core.layout import layout_of
+from deployr_core.outputs import Outputs
 from deployr_core.target_figures import headline_statistics, label_means
 from deployr_core.vectorize import FeatureVector
 from deployr_dev.code_version import code_version
@@ -115,7 +116,14 @@ def measured_bundle(
         )
         for place, row in enumerate(test_rows)
     )
-    figures = _measured(task, test_rows, answers, seed=seed)
+    figures = measured_figures(
+        task.outputs,
+        labels_of(test_rows),
+        np.array([row.person_id for row in test_rows], dtype=np.int64),
+        answers,
+        seed=seed,
+        of=f"task {task.name}",
+    )
     golden = golden_vectors(test_matrix, part.scorer(n_features=test_matrix.n_features).answer, seed=seed)
     parts = {FEATURES_FILE: spec.to_json(), **part.files(), GOLDEN_FILE: msgspec.json.encode(golden)}
     manifest = Manifest(
@@ -174,9 +182,20 @@ def golden_vectors(
     A bundle travels, so no row of it may be a patient's: each feature's value comes from another row, drawn at random.
     """
     rng = np.random.default_rng(seed)
-    size, digest = matrix.n_features, layout_of(matrix.spec).spec_digest
     donors = rng.permutation(matrix.n_rows)[:_GOLDEN_DONORS]
-    dense = np.stack([matrix.vector(int(place)).dense() for place in donors])
+    return mixed_vectors([matrix.vector(int(place)) for place in donors], answer, rng=rng, count=count)
+
+
+def mixed_vectors(
+    donors: Sequence[FeatureVector],
+    answer: Callable[[FeatureVector], tuple[float, ...]],
+    *,
+    rng: np.random.Generator,
+    count: int = GOLDEN_VECTORS,
+) -> tuple[GoldenVector, ...]:
+    """Make golden vectors of rows of one declaration: each value is that of a donor drawn at random."""
+    size, digest = donors[0].size, donors[0].spec_digest
+    dense = np.stack([donor.dense() for donor in donors])
     golden = []
     for _ in range(count):
         row = dense[rng.integers(len(donors), size=size), np.arange(size)]
@@ -217,17 +236,26 @@ def _answers(part: ModelPart, matrix: FeatureMatrix) -> NDArray[np.float64]:
     return np.array([scorer.answer(vector) for vector in matrix.vectors], dtype=np.float64)
 
 
-def _measured(task: Task, rows: Sequence[CohortRow], answers: NDArray[np.float64], *, seed: int) -> dict[str, Estimate]:
-    found = measure(
-        headline_statistics(task.outputs, labels_of(rows), answers),
-        np.array([row.person_id for row in rows], dtype=np.int64),
-        rng=np.random.default_rng(seed),
-    )
+def measured_figures(
+    outputs: Outputs,
+    labels: NDArray[np.float64],
+    patients: NDArray[np.int64],
+    answers: NDArray[np.float64],
+    *,
+    seed: int,
+    of: str,
+) -> dict[str, Estimate]:
+    """Give the figures that a manifest holds, with intervals that resample patients.
+
+    Raises:
+        TrainingImpossible: the patients cannot carry one of them; ``of`` says whose it is.
+    """
+    found = measure(headline_statistics(outputs, labels, answers), patients, rng=np.random.default_rng(seed))
     figures = {}
     for name, figure in found.items():
         if isinstance(figure, NotMeasured):
             shown = "an AUROC" if name.startswith("auroc") else name
-            raise TrainingImpossible(f"task {task.name}: the held-out patients cannot carry {shown}: {figure.why}")
+            raise TrainingImpossible(f"{of}: the held-out patients cannot carry {shown}: {figure.why}")
         figures[name] = Estimate(value=figure.value, low=figure.low, high=figure.high)
     return figures
 
@@ -243,18 +271,18 @@ def _training_record(
         patients=len(_patients(rows)),
         label_means=label_means(task.outputs, labels_of(rows)),
         snapshot_sha256=snapshot_sha256(rows, matrix),
-        library_versions=_library_versions(fitted),
+        library_versions={**library_versions(), **fitted.libraries},
     )
 
 
-def _library_versions(fitted: Fitted) -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Give the versions of what models are trained with and scored by."""
     import sklearn
     import treelite
 
-    versions = {
+    return {
         "numpy": np.__version__,
         "python": platform.python_version(),
         "scikit-learn": sklearn.__version__,
         "treelite": treelite.__version__,
     }
-    return {**versions, **fitted.libraries}

@@ -18,6 +18,7 @@ import pyarrow as pa
 from deployr_core.declared import CountKind, Statistic
 from deployr_core.features import (
     AgeGroup,
+    CodeGroup,
     DiagnosisGroup,
     EthnicityGroup,
     FeatureSpec,
@@ -26,6 +27,7 @@ from deployr_core.features import (
     OrderGroup,
     ProcedureGroup,
     RaceGroup,
+    ResultGroup,
     SexGroup,
     VisitGroup,
     VitalGroup,
@@ -84,6 +86,11 @@ def warehouse_query(spec: FeatureSpec, cohort: Sequence[Instant], *, dialect: st
             "feature_tests": test_table(layout),
         },
     )
+
+
+def table_of(group: CodeGroup | ResultGroup) -> str:
+    """Name the fact table that a group is made of."""
+    return _TABLE_OF_GROUP[type(group)]
 
 
 def say(sql: str, *, dialect: str) -> str:
@@ -146,7 +153,7 @@ def _category_select(number: int, layout: CategoryLayout) -> str:
 
 def _code_select(number: int, layout: CodeLayout) -> str:
     group = layout.group
-    table = _TABLE_OF_GROUP[type(group)]
+    table = table_of(group)
     length = layout.code_groups.prefix_length
     code = "f.code" if length is None else f"SUBSTRING(REPLACE(f.code, '.', ''), 1, {length})"
     joins = (
@@ -173,7 +180,7 @@ def _window(lookback: timedelta) -> str:
 
 def _result_parts(number: int, layout: ResultLayout) -> list[tuple[str, str]]:
     """Give the group's usable results in whole millionths, and one line of statistics per row and test."""
-    table = _TABLE_OF_GROUP[type(layout.group)]
+    table = table_of(layout.group)
     several = any(analyte.analyte.also for analyte in layout.analytes)
     micro = f"FLOOR(f.value * u.factor * {_MILLION} + CAST(0.5 AS DOUBLE))"
     facts = f"FROM cohort AS c JOIN {table} AS f ON {_window(layout.lookback)}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 
 from deployr_dev.evaluation import words
-from deployr_dev.evaluation.card import figure_name
+from deployr_dev.evaluation.making import figure_name
 from deployr_dev.evaluation.plain_records import PlainEvaluation
 from deployr_dev.evaluation.records import AtThreshold, Given, GroupFigures, Measured
 

@@ -11,7 +11,7 @@ from deployr_core.bundle import Manifest
 from deployr_core.features import FeatureSpec
 from deployr_core.groups import FEW_PATIENTS, FEWEST_PATIENTS, FEWEST_ROWS
 from deployr_dev.evaluation import plain_plots, plots
-from deployr_dev.evaluation.card import Statements, digest_lines, label_means, manifest_lines, statement_lines
+from deployr_dev.evaluation.making import digest_lines, label_means, manifest_lines
 from deployr_dev.evaluation.pages import templates
 from deployr_dev.evaluation.plain_records import ClassDetail, LabelDetail, NumberDetail, PlainEvaluation
 from deployr_dev.evaluation.records import RocPoints
@@ -22,12 +22,9 @@ class PlainReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     manifest: Manifest
     evaluation: PlainEvaluation
-    statements: Statements
 
 
-def plain_report_html(
-    manifest: Manifest, evaluation: PlainEvaluation, *, spec: FeatureSpec | None, statements: Statements
-) -> str:
+def plain_report_html(manifest: Manifest, evaluation: PlainEvaluation, *, spec: FeatureSpec | None) -> str:
     """Give the page as text; the same arguments give the same text."""
     return (
         templates()
@@ -40,7 +37,6 @@ def plain_report_html(
             trained_on=label_means(manifest, manifest.training.label_means),
             measured_on=label_means(manifest, evaluation.label_means),
             pictures=_pictures(manifest, evaluation),
-            said=statement_lines(statements),
             made=manifest_lines(manifest, spec=spec),
             digests=digest_lines(manifest),
             few_patients=FEW_PATIENTS,

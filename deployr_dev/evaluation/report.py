@@ -15,7 +15,7 @@ from deployr_core.calibration import SCORE_LIMIT
 from deployr_core.features import FeatureSpec
 from deployr_core.groups import FEW_PATIENTS, FEWEST_OF_A_CLASS, FEWEST_PATIENTS, FEWEST_ROWS
 from deployr_dev.evaluation import findings, plots, words
-from deployr_dev.evaluation.card import Statements, digest_lines, label_means, manifest_lines, statement_lines
+from deployr_dev.evaluation.making import digest_lines, label_means, manifest_lines
 from deployr_dev.evaluation.pages import templates, write_whole
 from deployr_dev.evaluation.plain_records import PlainEvaluation
 from deployr_dev.evaluation.plain_report import PlainReport, plain_report_html
@@ -35,7 +35,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     manifest: Manifest
     evaluation: Evaluation
-    statements: Statements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,6 @@ def write_report(
     manifest: Manifest,
     evaluation: Evaluation | PlainEvaluation,
     spec: FeatureSpec | None = None,
-    statements: Statements | None = None,
 ) -> Path:
     """Write ``report.html`` and ``report.json`` and give the path of the former.
 
@@ -64,19 +62,17 @@ def write_report(
         manifest: of the bundle.
         evaluation: of the same bundle.
         spec: the bundle's declaration; without it, features are not counted by group.
-        statements: what people say of the model; what is missing is shown as not given.
 
     Raises:
         ValueError: ``spec`` is not the declaration that the manifest names.
     """
-    said = Statements() if statements is None else statements
     report: Report | PlainReport
     if isinstance(evaluation, PlainEvaluation):
-        page = plain_report_html(manifest, evaluation, spec=spec, statements=said)
-        report = PlainReport(manifest=manifest, evaluation=evaluation, statements=said)
+        page = plain_report_html(manifest, evaluation, spec=spec)
+        report = PlainReport(manifest=manifest, evaluation=evaluation)
     else:
-        page = report_html(manifest, evaluation, spec=spec, statements=said)
-        report = Report(manifest=manifest, evaluation=evaluation, statements=said)
+        page = report_html(manifest, evaluation, spec=spec)
+        report = Report(manifest=manifest, evaluation=evaluation)
     figures = msgspec.json.format(msgspec.json.encode(report, order="sorted"), indent=1)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / FIGURES_FILE, figures + b"\n")
@@ -95,9 +91,7 @@ def write_index(folder: Path, entries: Sequence[IndexEntry]) -> Path:
     return folder / INDEX_FILE
 
 
-def report_html(
-    manifest: Manifest, evaluation: Evaluation, *, spec: FeatureSpec | None = None, statements: Statements | None = None
-) -> str:
+def report_html(manifest: Manifest, evaluation: Evaluation, *, spec: FeatureSpec | None = None) -> str:
     """Give the page as text; the same arguments give the same text."""
     stated = (manifest.evaluation.rows, manifest.evaluation.patients)
     return (
@@ -113,7 +107,6 @@ def report_html(
             all_misjudged=words.misjudgement(evaluation.calibration_in_the_large),
             misjudged=findings.misjudged(evaluation),
             too_small=findings.too_small(evaluation),
-            said=statement_lines(Statements() if statements is None else statements),
             made=manifest_lines(manifest, spec=spec),
             digests=digest_lines(manifest),
             pictures=_pictures(evaluation),

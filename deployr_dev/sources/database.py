@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 50_000
 Steps = Callable[[str], "AbstractContextManager[Progress]"]
 """Opens a step of the work, for progress bars."""
-_Columns = Mapping[str, tuple[str, "pa.DataType"]]
+Columns = Mapping[str, tuple[str, "pa.DataType"]]
 """A table's columns by their names in lower case: the name as it is spelled, and what it holds."""
 
 
@@ -45,21 +45,21 @@ def write_tables(database: Database, mapping: SourceMapping, target: Path, *, st
         raise ExtractInvalid(f"expected a mapping of tables for a database; {mapping.name} reads files")
     target.mkdir()
     with connected(database) as connection:
-        there = _tables(database, connection)
-        chosen = _chosen(database, mapping, there)
+        there = tables_of(database, connection)
+        chosen = chosen_columns(database.shown, mapping, there)
         for table, columns in chosen.items():
             with steps(f"Copying {table}") as tell:
                 _copy(database, connection, there[table][0], columns, target / f"{table}.parquet", tell)
 
 
-def _tables(database: Database, connection: Any) -> dict[str, tuple[str, _Columns]]:
+def tables_of(database: Database, connection: Any) -> dict[str, tuple[str, Columns]]:
     """Give each table that may be read, by its name in lower case: the name as it is spelled, and its columns."""
     found: dict[str, tuple[str, dict[str, tuple[str, pa.DataType]]]] = {}
     cursor = connection.cursor()
     cursor.execute(_said(database, _COLUMNS_IN_DATASET if database.driver.dialect == "bigquery" else _COLUMNS))
     for table, column, kind, scale in cursor.fetchall():
         columns = found.setdefault(table.lower(), (table, {}))[1]
-        columns[column.lower()] = (column, _arrow_type(kind.lower(), scale, database.driver.instants))
+        columns[column.lower()] = (column, arrow_type(kind.lower(), scale, database.driver.instants))
     cursor.close()
     return dict(found)
 
@@ -83,7 +83,7 @@ def _said(database: Database, sql: str) -> str:
     return sqlglot.parse_one(said, read="duckdb").sql(dialect=database.driver.dialect)
 
 
-def _arrow_type(kind: str, scale: int | None, instants: frozenset[str]) -> pa.DataType:
+def arrow_type(kind: str, scale: int | None, instants: frozenset[str]) -> pa.DataType:
     """Give what a column's values are kept as: text, if they are neither numbers nor times."""
     import pyarrow as pa
 
@@ -102,10 +102,19 @@ def _arrow_type(kind: str, scale: int | None, instants: frozenset[str]) -> pa.Da
     return next((held for pattern, held in types.items() if re.fullmatch(pattern, plain)), pa.string())
 
 
-def _chosen(
-    database: Database, mapping: SourceMapping, there: Mapping[str, tuple[str, _Columns]]
+def chosen_columns(
+    shown: str, mapping: SourceMapping, there: Mapping[str, tuple[str, Columns]]
 ) -> dict[str, dict[str, tuple[str, pa.DataType]]]:
-    """Give, for each table of the mapping that is there, the columns that it reads, under the mapping's names."""
+    """Give, for each table of the mapping that is there, the columns that it reads, under the mapping's names.
+
+    Args:
+        shown: what messages call the place.
+        mapping: says what is read.
+        there: what is there, by its name in lower case: the name as it is spelled, and its columns likewise.
+
+    Raises:
+        ExtractInvalid: tables or columns are missing; all that are, at once.
+    """
     chosen: dict[str, dict[str, tuple[str, pa.DataType]]] = {}
     faults = []
     for table, spec in mapping.tables.items():
@@ -120,14 +129,14 @@ def _chosen(
         if missing:
             faults.append(f"table {table} lacks the column {', '.join(missing)}")
     if not there:
-        faults = [f"there is no schema {database.schema}, or no table in it that this user may read"]
+        faults = [f"there is no schema {shown.rpartition('/')[2]}, or no table in it that this user may read"]
     if faults:
-        expected = f"{database.shown}: expected {mapping.describes or mapping.name}; "
+        expected = f"{shown}: expected {mapping.describes or mapping.name}; "
         raise ExtractInvalid(expected + "; ".join(faults), faults=faults)
     return chosen
 
 
-def _columns_of(spec: TableSpec, there: _Columns) -> Iterator[tuple[str, tuple[str, pa.DataType]]]:
+def _columns_of(spec: TableSpec, there: Columns) -> Iterator[tuple[str, tuple[str, pa.DataType]]]:
     for name in spec.columns:
         called = next((other for other in (name, *spec.also_named.get(name, ())) if other.lower() in there), None)
         if called is not None:

@@ -16,15 +16,21 @@ from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 from deployr_dev.sources.tables import ExtractInvalid
 
 _CONNECT_TIMEOUT_S = 15
+_OURS = frozenset({"schema", "in_place"})
+"""Parameters of a URL that no driver knows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Database:
-    """Where a warehouse is. ``url`` is what the driver gets, ``shown`` what messages say: host, database and schema."""
+    """Where a warehouse is. ``url`` is what the driver gets, ``shown`` what messages say: host, database and schema.
+
+    ``in_place``: its tables stay there, and queries run beside them; else they are copied.
+    """
 
     url: str
     schema: str
     driver: Driver
+    in_place: bool = False
 
     @property
     def shown(self) -> str:
@@ -69,7 +75,7 @@ def parse_database(url: str) -> Database:
     if driver is None:
         known = ", ".join(f"{name}://" for name in DRIVERS)
         raise ExtractInvalid(
-            f"expected a database as one of {known}, got {scheme[:20]}://; Spark and Databricks are reached from Python"
+            f"expected a database as one of {known}, got {scheme[:20]}://; `deployr train` and `run` take spark:// too"
         )
     try:
         parts = urlsplit(url)
@@ -82,9 +88,17 @@ def parse_database(url: str) -> Database:
     schema = dict(asked).get("schema") or driver.schema or parts.path.strip("/")
     if not schema:
         raise ExtractInvalid(f"expected a URL such as {scheme}://project/dataset")
-    rest = urlencode([(name, value) for name, value in asked if name != "schema"], quote_via=quote)
+    in_place = dict(asked).get("in_place", "no")
+    if in_place not in {"yes", "no"} or (in_place == "yes" and scheme != "postgresql"):
+        raise ExtractInvalid(f"expected in_place=yes of postgresql:// alone; {scheme}:// is copied")
+    rest = urlencode([(name, value) for name, value in asked if name not in _OURS], quote_via=quote)
     # Not geturl(): it drops the slashes of an empty host, which means the socket of this machine.
-    return Database(url=f"{scheme}://{parts.netloc}{parts.path}{rest and '?'}{rest}", schema=schema, driver=driver)
+    return Database(
+        url=f"{scheme}://{parts.netloc}{parts.path}{rest and '?'}{rest}",
+        schema=schema,
+        driver=driver,
+        in_place=in_place == "yes",
+    )
 
 
 @contextmanager
@@ -94,6 +108,24 @@ def connected(database: Database) -> Iterator[Any]:
     Raises:
         ExtractInvalid: the driver is not installed, the database cannot be reached, or it breaks off.
     """
+    connection = connection_of(database)
+    try:
+        yield connection
+    except database.driver.load().Error as error:
+        raise ExtractInvalid(
+            f"{database.shown}: the database did not give what was asked ({type(error).__name__});"
+            " may this user read its tables, and is it still up?"
+        ) from None
+    finally:
+        connection.close()
+
+
+def connection_of(database: Database) -> Any:
+    """Open a connection that only reads; whoever asks closes it.
+
+    Raises:
+        ExtractInvalid: the driver is not installed, or the database cannot be reached.
+    """
     driver = database.driver
     try:
         module = driver.load()
@@ -101,22 +133,13 @@ def connected(database: Database) -> Iterator[Any]:
         install = f"pip install 'deployr[{driver.extra}]'"
         raise ExtractInvalid(f"{database.shown}: expected the database's driver; install it with {install}") from None
     try:
-        connection = driver.connect(module, urlsplit(database.url), database.url)
+        return driver.connect(module, urlsplit(database.url), database.url)
     except (module.Error, OSError, ValueError) as error:
         # libpq says what is wrong without a secret; what other drivers put into their messages is not known.
         why = " ".join(str(error).split()) if driver.dialect == "postgres" else type(error).__name__
         raise ExtractInvalid(
             f"{database.shown}: cannot connect: {why}; the password is looked for in {driver.secrets}"
         ) from None
-    try:
-        yield connection
-    except module.Error as error:
-        raise ExtractInvalid(
-            f"{database.shown}: the database did not give what was asked ({type(error).__name__});"
-            " may this user read its tables, and is it still up?"
-        ) from None
-    finally:
-        connection.close()
 
 
 def _load_psycopg() -> Any:

@@ -9,67 +9,35 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from deployr_core.codes import LOINC
-from deployr_core.facts import Demographics, Lab, PatientFacts
 from deployr_dev.sources.build import build_fact_tables
 from deployr_dev.sources.detect import detect_mapping
 from deployr_dev.sources.drivers import Database, parse_database
+from deployr_dev.sources.fact_source import FactSource
 from deployr_dev.sources.mapping import SourceMapping, load_mapping, shipped_mapping, shipped_names
-from deployr_dev.sources.reading import (
-    CATEGORIES,
-    PERSONS,
-    READERS,
-    ByPerson,
-    Row,
-    demographics_of,
-    facts_of,
-    facts_query,
-    utc,
-)
+from deployr_dev.sources.reading import Row
 from deployr_dev.sources.staging import Staged, stage_tables
 from deployr_dev.sources.tables import ExtractInvalid, find_tables, quoted_name
 
 if TYPE_CHECKING:
     import duckdb
 
+    from deployr_dev.backends import Backend
     from deployr_dev.matrix import Progress
     from deployr_dev.sources.database import Steps
 
 _FETCH = 4096
-_LAB_ORDERS = """
-    SELECT person_id, fact_id, visit_id, code, happened_at, collected_at, resulted_at
-    FROM orders
-    WHERE system = $1 AND list_contains($2, code)
-    ORDER BY person_id, happened_at, fact_id
-"""
-_OF_COMPONENTS = """
-    WHERE (person_id, fact_id) IN (SELECT person_id, fact_id FROM labs WHERE system = $1 AND list_contains($2, code))
-"""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LabOrder:
-    """One order for laboratory tests; the instants are when it was signed, drawn and resulted, None if never."""
-
-    person_id: int
-    order_id: str
-    visit_occurrence_id: str | None
-    panel_loinc: str
-    ordered_at: datetime
-    collected_at: datetime | None
-    resulted_at: datetime | None
-
-
-class Extract:
+class Extract(FactSource):
     """An open extract; a context manager, because it holds a database in a temporary folder.
 
     ``connection`` has the fact tables in its schema ``main``; whoever is handed it reads them, and makes temporary
@@ -166,13 +134,12 @@ class Extract:
             scratch.cleanup()
             raise
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def backend(self) -> Backend:
+        """Run the feature query beside the fact tables."""
+        from deployr_dev.backends import DuckDb
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+        return DuckDb(self.connection)
 
     def close(self) -> None:
         """Close the database and remove its temporary folder; closing twice is harmless."""
@@ -192,63 +159,6 @@ class Extract:
                 if staged.undated is not None
             }
         )
-
-    def person_ids(self) -> tuple[int, ...]:
-        """Give every person of the extract, ascending."""
-        return tuple(row[0] for row in self.rows("SELECT person_id FROM persons ORDER BY person_id"))
-
-    def patient_source_values(self) -> dict[int, str]:
-        """Give each person's identifier outside the warehouse, by person id; persons without one are left out."""
-        query = "SELECT person_id, source_value FROM persons WHERE source_value IS NOT NULL ORDER BY person_id"
-        return dict(self.rows(query))
-
-    def patients(self, person_ids: Collection[int] | None = None) -> Iterator[PatientFacts]:
-        """Give the facts person by person, ascending by id; one person at a time is held in memory.
-
-        ``patient_id`` is the person id as text. A fact's codes come in the order of their systems' URIs.
-
-        Args:
-            person_ids: whom to read; None reads everybody. Ids that the extract does not have are passed over.
-
-        Raises:
-            ExtractInvalid: two facts have one id, or a file changed while it was read.
-        """
-        facts = {
-            table: ByPerson(facts_of(table, self._of(person_ids, facts_query(table), "fact_id, system, code")))
-            for table in READERS
-        }
-        for person_id, demographics in self._demographics(person_ids):
-            yield PatientFacts(
-                patient_id=str(person_id),
-                demographics=demographics,
-                **{table: tuple(of_table.take(person_id)) for table, of_table in facts.items()},
-            )
-
-    def demographics(self, person_ids: Collection[int]) -> dict[int, Demographics]:
-        """Give who these persons are, by their ids; ids that the extract does not have are passed over."""
-        return dict(self._demographics(person_ids))
-
-    def lab_orders(self, panels: Collection[str]) -> Iterator[LabOrder]:
-        """Give the orders for these panels (LOINC codes), by person id, then by when they were signed.
-
-        An order without the time of its signing is left out; `undated_rows` counts them.
-        """
-        for person_id, order_id, visit_id, panel, *times in self.rows(_LAB_ORDERS, [LOINC, sorted(panels)]):
-            ordered, collected, resulted = times
-            yield LabOrder(
-                person_id=person_id,
-                order_id=order_id,
-                visit_occurrence_id=visit_id,
-                panel_loinc=panel,
-                ordered_at=utc(ordered),
-                collected_at=None if collected is None else utc(collected),
-                resulted_at=None if resulted is None else utc(resulted),
-            )
-
-    def results_of(self, components: Collection[str]) -> Iterator[tuple[int, Lab]]:
-        """Give the results of these tests (LOINC codes) with their person ids, by person id."""
-        query = facts_query("labs", where=_OF_COMPONENTS) + " ORDER BY person_id, fact_id, system, code"
-        yield from facts_of("labs", self.rows(query, [LOINC, sorted(components)]))
 
     def rows(self, query: str, parameters: Sequence[object] = ()) -> Iterator[Row]:
         """Run a query over the fact tables on a cursor of its own, a few thousand rows in memory at a time.
@@ -270,27 +180,15 @@ class Extract:
         finally:
             cursor.close()
 
-    def _demographics(self, person_ids: Collection[int] | None) -> Iterator[tuple[int, Demographics]]:
-        categories = ByPerson((row[0], row) for row in self._of(person_ids, CATEGORIES, "kind, code"))
-        for row in self._of(person_ids, PERSONS, "birth_year"):
-            yield row[0], demographics_of(row, categories.take(row[0]))
-
-    def _of(self, person_ids: Collection[int] | None, query: str, order: str) -> Iterator[Row]:
-        """Run a query that has a person_id for these persons, by person and then in that order."""
-        parameters: list[Any] = []
-        if person_ids is not None:
-            query = f"SELECT * FROM ({query}) WHERE person_id IN (SELECT unnest(?))"
-            parameters = [sorted(set(person_ids))]
-        return self.rows(f"{query} ORDER BY person_id, {order}", parameters)
-
     def _count(self, query: str) -> int:
         return int(next(self.rows(query))[0])
 
 
 def open_source(source: str, mapping: Path | None = None, *, steps: Steps | None = None) -> Extract:
-    """Open what a command line calls a source: ``PATH``, ``NAME:PATH`` or ``NAME:URL``.
+    """Open what a command line calls a source: ``PATH``, ``NAME:PATH`` or ``NAME:URL``; a database is copied.
 
-    ``NAME`` is a shipped mapping's, or a mapping file.
+    ``NAME`` is a shipped mapping's, or a mapping file. To leave a warehouse where it is:
+    `deployr_dev.sources.in_place.open_warehouse`.
 
     Args:
         source: such as ``extract/omop``, ``omop53:extract/omop`` or ``omop54:postgresql://host/db?schema=cdm``.
@@ -300,8 +198,24 @@ def open_source(source: str, mapping: Path | None = None, *, steps: Steps | None
     Raises:
         ExtractInvalid, MappingInvalid: see `Extract.open`; a name that is no shipped mapping's, or a name and a file.
     """
+    place, chosen = parse_source(source, mapping)
+    if isinstance(place, Path):
+        return Extract.open(place, chosen)
+    if chosen is None:
+        raise ExtractInvalid("expected a mapping for a database: its name before the URL, omop54:postgresql://…")
+    database = parse_database(place)
+    if database.in_place:
+        raise ExtractInvalid("in_place=yes: expected of `deployr train` and `run` alone; this copies the tables")
+    return Extract.copy_database(database, chosen, steps=steps)
+
+
+def parse_source(source: str, mapping: Path | None) -> tuple[Path | str, SourceMapping | None]:
+    """Give the folder or the URL that a source names, and its mapping; None where it is to be found.
+
+    Raises:
+        ExtractInvalid, MappingInvalid: no such mapping, or one by name and by file.
+    """
     name, rest = _name_and_rest(source)
-    is_database = _URL.match(rest) is not None
     if not rest:
         raise ExtractInvalid(f"expected a folder after {name}:, such as {name}:path/to/extract")
     if name and mapping is not None:
@@ -311,11 +225,7 @@ def open_source(source: str, mapping: Path | None = None, *, steps: Steps | None
         chosen = load_mapping(Path(name)) if Path(name).suffix in _MAPPING_FILES else shipped_mapping(name)
     else:
         chosen = None if mapping is None else load_mapping(mapping)
-    if not is_database:
-        return Extract.open(Path(rest), chosen)
-    if chosen is None:
-        raise ExtractInvalid("expected a mapping for a database: its name before the URL, omop54:postgresql://…")
-    return Extract.copy_database(parse_database(rest), chosen, steps=steps)
+    return (Path(rest) if _URL.match(rest) is None else rest), chosen
 
 
 def shown_source(source: str) -> str:
@@ -324,12 +234,15 @@ def shown_source(source: str) -> str:
     if not _URL.match(rest):
         return source
     head = f"{name}:{rest.partition('://')[0]}://" if name else f"{rest.partition('://')[0]}://"
+    if rest.startswith(SPARK_URL):
+        return head + (urlsplit(rest).hostname or "")
     try:
         return head + parse_database(rest).shown
     except ExtractInvalid:
         return f"{head}…"
 
 
+SPARK_URL = "spark://"
 _MAPPING_FILES = (".yaml", ".yml", ".json")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _Prepared = tuple[SourceMapping, Path, Mapping[str, int]]

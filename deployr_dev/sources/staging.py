@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,7 @@ def load_table(connection: duckdb.DuckDBPyConnection, file: TableFile, spec: Tab
     """
     import duckdb
 
-    columns = {name: (column.kind, _conversion(file, name, column.kind)) for name, column in spec.parsed().items()}
+    columns = {name: (column.kind, conversion_in(file, name, column.kind)) for name, column in spec.parsed().items()}
     typed = ", ".join(
         f"{_expression(name, kind, sql, is_parquet=file.is_parquet)} AS {quoted_name(name)}"
         for name, (kind, sql) in columns.items()
@@ -157,7 +157,7 @@ def _add_moments(connection: duckdb.DuckDBPyConnection, table: str, spec: TableS
     )
     added = []
     for moment, columns in spec.moments.items():
-        at, known = _moment(columns, kinds, file, dates_only)
+        at, known = moment_sql(columns, kinds, file, dates_only)
         added += [f"{at} AS {quoted_name(moment + '_at')}", f"{known} AS {quoted_name(moment + '_known_at')}"]
     selected = ", ".join(["*", *added])
     name = quoted_name(table)
@@ -192,18 +192,23 @@ def _complete(
     return frozenset(certain | moments)
 
 
-def _moment(
-    columns: tuple[str, ...], kinds: Mapping[str, Kind], file: TableFile | None, dates_only: frozenset[str]
+def moment_sql(
+    columns: tuple[str, ...],
+    kinds: Mapping[str, Kind],
+    file: TableFile | None,
+    dates_only: frozenset[str],
+    utc: Callable[[str], str] = "typed.utc({})".format,
 ) -> tuple[str, str]:
     """Give the SQL of the first instant that the columns may stand for, and of the first at which it was surely past.
 
-    The two are one where a time is known. A day alone lasts from midnight to midnight on the wall.
+    The two are one where a time is known. A day alone lasts from midnight to midnight on the wall; ``utc`` gives the
+    SQL of the instant at which the wall's clock shows what an expression says.
     """
     instants, days = [], []
     for column in columns:
         name = quoted_name(column)
         if kinds[column] is Kind.DATETIME and column not in dates_only:
-            instants.append(name if file is not None and file.is_aware(column) else f"typed.utc({name})")
+            instants.append(name if file is not None and file.is_aware(column) else utc(name))
         elif kinds[column] is Kind.DATETIME:
             days.append(f"CAST({name} AS DATE)")
         else:
@@ -212,8 +217,8 @@ def _moment(
     if days:
         # A DATE column says the day; midnights say it only where that column is empty.
         day = days[0] if len(days) == 1 else f"COALESCE({', '.join(days)})"
-        starts = [*instants, f"typed.utc(CAST({day} AS TIMESTAMP))"]
-        ends = [*instants, f"typed.utc(CAST({day} AS TIMESTAMP) + {_DAY})"]
+        starts = [*instants, utc(f"CAST({day} AS TIMESTAMP)")]
+        ends = [*instants, utc(f"CAST({day} AS TIMESTAMP) + {_DAY}")]
     first, last = (each[0] if len(each) == 1 else f"COALESCE({', '.join(each)})" for each in (starts, ends))
     return first, last
 
@@ -245,7 +250,7 @@ def _check_unique(connection: duckdb.DuckDBPyConnection, file: TableFile, *colum
         )
 
 
-def _conversion(file: TableFile, column: str, kind: Kind) -> Conversion | None:
+def conversion_in(file: TableFile, column: str, kind: Kind) -> Conversion | None:
     """Give how a column is read; None for one that the file does not have."""
     if column not in file.spellings:
         return None

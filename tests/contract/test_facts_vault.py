@@ -1,4 +1,4 @@
-"""What `deployr_serve.core.ports.FactsVault` promises, held against both vaults there are."""
+"""What `deployr_serve.core.facts_kept.FactsVault` promises, held against both vaults there are."""
 
 from __future__ import annotations
 

@@ -1,12 +1,10 @@
-"""The model card: what the manifest knows, what people have to say, and what nobody has said."""
+"""How a model was made, as its manifest knows it. What it is for, and what only people know, is in its papers."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import msgspec
 
 from deployr_core.bundle import Manifest
 from deployr_core.features import FeatureSpec
@@ -16,38 +14,9 @@ from deployr_core.outputs import Target
 from deployr_dev.evaluation.words import count, number, of, percent
 
 
-class Statements(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What only people can say of a model. What is None is shown as not given, in words."""
-
-    intended_use: str | None = None
-    not_for: str | None = None
-    users: str | None = None
-    what_follows: str | None = None
-    """What is to be done on an alert, and by whom."""
-    source_of_rows: str | None = None
-    """Which hospitals, which years."""
-    limits: str | None = None
-    tried_elsewhere: str | None = None
-    approved_by: str | None = None
-    contact: str | None = None
-
-
-_ASKED: Mapping[str, str] = {
-    "intended_use": "Intended use",
-    "not_for": "Not to be used for",
-    "users": "Who is to use it",
-    "what_follows": "What follows from an alert",
-    "source_of_rows": "Hospitals and years of the rows",
-    "limits": "Known limits and risks",
-    "tried_elsewhere": "Performance at other sites",
-    "approved_by": "Reviewed or approved by",
-    "contact": "Who answers for it",
-}
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """One line of the card: what is asked, and each part of the answer; none means that it was not given.
+    """What is asked, and each part of the answer; none means that it was not given.
 
     ``exact``: the answer is a code or digest, not prose.
     """
@@ -55,15 +24,6 @@ class Line:
     asked: str
     answer: tuple[str, ...]
     exact: bool = False
-
-
-def statement_lines(statements: Statements) -> tuple[Line, ...]:
-    """Give what people said, and name what they did not."""
-    lines = []
-    for name, asked in _ASKED.items():
-        said: str | None = getattr(statements, name)
-        lines.append(Line(asked=asked, answer=() if said is None or not said.strip() else (said,)))
-    return tuple(lines)
 
 
 def manifest_lines(manifest: Manifest, *, spec: FeatureSpec | None) -> tuple[Line, ...]:
