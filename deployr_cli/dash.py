@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -14,10 +13,8 @@ from deployr_cli.failures import CommandFailed
 from deployr_cli.site_settings import settings_values
 from deployr_core.packet import InferencePacket
 from deployr_serve.adapters.clock import SystemClock
-from deployr_serve.core.errors import StoreUnavailable
 from deployr_serve.settings import Profile, Settings, read_settings
-from deployr_serve.store_bootstrap import open_store
-from deployr_serve.store_settings import InFile, InMemory
+from deployr_serve.store_bootstrap import Store
 
 
 def run_dash(
@@ -38,8 +35,10 @@ def run_dash(
         raise CommandFailed("expected streamlit, which deployr[dash] installs")
     from streamlit.web import bootstrap
 
+    from deployr_cli.dash_deeds import AppDeeds
+    from deployr_cli.dash_registry import SiteRegistry
     from deployr_dash import app, theme
-    from deployr_dash.sign_in import SignIn, SignInKind, check_auth, check_start
+    from deployr_dash.sign_in import SignIn, SignInKind, check_auth, check_deeds, check_start
     from deployr_dash.sources import Sources, install
 
     # What is the dashboard's own is no setting of the app, which refuses what it does not know.
@@ -52,15 +51,18 @@ def run_dash(
     if sign_in not in set(SignInKind):
         raise CommandFailed(f"--sign-in: expected {', '.join(SignInKind)}")
     kind = SignInKind(sign_in)
+    auth = _auth_section() if kind is SignInKind.ENTRA else {}
+    to_app, authorization = os.environ.get("DEPLOYR_DASH_APP", ""), os.environ.get("DEPLOYR_DASH_AUTHORIZATION")
     try:
         how = SignIn(
             kind=kind,
             header=os.environ.get("DEPLOYR_DASH_USER_HEADER", "X-Forwarded-User"),
             secret=os.environ.get("DEPLOYR_DASH_PROXY_SECRET"),
-            client_id=check_auth(_auth_section()) if kind is SignInKind.ENTRA else "",
+            client_id=check_auth(auth) if kind is SignInKind.ENTRA else "",
             roles=frozenset(filter(None, map(str.strip, os.environ.get("DEPLOYR_DASH_ROLES", "").split(",")))),
         )
         check_start(how, is_production=profile == Profile.PROD, address=host)
+        check_deeds(how, app=to_app, authorization=authorization, is_production=profile == Profile.PROD, auth=auth)
     except ValueError as error:
         raise CommandFailed(str(error)) from None
     install(
@@ -71,6 +73,9 @@ def run_dash(
             plans=plans,
             packet=None if site is None else _reader(site),
             environment="" if site is None else site.environment,
+            registry=None if settings is None else SiteRegistry(settings, environ=of_app, extract=extract, plans=plans),
+            deeds=AppDeeds(to_app, key=os.environ.get("DEPLOYR_DASH_APP_KEY", "")) if to_app else None,
+            authorization=authorization,
         )
     )
     Console().print(f"The dashboard is at http://{host}:{port}; Ctrl-C stops it.", highlight=False)
@@ -96,28 +101,14 @@ def _auth_section() -> Mapping[str, object]:
 
 
 def _reader(site: Settings) -> Callable[[str], InferencePacket | None]:
-    """Give what reads one packet of the site's store, opened for that and closed again; it never writes."""
-    from deployr_dash.sources import PacketUnavailable
+    """Give what reads one packet of the site's store."""
+    from deployr_cli.dash_store import in_store
 
     def read(packet_id: str) -> InferencePacket | None:
-        match site.store:
-            case InMemory():
-                raise PacketUnavailable("DEPLOYR_STORE is memory, which is one process's own.")
-            case InFile(file=file) if not file.is_file():
-                # SQLite would make an empty one.
-                raise PacketUnavailable("DEPLOYR_STORE names a file that is not there.")
-
-        async def ask() -> InferencePacket | None:
-            store = open_store(site.store, clock=SystemClock(), deadline_s=site.deadline_s)
-            try:
-                stored = await store.read(packet_id)
-            finally:
-                await store.aclose()
+        async def ask(store: Store) -> InferencePacket | None:
+            stored = await store.read(packet_id)
             return None if stored is None else stored.packet
 
-        try:
-            return asyncio.run(ask())
-        except StoreUnavailable:
-            raise PacketUnavailable("look at DEPLOYR_STORE and at whether it runs.") from None
+        return in_store(site, ask)
 
     return read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -25,13 +25,16 @@ from deployr_dash.panels.panel import (
     DAY,
     View,
     Window,
+    auroc_name,
     auroc_of,
     days_from_start,
     labelled,
     patients_of,
     resamples_for,
+    retrospective_figures,
 )
-from deployr_dash.panels.trial_rows import of_trial
+from deployr_dash.panels.served import amounts_of
+from deployr_dash.panels.trial_rows import chances_of, of_trial, sizes_of, units_of
 from deployr_dash.parts import read_index
 from deployr_dash.references import read_reference
 from deployr_dash.served import NothingServed, load_served
@@ -79,7 +82,7 @@ def measured(folder: Path, *, model: str, rules: Rules, looks: Sequence[DriftLoo
     frame = load_frame(folder, model=model, since=end - _BACK, until=end, columns=COLUMNS)
     manifests = manifests_of(folder).get(model, {})
 
-    def view(packets: pd.DataFrame, start: datetime) -> View:
+    def view(packets: pd.DataFrame, start: datetime, end: datetime = end) -> View:
         return View(
             model_id=model,
             packets=packets.reset_index(drop=True),
@@ -92,11 +95,13 @@ def measured(folder: Path, *, model: str, rules: Rules, looks: Sequence[DriftLoo
 
     at = frame["received_at"]
     lately = view(frame.loc[at >= pd.Timestamp(end - WINDOW)], end - WINDOW)
-    before = view(frame.loc[(at >= pd.Timestamp(end - 2 * WINDOW)) & (at < lately.window.start)], end - 2 * WINDOW)
+    earlier = (at >= pd.Timestamp(end - 2 * WINDOW)) & (at < pd.Timestamp(end - WINDOW))
+    before = view(frame.loc[earlier], end - 2 * WINDOW, end - WINDOW)
     ripened = frame["label_ripe_at"]
     of_labels = view(frame.loc[(ripened >= pd.Timestamp(end - WINDOW)) & (ripened < pd.Timestamp(made))], end - _BACK)
-    rows = labelled(of_labels)
-    is_number = of_labels.target is Target.REGRESSION
+    of_version = replace(of_labels, packets=_of_newest(of_labels.packets, lately.packets))
+    rows = labelled(of_version)
+    is_number = of_version.target is Target.REGRESSION
     why = NotMeasured(why="the model predicts a number")
     positives = 0 if is_number else int(rows.labels.sum())
     drift, look = _drift(folder, model, looks, end=end)
@@ -108,9 +113,9 @@ def measured(folder: Path, *, model: str, rules: Rules, looks: Sequence[DriftLoo
             scored=int((lately.packets["kind"] == "scored").sum()),
             positives=positives,
             negatives=0 if is_number else rows.labels.size - positives,
-            auroc=why if is_number else auroc_of(of_labels, rows),
-            stated=_stated(of_labels),
-            calibration=why if is_number else _calibration(of_labels, rows.scores - rows.labels, rows.patients),
+            auroc=why if is_number else auroc_of(of_version, rows),
+            stated=_stated(of_version),
+            calibration=why if is_number else _calibration(of_version, rows.scores - rows.labels, rows.patients),
             overdue=_overdue(of_labels.packets, made - rules.labels_overdue.days * DAY),
             coverage=_coverage(before, lately),
             drift=drift,
@@ -123,9 +128,18 @@ def measured(folder: Path, *, model: str, rules: Rules, looks: Sequence[DriftLoo
     )
 
 
+def _of_newest(packets: pd.DataFrame, lately: pd.DataFrame) -> pd.DataFrame:
+    """Give the packets of the version that answered last: scores of two versions do not compare."""
+    answered = lately.loc[lately["score"].notna()]
+    if answered.empty:
+        return packets
+    newest = answered.loc[answered["received_at"].idxmax(), "version"]
+    return packets.loc[packets["version"] == newest].reset_index(drop=True)
+
+
 def _stated(view: View) -> Interval | None:
-    stated = None if view.manifest is None else view.manifest.evaluation.figures.get("auroc")
-    return None if stated is None else Interval(value=stated.value, low=stated.low, high=stated.high, resamples=0)
+    stated = retrospective_figures(view).get(auroc_name(view))
+    return stated if isinstance(stated, Interval) else None
 
 
 def _calibration(view: View, differences: np.ndarray, patients: np.ndarray) -> Figure:
@@ -147,15 +161,24 @@ def _overdue(packets: pd.DataFrame, due: datetime) -> Overdue:
 
 
 def _coverage(before: View, lately: View) -> tuple[Drift, ...] | str:
-    then, now = (each.packets.loc[each.packets["kind"] == "scored"].reset_index(drop=True) for each in (before, lately))
+    """Tell of groups that every packet of both periods was looked through for: another version may not know them."""
+    then, now = (_that_say(each.packets) for each in (before, lately))
     if min(len(then), len(now)) < _FEWEST:
-        return f"Fewer than {_FEWEST} scored packets in {WINDOW.days} days, or in those before."
-    there = [[dict(each) if each is not None else {} for each in frame["features_present"]] for frame in (then, now)]
-    groups = sorted({name for rows in there for each in rows for name in each})
+        return (
+            f"Fewer than {_FEWEST} scored packets in {WINDOW.days} days, or in those before, that say what they saw: of"
+            " others the bundle is not at hand."
+        )
+    amounts = [amounts_of(frame["features_present"]) for frame in (then, now)]
+    groups = sorted(name for name in amounts[0] if all(np.isfinite(each.get(name, np.nan)).all() for each in amounts))
     if not groups:
-        return "The bundle is not at hand that says which groups there are."
-    columns = [{name: np.array([each.get(name, 0) > 0 for each in rows]) for name in groups} for rows in there]
-    return presence_drift(*columns, patients_before=patients_of(then), patients_now=patients_of(now)).ranked()
+        return "Versions of the model in these days look at no group of features in common."
+    there = [{name: each[name] > 0 for name in groups} for each in amounts]
+    return presence_drift(*there, patients_before=patients_of(then), patients_now=patients_of(now)).ranked()
+
+
+def _that_say(packets: pd.DataFrame) -> pd.DataFrame:
+    says = (packets["kind"] == "scored") & packets["features_present"].notna()
+    return packets.loc[says].reset_index(drop=True)
 
 
 def _drift(
@@ -174,14 +197,9 @@ def _drift(
 
 
 def _sample_ratio(view: View) -> SampleRatio | None:
-    packets = of_trial(view)
-    units = packets.drop_duplicates("unit_code").loc[:, ["arm", "p_arm"]].dropna()
-    chances = {str(arm): float(p) for arm, p in units.groupby("arm", observed=True)["p_arm"].first().items()}
-    if len(chances) < 2 or abs(sum(chances.values()) - 1.0) > 1e-6:
-        return None
-    total = sum(chances.values())
-    counts = {arm: int((units["arm"].astype("object") == arm).sum()) for arm in chances}
-    return sample_ratio(counts, {arm: chance / total for arm, chance in chances.items()})
+    units = units_of(of_trial(view))
+    chances = chances_of(units)
+    return None if chances is None else sample_ratio(sizes_of(units, chances), chances)
 
 
 def _overridden(view: View) -> tuple[int, Figure]:
@@ -211,4 +229,4 @@ def _burden(view: View) -> Figure:
         last_day=view.window.days - 1,
         rng=view.rng(),
         resamples=view.resamples,
-    ).per_day
+    ).per_day.mean

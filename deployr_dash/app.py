@@ -8,22 +8,59 @@ from functools import partial
 import pyarrow as pa
 import streamlit as st
 
+from deployr_dash.away import StoreAway
 from deployr_dash.parts import ExtractMissing, ExtractUnusable, Index
-from deployr_dash.screens import all_models, one_model, packet
+from deployr_dash.plan import PlanUnusable
+from deployr_dash.registry import RegistryReader
+from deployr_dash.screens import all_models, compare, decide, history, one_model, packet, registry, run
 from deployr_dash.screens.frame import end, head, let_in
 from deployr_dash.screens.reading import state
 from deployr_dash.screens.shown import help_html
 from deployr_dash.sources import Sources, installed
+from deployr_dash.views import ReferenceUnusable
 
 ShowsPage = Callable[[Sources, Index, str], None]
-_UNREADABLE = (ExtractMissing, OSError, pa.ArrowException)
+ShowsRegistry = Callable[[Sources, RegistryReader, str], None]
+_UNREADABLE = (ExtractMissing, PlanUnusable, ReferenceUnusable, OSError, pa.ArrowException)
+
+_WITHOUT_SETTINGS = help_html(
+    "The dashboard does not know the registry",
+    (
+        "How models stand is read from the site’s own store and shelf, as the commands read it. Start the dashboard"
+        " with the site’s settings:",
+    ),
+    "deployr dash --settings local.settings.json",
+)
 
 
 def show(page: ShowsPage) -> None:
-    """Show a page to whoever may see it; without an extract, say how to make one."""
+    """Show a page to whoever may see it; without what it reads, say how to make that."""
     sources = installed()
     name = let_in(sources)
     _show(page, sources, name)
+    end()
+
+
+def show_registry(page: ShowsRegistry) -> None:
+    """Show a page of the registry, which needs no extract; where it cannot be read, say what to do."""
+    sources = installed()
+    name = let_in(sources)
+    aside, environment = "how models stand", sources.environment
+    if sources.registry is None:
+        head("Registry", aside=aside, name=name, environment=environment, here="registry")
+        st.html(_WITHOUT_SETTINGS)
+        end()
+        return
+    try:
+        page(sources, sources.registry, name)
+    except StoreAway as error:
+        head("Registry", aside=aside, name=name, environment=environment, here="registry")
+        st.html(
+            help_html(
+                "The registry cannot be read",
+                (str(error), "The journals are in the store: nothing is lost. Load this page again when it answers."),
+            )
+        )
     end()
 
 
@@ -63,6 +100,21 @@ def _in_its_place(error: Exception) -> str:
                 ),
                 "deployr monitor extract",
             )
+        case PlanUnusable():
+            return help_html(
+                "A monitoring plan cannot be used",
+                (f"{error}.", "Mend the file, then load this page again: docs/dashboard.md shows a whole one."),
+            )
+        case ReferenceUnusable():
+            return help_html(
+                "The reference period cannot be used",
+                (
+                    "What this model’s drift is held against is damaged, of another version of deployr, or of another"
+                    " bundle. The other tabs do not need it.",
+                    "Make it anew from days when all was well (--from and --to name them), then load this page again:",
+                ),
+                f"deployr monitor reference {error.model}",
+            )
     return help_html(
         "The extract cannot be read",
         (
@@ -79,6 +131,16 @@ def main() -> None:
         st.Page(partial(show, all_models.page), title="All models", url_path="all", default=True),
         st.Page(partial(show, one_model.page), title="One model", url_path="model"),
         st.Page(partial(show, packet.page), title="One packet", url_path="packet"),
+        *(
+            st.Page(partial(show_registry, page), title=title, url_path=path)
+            for path, title, page in (
+                ("registry", "Registry", registry.page),
+                ("run", "One run", run.page),
+                ("compare", "Champion and challenger", compare.page),
+                ("history", "History", history.page),
+                ("decide", "Decide", decide.page),
+            )
+        ),
     ]
     st.navigation(pages, position="hidden").run()
 

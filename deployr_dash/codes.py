@@ -1,4 +1,4 @@
-"""Whole numbers that stand for patients and units of randomization in one extract, kept apart from it.
+"""Whole numbers that stand for patients, clinicians and units of randomization in one extract, kept apart from it.
 
 The file joins the extract with the hashes in the store: nobody but its owner may read it, and no page does.
 """
@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 CODES_FILE = "codes.sqlite"
-PATIENT, UNIT = "patient", "unit"
+PATIENT, UNIT, CLINICIAN = "patient", "unit", "clinician"
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS codes (code INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, hash TEXT NOT NULL,"
     " UNIQUE (kind, hash))"
@@ -30,7 +30,7 @@ class Codes:
         self._db = db
 
     def code_of(self, kind: str, hashed: str) -> int:
-        """Give the number of a patient or unit, a new one where it has none."""
+        """Give the number of a patient, clinician or unit, a new one where it has none."""
         found = self._db.execute("SELECT code FROM codes WHERE kind = ? AND hash = ?", (kind, hashed)).fetchone()
         if found is not None:
             return int(found[0])

@@ -19,7 +19,7 @@ from deployr_core.bundle import FEATURES_FILE, MANIFEST_FILE, parse_manifest
 from deployr_core.features import parse_feature_spec
 from deployr_core.forgetting import is_forgotten
 from deployr_core.packet import InferencePacket, Scored
-from deployr_dash.codes import PATIENT, UNIT, Codes, codes_of
+from deployr_dash.codes import CLINICIAN, PATIENT, UNIT, Codes, codes_of
 from deployr_dash.merging import CHANGED_SCHEMA, VECTORS_SCHEMA, Changes, Merging
 from deployr_dash.overview import write_overview
 from deployr_dash.parts import MODELS, ExtractMissing, ExtractUnusable, Index, aside, read_index, sweep, tables_in
@@ -37,8 +37,8 @@ Tell = Callable[[int, int], None]
 class Bundles(Protocol):
     """The bundles of a site, those of today and earlier ones."""
 
-    def files(self, digest: str) -> tuple[bytes, bytes] | None:
-        """Give manifest and declaration of the bundle with this digest; None where it is not here."""
+    def files(self, digest: str) -> Mapping[str, bytes] | None:
+        """Give manifest and declarations, by file, of the bundle with this digest; None where it is not here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,13 +164,14 @@ class _Run:
         self._tell(self.read, self.read)
 
     def _row(self, packet: InferencePacket, belongings: Belongings) -> Row:
-        unit_hash = unit_hash_of(packet)
+        unit_hash, clinician = unit_hash_of(packet), packet.clinician_hash
         row = packet_row(
             packet,
             belongings,
             told=self.models.told(packet),
             patient_code=self._codes.code_of(PATIENT, packet.patient_hash) if packet.patient_hash else None,
             unit_code=None if unit_hash is None else self._codes.code_of(UNIT, unit_hash),
+            clinician_code=None if clinician is None else self._codes.code_of(CLINICIAN, clinician),
         )
         return {**row, **self._untimed, "month": f"{asked_at(packet).astimezone(UTC):%Y-%m}"}
 
@@ -215,12 +216,12 @@ class _Models:
         if files is None:
             return None
         try:
-            told = told_by(parse_manifest(files[0]), parse_feature_spec(files[1]))
+            told = told_by(parse_manifest(files[MANIFEST_FILE]), parse_feature_spec(files[FEATURES_FILE]))
         except ValueError:
             return None
         folder = self._folder / digest
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name, content in zip((MANIFEST_FILE, FEATURES_FILE), files, strict=True):
+        for name, content in files.items():
             with aside(folder / name) as part:
                 part.write_bytes(content)
         return told
@@ -238,5 +239,5 @@ def _vector_row(packet: InferencePacket, scored: Scored) -> dict[str, Any]:
 def _codes_in(folder: Path, index: Index) -> Iterable[int]:
     for part in index.packets:
         for table in tables_in(folder, part):
-            for name in ("patient_code", "unit_code"):
+            for name in ("patient_code", "unit_code", "clinician_code"):
                 yield from pc.unique(table[name]).drop_null().to_pylist()

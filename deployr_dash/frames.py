@@ -1,7 +1,7 @@
 """The tables that monitoring reads: every column with its type and what it means, in this one place.
 
-None of them holds an identity: patients and units of a trial are whole numbers of one extract, and neither FHIR ids,
-callers, comments nor the ids of facts have a column.
+None of them holds an identity: patients, clinicians and units of a trial are whole numbers of one extract, and neither
+FHIR ids, callers, comments nor the ids of facts have a column.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ PACKETS = _columns(
     ("score", NUMBER, "the headline: a probability from 0 to 1, or a number in value_unit"),
     ("value_unit", WORD, "of the score; null where it is a probability"),
     ("outputs", NUMBERS_BY_NAME, "every class's or label's probability; null where the score is all there is"),
+    (
+        "answered_by",
+        WORD,
+        "what a model that answers elsewhere calls itself; null of a bundle's own, or if it tells none",
+    ),
     # What was decided
     ("mode", WORD, "silent, trial or live"),
     ("advised", YES, "whether it was decided to show the advisory"),
@@ -70,7 +75,7 @@ PACKETS = _columns(
     ("trial_id", WORD, "the trial"),
     ("trial_version", COUNT, "of its declaration; with another one every unit is assigned anew"),
     ("arm", WORD, "which the unit was assigned to"),
-    ("p_arm", NUMBER, "the chance of that arm"),
+    ("p_arm", NUMBER, "the chance of that arm; of a stepped wedge, in that period"),
     ("unit", WORD, "what is assigned as a whole: patient, encounter, order, provider, department or time-block"),
     (
         "stratum",
@@ -79,6 +84,12 @@ PACKETS = _columns(
         " names them; null without strata",
     ),
     ("unit_code", CODE, "the unit of randomization, a number of this extract; another one in each trial and version"),
+    (
+        "wedge_cluster",
+        COUNT,
+        "of a stepped wedge: which of the deployment file's clusters, from 1; null of other trials",
+    ),
+    ("wedge_period", COUNT, "of a stepped wedge: how many of its steps had been taken; null of other trials"),
     ("shown_by_design", YES, "whether arm and exploration have it shown"),
     (
         "p_shown",
@@ -87,6 +98,7 @@ PACKETS = _columns(
         " was shown, and 1 / (1 - p_shown) of what was not",
     ),
     ("patient_code", CODE, "the patient, a number of this extract; null in packets that were not migrated"),
+    ("clinician_code", CODE, "for whom it was asked, a number of this extract; null where the channel does not say"),
     # How it went
     ("emr_calls", COUNT, "requests to the EMR, repeats and pages included"),
     ("emr_ms", NUMBER, "from the first search's start to the last one's end; null without one, and like latency_ms"),
@@ -101,6 +113,9 @@ PACKETS = _columns(
     ("age_band", WORD, "the bin of the model's ages in years, such as 40 to 64"),
     ("race", WORD, "an OMB category, or the model's own group; Several where more than one is set"),
     ("ethnicity", WORD, "an OMB category, or the model's own group"),
+    # Whom it is about, as the EMR says and the model does not see
+    ("language", WORD, "the preferred one, by its primary subtag such as es; null where it is not known"),
+    ("insurance", WORD, "who pays: public, private, self-pay, other or several; null where nobody asked or said"),
     # What clinicians saw and did
     ("shown_at", INSTANT, "when the advisory was shown first"),
     ("response", WORD, "accepted, overridden or acknowledged: the first; no-response once it is too late for one"),

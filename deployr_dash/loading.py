@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from deployr_core.bundle import FEATURES_FILE, MANIFEST_FILE, Manifest, parse_manifest
 from deployr_core.concepts import concepts_of
+from deployr_core.documents import DOCUMENTS_FILE, Documents, column_groups, column_names, parse_documents
 from deployr_core.features import FeatureSpec, parse_feature_spec
-from deployr_core.layout import layout_of
 from deployr_dash.frames import FEATURES_SCHEMA, PACKETS_SCHEMA, expect_columns
 from deployr_dash.parts import MODELS, Part, on_current_parts
 from deployr_dash.readings import SparseFeatures
@@ -26,11 +26,12 @@ _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_():
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFiles:
-    """What a bundle says of its model; packets name it by ``bundle_sha256``."""
+    """What a bundle says of its model; packets name it by ``bundle_sha256``. ``documents``: None where it has none."""
 
     bundle_sha256: str
     manifest: Manifest
     spec: FeatureSpec
+    documents: Documents | None = None
 
 
 def load_frame(
@@ -89,16 +90,15 @@ def load_features(
     # A shadow goes by its run's id; its bundle is its model's.
     known = [each for each in load_models(folder) if each.manifest.version == version]
     of = next((each for each in known if each.manifest.model_id == model), known[0] if known else None)
-    layout = None if of is None else layout_of(of.spec)
     return SparseFeatures(
         rows=table["row"].to_numpy(),
         received_at=table["received_at"].to_numpy(),
         starts=starts.astype(np.int64),
         columns=index.flatten().to_numpy(),
         values=value.flatten().to_numpy(),
-        names=() if layout is None else layout.names,
-        groups=() if layout is None else layout.groups_of,
-        concepts=() if of is None else concepts_of(of.spec).of_feature,
+        names=() if of is None else column_names(of.spec, of.documents),
+        groups=() if of is None else column_groups(of.spec, of.documents),
+        concepts=() if of is None else concepts_of(of.spec, of.documents).of_feature,
     )
 
 
@@ -109,9 +109,11 @@ def load_models(folder: Path) -> tuple[ModelFiles, ...]:
         try:
             manifest = parse_manifest((place / MANIFEST_FILE).read_bytes())
             spec = parse_feature_spec((place / FEATURES_FILE).read_bytes())
+            takes_any = DOCUMENTS_FILE in manifest.parts
+            documents = parse_documents((place / DOCUMENTS_FILE).read_bytes(), spec) if takes_any else None
         except FileNotFoundError:
             continue
-        found.append(ModelFiles(bundle_sha256=place.name, manifest=manifest, spec=spec))
+        found.append(ModelFiles(bundle_sha256=place.name, manifest=manifest, spec=spec, documents=documents))
     return tuple(sorted(found, key=lambda each: (each.manifest.model_id, each.manifest.version)))
 
 

@@ -12,7 +12,7 @@ from deployr_core.monitoring.paired import PairedRows, compare
 from deployr_core.registry.comparison import Comparison, Model, Rows
 from deployr_dash.panels.panel import patients_of, words_of
 
-_WHO = ("sex", "age_band", "race", "ethnicity")
+_WHO = ("sex", "age_band", "race", "ethnicity", "language", "insurance")
 COLUMNS = (
     "packet_id",
     "shadow_of",

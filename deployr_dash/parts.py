@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 
 INDEX_FILE = "extract.json"
 PACKETS, FEATURES, MODELS = "packets", "features", "models"
-LAYOUT = 2
+LAYOUT = 3
 """Of the folder and its tables. One of another layout is extracted anew: everything is still in the store.
 
-2: packets have ``unit`` and ``stratum``.
+2: packets have ``unit`` and ``stratum``. 3: and ``clinician_code``, ``language``, ``insurance``, a wedge's place and
+``answered_by``.
 """
 _ROWS_AT_ONCE = 100_000
 _TRIES = 5

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import msgspec
 
-from deployr_core.strict_yaml import parse_yaml
+from deployr_core.strict_yaml import YamlInvalid, parse_yaml
 from deployr_dash.held_out import REPORT_FILE, HeldOut, parse_held_out
 from deployr_dash.panels.panel import NamedTable, Panel
 from deployr_dash.planned import PlannedTrial, PlannedUtilities
 from deployr_plots.tables import Table
 
 PLAN_FILE = "monitoring_plan.yaml"
+
+
+class PlanUnusable(ValueError):
+    """A monitoring plan that is there cannot be used; the message names the file, and what is wrong with it."""
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,22 +58,29 @@ def read_plans(folder: Path | None) -> Mapping[str, MonitoringPlan]:
     """Give the plans in the folders of a folder, by model; none without a folder.
 
     Raises:
-        YamlInvalid: see `parse_plan`.
-        ValueError: two plans of one model.
+        PlanUnusable: one of them cannot be read, or two are of one model.
     """
     plans: dict[str, MonitoringPlan] = {}
-    for file in sorted(folder.rglob(PLAN_FILE)) if folder is not None else ():
-        plan = parse_plan(file.read_bytes())
+    if folder is None:
+        return plans
+    for file in sorted(folder.rglob(PLAN_FILE)):
+        try:
+            plan = parse_plan(file.read_bytes())
+        except YamlInvalid as error:
+            raise PlanUnusable(f"{file.relative_to(folder)}: {error}") from error
         if plan.model in plans:
-            raise ValueError(f"{file}: expected one plan for {plan.model}")
+            raise PlanUnusable(f"{file.relative_to(folder)}: expected one plan for {plan.model}")
         plans[plan.model] = plan
     return plans
 
 
-def read_held_out(folder: Path | None, model: str) -> Mapping[str, HeldOut]:
-    """Give the curves of a model's versions from the reports of training in a folder's folders; none without one."""
-    found = (parse_held_out(file.read_bytes()) for file in (sorted(folder.rglob(REPORT_FILE)) if folder else ()))
-    return {each.version: each for each in found if each is not None and each.model_id == model}
+def read_held_out(folder: Path | None) -> Mapping[str, Mapping[str, HeldOut]]:
+    """Give the curves in the reports of training in a folder's folders, by model and version; none without one."""
+    found: dict[str, dict[str, HeldOut]] = {}
+    for file in sorted(folder.rglob(REPORT_FILE)) if folder is not None else ():
+        if (each := parse_held_out(file.read_bytes())) is not None:
+            found.setdefault(each.model_id, {})[each.version] = each
+    return found
 
 
 def plan_panel(plan: MonitoringPlan) -> Panel:

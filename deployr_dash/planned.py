@@ -48,8 +48,7 @@ class PlannedTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ``begins``: the first day of enrolment, in UTC. ``units``: how many are planned in all; ``units_per_day``: a day.
     ``detectable``: the difference in the outcome, as a share of 1 or in the outcome's unit, that the trial is planned
     to find in 4 of 5 cases. ``looks``: when the committee looks, as shares of the planned information, growing, the
-    last one 1. ``strata``: what the parts of a stratum are called, in the deployment file's order. ``steps``: of a
-    stepped wedge, the days (UTC) on which some stratum changes over.
+    last one 1. ``strata``: what the parts of a stratum are called, in the deployment file's order.
 
     Raises:
         ValueError: a number or a day that cannot be; the message names it.
@@ -61,15 +60,12 @@ class PlannedTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     detectable: float
     looks: tuple[float, ...] = (0.5, 0.75, 1.0)
     strata: tuple[str, ...] = ()
-    steps: tuple[date, ...] = ()
 
     def __post_init__(self) -> None:
         if self.units < 1 or not self.units_per_day > 0.0 or not self.detectable > 0.0:
             raise ValueError("expected units, units_per_day and detectable above 0")
         if not self.looks or list(self.looks) != sorted(set(self.looks)) or self.looks[0] <= 0 or self.looks[-1] != 1:
             raise ValueError("expected looks as shares of the planned information that grow, the last one 1")
-        if list(self.steps) != sorted(set(self.steps)) or (self.steps and self.steps[0] <= self.begins):
-            raise ValueError("expected steps as days after begins, each once, in order")
 
     @property
     def standard_error(self) -> float:

@@ -31,6 +31,7 @@ from deployr_core.packet import (
     Scored,
     StoredVector,
 )
+from deployr_core.patient_groups import PatientGroups
 from deployr_core.reasons import OMB_CATEGORIES
 from deployr_core.vectorize import FeatureVector
 from deployr_dash.frames import SEVERAL
@@ -85,6 +86,7 @@ def packet_row(
     told: Told | None,
     patient_code: int | None,
     unit_code: int | None,
+    clinician_code: int | None,
 ) -> Row:
     """Give a packet's row but for its number; what is not in it is null.
 
@@ -94,6 +96,7 @@ def packet_row(
         told: by the packet's own bundle; None where that is not here.
         patient_code: what stands for the patient.
         unit_code: what stands for the unit of randomization.
+        clinician_code: what stands for whom it was asked for.
     """
     return {
         "packet_id": packet.packet_id,
@@ -110,7 +113,9 @@ def packet_row(
         "kind": str(packet.outcome.__struct_config__.tag),
         "patient_code": patient_code,
         "unit_code": unit_code,
+        "clinician_code": clinician_code,
         **_ending(packet),
+        **_patient_groups(packet.patient_groups),
         **_fetching(packet.fetches),
         **_outcome(packet, told),
         **_answers(belongings),
@@ -138,6 +143,10 @@ def _ending(packet: InferencePacket) -> Row:
         return {}
     latency = packet.updated_at - packet.trigger.received_at
     return {"ended_at": packet.updated_at, "latency_ms": latency / _MILLISECOND}
+
+
+def _patient_groups(groups: PatientGroups | None) -> Row:
+    return {} if groups is None else {"language": groups.language, "insurance": groups.insurance}
 
 
 def _fetching(fetches: tuple[FetchRecord, ...]) -> Row:
@@ -175,6 +184,7 @@ def _outcome(packet: InferencePacket, told: Told | None) -> Row:
                 "score": scored.score,
                 "value_unit": scored.value_unit,
                 "outputs": list(scored.outputs.items()) or None,
+                "answered_by": scored.answered_by,
                 **_decision(scored.decision),
                 **_seen(scored.vector, told),
             }
@@ -202,6 +212,8 @@ def _decision(decision: Decision | None) -> Row:
             "unit": decision.assignment.unit.value,
             "stratum": BETWEEN_STRATA.join(decision.assignment.strata) or None,
         }
+        if (place := decision.assignment.wedge) is not None:
+            row |= {"wedge_cluster": place.cluster, "wedge_period": place.period}
     if decision.showing is not None:
         chance = decision.showing.probability
         row |= {

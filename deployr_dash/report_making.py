@@ -9,12 +9,13 @@ from pathlib import Path
 
 from deployr_dash.filters import Filters, before, window_of
 from deployr_dash.loading import load_frame
+from deployr_dash.one_thread import one_thread
 from deployr_dash.overview import overview
 from deployr_dash.panels.glance import glances
 from deployr_dash.panels.panel import Window
 from deployr_dash.panels.tabs import TABS
 from deployr_dash.parts import Index, read_index
-from deployr_dash.plan import read_plans
+from deployr_dash.plan import read_held_out, read_plans
 from deployr_dash.report import Chapter, Report, chapter_of, days, glance_of, passages_of
 from deployr_dash.views import (
     COLUMNS,
@@ -79,13 +80,14 @@ def make_report(
     Raises:
         ExtractMissing: there is no extract.
         NoSuchModel: a model that was asked for is not in it.
-        YamlInvalid: a monitoring plan is not one.
+        ReferenceUnusable: a model's reference period; the message says how to make it anew.
+        PlanUnusable: a monitoring plan is not one.
     """
     index = read_index(extract)
     models = _models(index, asked)
     extracted = index.extracted_at or made_at
     window = _window(index, asked, extracted)
-    agreed = read_plans(plans)
+    agreed, held_out = read_plans(plans), read_held_out(plans)
     raised = None if alerts is None else alerts(window)
     done, total = 0, len(models) * len(TABS)
 
@@ -112,10 +114,11 @@ def make_report(
             now=extracted,
             manifests=manifests.get(model, {}),
         )
-        view = as_planned(view, agreed.get(model), plans)
+        view = as_planned(view, agreed.get(model), held_out)
         if not view.packets.empty:
             view = with_features(view, extract, filters=filters)
-        chapters.append(chapter_of(view, number, plan=agreed.get(model), alerts=raised, tell=next_one))
+        with one_thread():
+            chapters.append(chapter_of(view, number, plan=agreed.get(model), alerts=raised, tell=next_one))
     newest = {model: list(versions.values())[-1] for model, versions in manifests.items()}
     counts = overview(extract, since=window.start.date(), until=window.end.date())
     by_model = {line.model_id: line for line in glances(counts, window, newest, now=extracted)}

@@ -20,6 +20,10 @@ _ANYBODYS = frozenset({"common", "organizations", "consumers"})
 """In place of a tenant in an address of Entra ID: whoever has an account anywhere."""
 
 
+_OF_NO_APP = frozenset({"openid", "profile", "email", "offline_access"})
+"""Scopes that say who somebody is; a token for these alone is for no app of ours."""
+
+
 class SignInKind(StrEnum):
     """Who says who is looking: nobody, a reverse proxy by a header, or Entra ID by OpenID Connect."""
 
@@ -103,6 +107,45 @@ def check_auth(auth: Mapping[str, object]) -> str:
     if _ANYBODYS & set(urlsplit(str(auth["server_metadata_url"])).path.split("/")):
         raise ValueError("[auth] server_metadata_url: expected your tenant's own, not that of everybody's accounts")
     return str(auth["client_id"])
+
+
+def check_deeds(
+    sign_in: SignIn, *, app: str, authorization: str | None, is_production: bool, auth: Mapping[str, object]
+) -> None:
+    """Refuse to start where deeds could not be sent to the app under the proof of whoever does them.
+
+    Args:
+        sign_in: how people sign in.
+        app: the app's address; empty where deeds are not sent.
+        authorization: a proof of somebody's own, for a machine of one's own; None without one.
+        is_production: the prod profile.
+        auth: the section ``[auth]`` of Streamlit's secrets.
+
+    Raises:
+        ValueError: there is no such proof, everybody would act as one person, or it would travel in the clear.
+    """
+    if authorization is not None and (is_production or sign_in.kind is not SignInKind.NONE or not app):
+        raise ValueError(
+            "DEPLOYR_DASH_AUTHORIZATION: expected only in the dev profile, with --sign-in none and DEPLOYR_DASH_APP:"
+            " everybody who looks would act as one person"
+        )
+    if not app:
+        return
+    place = urlsplit(app)
+    if place.scheme not in {"http", "https"} or not place.hostname or "@" in place.netloc or place.query:
+        raise ValueError("DEPLOYR_DASH_APP: expected the app's address, such as https://deployr.hospital.example")
+    if place.scheme != "https" and place.hostname not in _LOOPBACK:
+        raise ValueError("DEPLOYR_DASH_APP: expected https, but on this machine alone")
+    if sign_in.kind is SignInKind.PROXY or (sign_in.kind is SignInKind.NONE and authorization is None):
+        raise ValueError("DEPLOYR_DASH_APP: expected --sign-in entra: nobody else has a proof that the app could take")
+    if sign_in.kind is SignInKind.ENTRA:
+        exposed, asked = auth.get("expose_tokens"), auth.get("client_kwargs")
+        scope = asked.get("scope") if isinstance(asked, Mapping) else None
+        if exposed not in ("access", ["access"]) or not set(str(scope or "").split()) - _OF_NO_APP:
+            raise ValueError(
+                'DEPLOYR_DASH_APP: expected expose_tokens = ["access"] in [auth], and in client_kwargs a scope of the'
+                " app's; see docs/dashboard.md"
+            )
 
 
 def admit(

@@ -70,6 +70,9 @@ RULES = """
 .d-table .d-number { text-align: right; white-space: nowrap; }
 .d-panel details { margin: .35rem 0; font-size: .875rem; }
 .d-panel summary { cursor: pointer; color: var(--d-accent); }
+.d-linked td, .d-linked th { overflow-wrap: break-word; }
+.d-linked a { white-space: nowrap; }
+.d-linked ul { margin: .25rem 0; padding-left: 1.1rem; }
 .d-watch { color: var(--d-off); font-weight: 600; }
 .d-fine { color: var(--d-quiet); }
 """
@@ -92,7 +95,7 @@ _PAGES = """
   border-radius: 0 !important; }
 [class*="st-key-panel-"]:has(.d-asked) { border-left: .35rem solid var(--d-accent) !important; }
 .stApp a:not(.d-tabs a) { color: var(--d-accent); }
-.d-alone { background: var(--d-sheet); border: 1px solid var(--d-line); padding: 1rem 1.25rem; }
+.d-alone { background: var(--d-sheet); border: 1px solid var(--d-line); padding: 1rem; }
 .d-panel h2, .d-alone h2 { font-size: 1.125rem; margin: 0 0 .35rem; padding: 0; }
 .d-absent th { width: 15rem; }
 @media (min-width: 60rem) { .d-wide tbody th { white-space: nowrap; } }
@@ -105,7 +108,12 @@ _PAGES = """
 .d-help { background: var(--d-tint); border-left: .35rem solid var(--d-accent); padding: .9rem 1.25rem;
   max-width: 52rem; }
 .d-help h2 { font-size: 1.125rem; margin: 0 0 .35rem; padding: 0; }
-.d-help code { white-space: pre-wrap; }
+.d-help code, .d-alarm code { white-space: pre-wrap; overflow-wrap: anywhere; }
+.d-alarm { background: var(--d-sheet); border: 1px solid var(--d-off); border-left: .35rem solid var(--d-off);
+  padding: .9rem 1.25rem; max-width: 60rem; margin-bottom: .75rem; }
+.d-alarm h2 { font-size: 1.125rem; margin: 0 0 .35rem; padding: 0; color: var(--d-off); }
+.d-ways { display: flex; gap: 1rem; }
+.d-ways a[aria-current] { text-decoration: none; font-weight: 600; }
 @media (prefers-reduced-motion: reduce) {
   .stApp, .stApp *, .stApp *::before, .stApp *::after { animation: none !important; transition: none !important; }
 }

@@ -10,24 +10,34 @@ from pathlib import Path
 import pandas as pd
 
 from deployr_core.bundle import Manifest
+from deployr_core.monitoring.drift_reference import ReferenceInvalid, ReferenceOfAnotherBundle
 from deployr_dash.filters import Filters, before, chosen, within
+from deployr_dash.held_out import HeldOut
 from deployr_dash.loading import load_features, load_models
 from deployr_dash.panels.panel import View, Window, resamples_for
 from deployr_dash.parts import Part, read_index
-from deployr_dash.plan import MonitoringPlan, read_held_out
+from deployr_dash.plan import MonitoringPlan
 from deployr_dash.references import read_reference
 
 COLUMNS = (
     *("row", "packet_id", "model_id", "version", "received_at", "latency_ms", "kind", "reason", "score", "value_unit"),
-    *("outputs", "unit", "stratum"),
+    *("outputs", "unit", "stratum", "wedge_cluster", "wedge_period", "clinician_code", "language", "insurance"),
     *("mode", "advised", "why", "threshold", "eligible", "trial_id", "trial_version", "arm", "p_arm", "unit_code"),
     *("shown_by_design", "p_shown", "patient_code", "emr_ms", "searches", "sex", "age_band", "race", "ethnicity"),
     *("shown_at", "response", "response_reason", "deliveries_pending", "deliveries_sent", "deliveries_dead"),
     *("deliveries_superseded", "deliveries_expired", "label_kind", "label_value", "label_class", "label_values"),
-    *("label_ripe_at", "label_reason", "channel", "features_present", "bundle_sha256"),
+    *("label_ripe_at", "label_reason", "channel", "features_present", "bundle_sha256", "answered_by"),
 )
 """Of `deployr_dash.frames.PACKETS`, what panels look at."""
 _USUAL_DAYS = 90
+
+
+class ReferenceUnusable(ValueError):
+    """A model's reference period cannot be used; the message says whose, why, and how to make it anew."""
+
+    def __init__(self, model: str, why: Exception) -> None:
+        super().__init__(f"reference period of {model}: {why} {model}")
+        self.model = model
 
 
 def days_of(parts: Iterable[Part]) -> tuple[date, date]:
@@ -99,13 +109,13 @@ def view_of(
     )
 
 
-def as_planned(view: View, plan: MonitoringPlan | None, folder: Path | None) -> View:
-    """Give the view with what was planned for the model, and with the curves of training's reports in the folder."""
+def as_planned(view: View, plan: MonitoringPlan | None, held_out: Mapping[str, Mapping[str, HeldOut]]) -> View:
+    """Give the view with what was planned for the model, and with its curves of those by model and version."""
     return replace(
         view,
         planned_trial=None if plan is None else plan.trial,
         utilities=None if plan is None else plan.utilities,
-        held_out=read_held_out(folder, view.model_id),
+        held_out=held_out.get(view.model_id, {}),
     )
 
 
@@ -116,14 +126,18 @@ def with_features(view: View, folder: Path, *, filters: Filters) -> View:
 
     Raises:
         ExtractMissing: there is no extract.
-        ReferenceInvalid, ReferenceOfAnotherBundle: the reference period cannot be used.
+        ReferenceUnusable: the reference period is damaged, of another version of deployr, or of another bundle.
     """
     last = view.packets.loc[view.packets["received_at"].idxmax()]
     newest = str(last["version"])
+    try:
+        reference = None if filters.cohort else read_reference(folder, str(last["bundle_sha256"]))
+    except (ReferenceInvalid, ReferenceOfAnotherBundle) as error:
+        raise ReferenceUnusable(view.model_id, error) from error
     return replace(
         view,
         features=load_features(
             folder, model=view.model_id, version=newest, since=before(view.window).start, until=view.window.end
         ),
-        reference=None if filters.cohort else read_reference(folder, str(last["bundle_sha256"])),
+        reference=reference,
     )

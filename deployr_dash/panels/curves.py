@@ -38,7 +38,7 @@ from deployr_plots.common import (
     roc_figure,
     spread_figure,
 )
-from deployr_plots.figures import Axis, Figure, Kind, numbers
+from deployr_plots.figures import Axis, Figure, Kind, numbers, round_ends
 from deployr_plots.tables import Table
 from deployr_plots.words import count, number, of, percent
 
@@ -335,6 +335,6 @@ def _shares(scores: Floats, ends: tuple[float, float]) -> tuple[float, ...]:
 
 
 def _ends(*columns: Floats) -> tuple[float, float]:
+    """Give round numbers around all of them: the smallest and the largest themselves are each of one patient."""
     every = np.concatenate(columns)
-    low, high = float(every.min()), float(every.max())
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    return round_ends(float(every.min()), float(every.max()))

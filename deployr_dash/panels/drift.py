@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,11 @@ from deployr_core.groups import Strings
 from deployr_core.monitoring.drift import FALSE_DISCOVERIES, Drift, DriftReference, drifts
 from deployr_core.monitoring.drift_cells import SparseRows
 from deployr_core.monitoring.drift_kinds import names_drift, numbers_drift, presence_drift
-from deployr_core.monitoring.served_rows import DriftKind
+from deployr_core.monitoring.drift_reference import ReferencePeriod
+from deployr_core.monitoring.served_rows import DriftKind, ServedRows
 from deployr_dash.panels.panel import NamedTable, Panel, View, labelled, patients_of
 from deployr_dash.panels.people import PROPERTIES, group_names
-from deployr_dash.panels.served import served_rows
+from deployr_dash.panels.served import amounts_of, served_rows
 from deployr_dash.readings import SparseFeatures
 from deployr_plots.figures import Axis, Figure, Kind, Points, Role, numbers
 from deployr_plots.tables import Table
@@ -95,10 +97,8 @@ def _there(frame: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
     """Give whether each packet had any feature of each group, and an answer to each search."""
     found: dict[str, NDArray[np.bool_]] = {}
     for column, kind in (("features_present", "features: "), ("searches", _IS_SEARCH)):
-        for row, each in enumerate(frame[column]):
-            for group, amount in () if each is None or isinstance(each, float) else each:
-                flags = found.setdefault(f"{kind}{group}", np.zeros(len(frame), dtype=np.bool_))
-                flags[row] = kind == _IS_SEARCH or amount > 0
+        for group, amounts in amounts_of(frame[column]).items():
+            found[f"{kind}{group}"] = np.isfinite(amounts) if kind == _IS_SEARCH else amounts > 0
     return found
 
 
@@ -139,8 +139,7 @@ def _by_reference(view: View, *kinds: DriftKind) -> tuple[list[Drift], str] | No
     reference = view.reference
     if reference is None or view.features is None or reference.until >= view.window.end:
         return None
-    served = served_rows(view, view.features, reference.version)
-    rows = served.between(max(view.window.start, reference.until), view.window.end)
+    rows = _since(view, view.features, reference)
     found: list[Drift] = []
     for kind in kinds:
         now = rows.of_kind(kind)
@@ -153,6 +152,18 @@ def _by_reference(view: View, *kinds: DriftKind) -> tuple[list[Drift], str] | No
         f"Held against the reference period of the version that answered last, {reference.since:%Y-%m-%d} to"
         f" {last:%Y-%m-%d}; of that version, and of what came after it."
     )
+
+
+_rows_since: WeakKeyDictionary[View, ServedRows] = WeakKeyDictionary()
+"""For as long as the view is looked at: two panels want them, and making them goes through every feature."""
+
+
+def _since(view: View, features: SparseFeatures, reference: ReferencePeriod) -> ServedRows:
+    """Give what the reference's version answered in the window after it."""
+    if (held := _rows_since.get(view)) is None:
+        served = served_rows(view, features, reference.version)
+        held = _rows_since[view] = served.between(max(view.window.start, reference.until), view.window.end)
+    return held
 
 
 def _periods(view: View) -> tuple[pd.DataFrame, pd.DataFrame, str]:

@@ -1,4 +1,4 @@
-"""What showing the advisory changed: the arms as they were assigned, and strata that change over one by one."""
+"""What showing the advisory changed: the arms as they were assigned, and clusters that change over one by one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from deployr_core.bootstrap import Figure as Measured
-from deployr_core.bootstrap import NotMeasurable, Ratios, measure
+from deployr_core.bootstrap import Floats, NotMeasurable, Ratios, measure
 from deployr_core.groups import too_small
 from deployr_core.monitoring.clustered import Effect
 from deployr_core.monitoring.effects import intention_to_treat, stepped_wedge
 from deployr_core.outputs import Target
-from deployr_dash.panels.panel import NamedTable, Panel, View, chance, patients_of, posix, side_by_side
+from deployr_dash.panels.panel import NamedTable, Panel, View, chance, patients_of, side_by_side
 from deployr_dash.panels.trial_rows import (
+    PLURALS,
     arms_of,
     difference,
+    is_stepped,
     ripe_outcomes,
+    took_part,
+    unit_of,
     who_is_independent,
     written,
 )
@@ -82,62 +86,72 @@ def effect(view: View) -> Panel:
 
 
 def wedge(view: View) -> Panel:
-    """Show the effect where strata changed over one after another, and never back."""
+    """Show the effect where clusters changed over one after another, and never back."""
     name, title = "stepped-wedge", "Stepped wedge"
-    planned = view.planned_trial
-    if planned is None or not planned.steps:
+    packets = took_part(view)
+    if not is_stepped(packets):
         return Panel(
             name=name,
             title=title,
-            missing="The monitoring plan names no steps, so there is no stepped wedge. Of one, say under `trial` on"
-            " which days strata change over.",
+            missing="No stepped wedge runs in this window. A trial declares one in its deployment file"
+            " (docs/trials.md).",
         )
-    packets = view.packets.loc[
-        (view.packets["kind"] == "scored")
-        & view.packets["trial_id"].notna()
-        & view.packets["arm"].notna()
-        & view.packets["stratum"].notna()
-    ]
-    packets = packets.assign(outcome=ripe_outcomes(view, packets))
-    packets = packets.loc[packets["outcome"].notna()]
-    if packets.empty:
-        return Panel(name=name, title=title, missing="No packet of a trial with strata has an outcome in this window.")
-    steps = np.array([pd.Timestamp(step, tz="UTC").timestamp() for step in planned.steps])
-    period = np.searchsorted(steps, posix(packets["received_at"]), side="right").astype(np.int64)
-    names, cluster = np.unique(packets["stratum"].astype(str).to_numpy(dtype=str), return_inverse=True)
     treated = _shows(packets)
+    outcome = ripe_outcomes(view, packets)
+    known = np.isfinite(outcome)
+    packets, treated, outcome = packets.loc[known], treated[known], outcome[known]
+    if packets.empty:
+        return Panel(name=name, title=title, missing="No packet of the trial has an outcome in this window yet.")
+    period = packets["wedge_period"].to_numpy(dtype=np.int64)
+    places, cluster = np.unique(packets["wedge_cluster"].to_numpy(dtype=np.int64), return_inverse=True)
     try:
-        found = stepped_wedge(packets["outcome"].to_numpy(dtype=np.float64), treated, period, cluster.astype(np.int64))
+        found = stepped_wedge(outcome, treated, period, cluster.astype(np.int64))
     except (NotMeasurable, ValueError) as error:
-        return Panel(name=name, title=title, missing=f"The packets are not those of a stepped wedge: {error}.")
+        return Panel(name=name, title=title, missing=f"The stepped wedge cannot be measured yet: {error}.")
     words = difference(view, found.value, found.low, found.high)
     return Panel(
         name=name,
         title=title,
-        said=(f"After the change {words}, {chance(found.p_value)}, each stratum against itself and the others.",),
-        figures=(_steps(view, packets, treated, period, cluster),),
+        said=(f"After the change {words}, {chance(found.p_value)}, each cluster against itself and the others.",),
+        figures=(_steps(view, packets, outcome, treated, period, cluster),),
         tables=(
             NamedTable(
-                caption="Effect, with periods and strata taken out",
+                caption="Effect, with periods and clusters taken out",
                 table=Table(
-                    columns=("difference", "p", "strata", "periods"),
-                    rows=((words, round(found.p_value, 4), names.size, np.unique(period).size),),
+                    columns=("difference", "p", "clusters", "periods"),
+                    rows=((words, round(found.p_value, 4), places.size, np.unique(period).size),),
                 ),
             ),
         ),
         notes=(
-            "Periods and strata are taken out as fixed effects (Hussey and Hughes 2007); interval: cluster-robust by"
-            " stratum (CR2), 95 %. The effect is taken to be there at once and to stay as it is.",
+            f"Clusters are {PLURALS[unit_of(packets)]}, in the order of the deployment file's list; periods begin with"
+            " its steps. Both are taken out as fixed effects (Hussey and Hughes 2007); interval: cluster-robust (CR2),"
+            " 95 %. The effect is taken to be there at once and to stay as it is.",
         ),
     )
 
 
+def _names_of(packets: pd.DataFrame) -> list[str]:
+    """Name each cluster, in order of its place: by its stratum where that is its own, else by the place."""
+    places = packets["wedge_cluster"].astype(int)
+    strata = packets.loc[packets["stratum"].notna()].groupby(places, observed=True)["stratum"].agg(set)
+    own = {place: next(iter(names)) for place, names in strata.items() if len(names) == 1}
+    distinct = sorted(set(places))
+    if len(set(own.values())) == len(distinct):
+        return [str(own[place]) for place in distinct]
+    return [f"cluster {place}" for place in distinct]
+
+
 def _steps(
-    view: View, packets: pd.DataFrame, treated: NDArray[np.bool_], period: NDArray[np.int64], cluster: NDArray[np.intp]
+    view: View,
+    packets: pd.DataFrame,
+    outcome: Floats,
+    treated: NDArray[np.bool_],
+    period: NDArray[np.int64],
+    cluster: NDArray[np.intp],
 ) -> Figure:
-    """Draw each stratum's mean outcome before and after its change."""
-    names = np.unique(packets["stratum"].astype(str).to_numpy(dtype=str)).tolist()
-    outcome = packets["outcome"].to_numpy(dtype=np.float64)
+    """Draw each cluster's mean outcome before and after its change."""
+    names = _names_of(packets)
     patients, is_number = patients_of(packets), view.target is Target.REGRESSION
     inside = {
         (called, name): chosen & (cluster == place)
@@ -168,10 +182,10 @@ def _steps(
     )
     return Figure(
         name="stepped-wedge",
-        title="Outcome by stratum, before and after its change",
+        title="Outcome by cluster, before and after its change",
         told=f"{told}.",
         x=Axis(name="Outcome, mean", unit=view.unit, kind=_kind(view), low=low, high=high),
-        y=Axis(name="Stratum", kind=Kind.NAMES, names=tuple(names)),
+        y=Axis(name="Cluster", kind=Kind.NAMES, names=tuple(names)),
         marks=marks,
         width=620,
         height=110 + 34 * len(names),

@@ -23,6 +23,7 @@ from deployr_plots.words import count, number, of, percent
 class Glance:
     """One model's line. ``auroc``: of all labels in the window, from scores in bins of .02; None without both classes.
 
+    ``prevalence``: of one outcome that is or is not; None of classes, of several labels, and of numbers.
     ``stated``: what the newest bundle at hand says of held-out rows. ``watch``: what somebody should look at.
     """
 
@@ -111,11 +112,13 @@ def _glance(
     now: datetime,
 ) -> Glance:
     packets, scored, observed = (int(daily[name].sum()) for name in ("packets", "scored", "observed"))
-    failed, positive, dead = (int(daily[name].sum()) for name in ("failed", "positive", "deliveries_dead"))
+    failed, dead = (int(daily[name].sum()) for name in ("failed", "deliveries_dead"))
     last = daily["last_at"].max()
     took = tallies.loc[(tallies["what"] == "latency_ms").to_numpy(dtype=bool)]
     p95 = float(quantiles(took["bucket"].to_numpy(np.int64), took["n"].to_numpy(np.int64), np.array([0.95]))[0])
-    auroc = _auroc(_bins(tallies, "score_of_positive"), _bins(tallies, "score_of_negative"))
+    bins = [_bins(tallies, f"score_of_{outcome}") for outcome in ("positive", "negative")]
+    positive, negative = (int(each.sum()) for each in bins)
+    auroc = _auroc(*bins)
     # Where a replay moved the clock there are no times to answer, and its end is no silence.
     heard = pd.NaT if scored and math.isnan(p95) else last
     stated = None if manifest is None else manifest.evaluation.figures.get("auroc")
@@ -126,7 +129,7 @@ def _glance(
         scored_share=scored / packets if packets else None,
         p95_ms=None if math.isnan(p95) else p95,
         labels=observed,
-        prevalence=positive / observed if observed else None,
+        prevalence=positive / (positive + negative) if positive + negative else None,
         auroc=auroc,
         stated=stated,
         last_at=None if pd.isna(last) else last.to_pydatetime(),

@@ -24,8 +24,11 @@ _INSTANTS = {
     "label_attached_at": "label attached",
     "label_ripe_at": "label ripe",
 }
-_OUTCOME = ("kind", "reason", "score", "value_unit", "mode", "advised", "why", "threshold", "band")
-_REST = ("trial_id", "arm", "p_shown", "response", "response_reason", "label_kind", "label_value", "label_class")
+_OUTCOME = ("kind", "reason", "score", "value_unit", "answered_by", "mode", "advised", "why", "threshold", "band")
+_REST = (
+    *("trial_id", "arm", "p_arm", "wedge_cluster", "wedge_period", "p_shown", "response", "response_reason"),
+    *("label_kind", "label_value", "label_class"),
+)
 _MOST = 15
 
 

@@ -61,11 +61,11 @@ def volume(view: View) -> Panel:
         )
         bases = bases + heights
     shares = ", ".join(f"{count(n)} {kind} ({percent(n / max(1, len(packets)))})" for kind, n in totals.items() if n)
-    empty = int((bases == 0).sum())
+    empty = int((bases[: view.days_so_far] == 0).sum())
     figure = Figure(
         name="volume",
         title="Packets a day",
-        told=f"{of(len(packets), 'packet')} in {of(view.window.days, 'day')}: {shares}. The busiest day had"
+        told=f"{of(len(packets), 'packet')} in {of(view.days_so_far, 'day')}: {shares}. The busiest day had"
         f" {count(int(bases.max(initial=0)))}; {of(empty, 'day')} had none.",
         x=Axis(name="Day of the request (UTC)", kind=Kind.TIME, low=starts[0], high=starts[-1]),
         y=Axis(name="Packets a day", low=0.0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -80,7 +81,7 @@ class View:
         """Give where resampling comes from: the same view gives the same intervals."""
         return np.random.default_rng(0)
 
-    @property
+    @cached_property
     def manifest(self) -> Manifest | None:
         """Give the manifest of the version that answered last, if its bundle is at hand."""
         known = self.packets.loc[self.packets["version"].isin(list(self.manifests)), ["received_at", "version"]]
@@ -94,6 +95,13 @@ class View:
         if self.manifest is not None:
             return self.manifest.task.outputs.target
         return Target.REGRESSION if self.packets["value_unit"].notna().any() else Target.BINARY
+
+    @property
+    def days_so_far(self) -> int:
+        """Give how many days of the window had begun when the extract was made; those to come are no quiet days."""
+        begun = max(1, -(-(self.now - self.window.start) // DAY))
+        with_packets = 0 if self.packets.empty else int(days_from_start(self, self.packets).max()) + 1
+        return min(self.window.days, max(begun, with_packets))
 
     @property
     def is_replay(self) -> bool:
@@ -251,6 +259,13 @@ def retrospective_figures(view: View) -> dict[str, Measured]:
         name: Interval(value=stated.value, low=stated.low, high=stated.high, resamples=0)
         for name, stated in view.manifest.evaluation.figures.items()
     }
+
+
+def auroc_name(view: View) -> str:
+    """Give what the manifest calls the AUROC that `auroc_of` measures: of several classes or labels the headline's."""
+    if view.manifest is None or view.target not in {Target.MULTICLASS, Target.MULTILABEL}:
+        return "auroc"
+    return f"auroc.{view.manifest.task.outputs.headline}"
 
 
 def auroc_of(view: View, rows: Labelled) -> Measured:

@@ -43,7 +43,15 @@ from deployr_plots.tables import Table
 from deployr_plots.words import count, of, percent
 
 STRATUM = "stratum"
-PROPERTIES = {"sex": "sex", "age_band": "age", "race": "race", "ethnicity": "ethnicity", "stratum": STRATUM}
+PROPERTIES = {
+    "sex": "sex",
+    "age_band": "age",
+    "race": "race",
+    "ethnicity": "ethnicity",
+    "language": "language",
+    "insurance": "insurance",
+    "stratum": STRATUM,
+}
 """Columns of packets by what they are called to people; none is measured where nothing is known of any packet."""
 
 _BAND = re.compile(r"\[(\d+),(\d*)\)\Z")
@@ -144,8 +152,9 @@ def subgroups(view: View) -> Panel:
         return Panel(
             name=name,
             title=title,
-            missing="The model looks at neither age, sex, race nor ethnicity, and no trial has strata, so the packets"
-            " hold no groups. Declare them in the model's features, or as the trial's strata, to have subgroups here.",
+            missing="The model looks at neither age, sex, race nor ethnicity, the EMR told neither language nor"
+            " insurance, and no trial has strata, so the packets hold no groups. Declare them in the model's features,"
+            " as the trial's strata, or with `read_insurance` in the deployment file, to have subgroups here.",
         )
     main = "mae" if view.target is Target.REGRESSION else "auroc"
     worse = _found(found)
@@ -207,8 +216,8 @@ def _crossed(properties: Mapping[str, Strings]) -> list[tuple[str, ...]]:
 def groups_of(view: View, rows: NDArray[np.intp]) -> dict[str, Strings]:
     """Give the name of each row's group by property, of those that are known of any.
 
-    A stratum's parts are properties of their own where the monitoring plan names them: ward, language, insurance or
-    whatever the channel tells of a unit.
+    A stratum's parts are properties of their own where the monitoring plan names them: ward, or whatever the channel
+    tells of a unit.
     """
     known: dict[str, Strings] = {}
     for column, name in PROPERTIES.items():

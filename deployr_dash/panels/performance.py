@@ -20,6 +20,7 @@ from deployr_dash.panels.panel import (
     NamedTable,
     Panel,
     View,
+    auroc_name,
     auroc_of,
     estimate,
     labelled,
@@ -152,15 +153,17 @@ def over_time(view: View) -> Panel:
 def estimated(view: View) -> Panel:
     """Show what performance is expected to be on scores whose labels are not there yet."""
     name, title = "estimated", "Estimated, before labels"
-    reference = labelled(view, view.before)
+    newest = view.packets.loc[view.packets["received_at"].idxmax(), "version"]
+    reference = labelled(view, view.before.loc[view.before["version"] == newest])
     rows = labelled(view)
-    scored = view.packets["score"].notna().to_numpy(dtype=bool, copy=True)
+    scored = (view.packets["score"].notna() & (view.packets["version"] == newest)).to_numpy(dtype=bool, copy=True)
     scored[rows.rows] = False
     if view.target is Target.REGRESSION or not reference.labels.size or not scored.any():
         return Panel(
             name=name,
             title=title,
-            missing="It needs scores without labels in this window, and probabilities with labels before it.",
+            missing="It needs, of the version that answered last, scores without labels in this window and"
+            " probabilities with labels before it: those of another version mean something else.",
         )
     found = estimated_performance(
         view.packets["score"].to_numpy(dtype=np.float64)[scored],
@@ -181,7 +184,8 @@ def estimated(view: View) -> Panel:
         ),
         tables=(
             NamedTable(
-                caption=f"Estimated from {of(found.reference_rows, 'labelled packet')} before the window",
+                caption=f"Estimated from {of(found.reference_rows, 'labelled packet')} of version {newest} before the"
+                " window",
                 table=Table(
                     columns=("figure", "estimate"),
                     rows=tuple(
@@ -226,9 +230,7 @@ def _main(view: View, points: Sequence[tuple[float, Estimate]]) -> tuple[str, st
         high = 1.15 * max(shown.high for _, shown in points)
         return "mae", "Mean absolute error", Axis(name="Mean absolute error", unit=view.unit, low=0.0, high=high)
     least = min(0.5, *(shown.low for _, shown in points))
-    several = view.manifest is not None and view.target is not Target.BINARY
-    key = f"auroc.{view.manifest.task.outputs.headline}" if several and view.manifest is not None else "auroc"
-    return key, "AUROC", Axis(name="AUROC", low=least, high=1.0)
+    return auroc_name(view), "AUROC", Axis(name="AUROC", low=least, high=1.0)
 
 
 def _main_figure(view: View, rows: Labelled) -> Measured:

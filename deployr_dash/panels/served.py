@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from deployr_core.bootstrap import Floats
 from deployr_core.monitoring.drift_cells import SparseRows
 from deployr_core.monitoring.served_rows import ServedRows, part_of_the_week
 from deployr_dash.panels.panel import View, labelled, patients_of, posix, words_of
@@ -38,7 +39,8 @@ def served_rows(view: View, features: SparseFeatures, version: str) -> ServedRow
         labels=labels,
         features=_rows_of(features, packets, size=len(names)),
         names=names,
-        present=_present(packets["features_present"]),
+        # What does not say counts as none.
+        present={group: np.nan_to_num(each) for group, each in amounts_of(packets["features_present"]).items()},
         people={
             called: group_names(packets[column])
             for column, called in PROPERTIES.items()
@@ -75,10 +77,13 @@ def _rows_of(features: SparseFeatures, packets: pd.DataFrame, *, size: int) -> S
     )
 
 
-def _present(column: pd.Series) -> dict[str, np.ndarray]:
-    """Give how many features of each group each packet had; what does not say counts as none."""
-    found: dict[str, np.ndarray] = {}
+def amounts_of(column: pd.Series) -> dict[str, Floats]:
+    """Give the numbers of a column of numbers by name, a column of shape (n_rows,) each; NaN where it is not named."""
+    found: dict[str, Floats] = {}
+    rows = len(column)
     for row, each in enumerate(column):
-        for group, amount in () if each is None or isinstance(each, float) else each:
-            found.setdefault(group, np.zeros(len(column)))[row] = amount
+        for name, amount in () if each is None or isinstance(each, float) else each:
+            if name not in found:
+                found[name] = np.full(rows, np.nan)
+            found[name][row] = amount
     return found

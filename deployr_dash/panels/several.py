@@ -62,8 +62,11 @@ class Answered:
     patients: NDArray[np.int64]
 
 
+@lru_cache(maxsize=2)
 def answered(view: View) -> Answered:
     """Give the rows that count, with every output; packets of a version with other outputs are left out.
+
+    Kept for the views that were looked at last.
 
     Raises:
         NotMeasurable: no bundle is at hand, which names the outputs, or no packet holds all of them.

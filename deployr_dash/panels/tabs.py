@@ -9,15 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deployr_core.bootstrap import NotMeasurable
+from deployr_dash.panels.at_threshold import at_the_threshold
 from deployr_dash.panels.curves import at_thresholds, calibration, discrimination, distributions
 from deployr_dash.panels.drift import drift, feature_drift, presence
 from deployr_dash.panels.effects import effect, wedge
+from deployr_dash.panels.elsewhere import answered_by
 from deployr_dash.panels.looks import running_effect
 from deployr_dash.panels.operations import calling_pattern, deliveries, latency, reasons, volume
 from deployr_dash.panels.panel import MakesPanel, Panel, View
 from deployr_dash.panels.people import missing_labels, subgroups
 from deployr_dash.panels.performance import estimated, in_short, over_time
-from deployr_dash.panels.trial import at_the_threshold, response, under_selection
+from deployr_dash.panels.trial import response, under_selection
 from deployr_dash.panels.trial_design import enrolled, likeness, strata, trial_health
 from deployr_dash.panels.usefulness import burden, usefulness, utility
 from deployr_dash.panels.volumes import volume_against_before
@@ -45,6 +47,7 @@ TABS: Mapping[str, Tab] = {
             "drift": drift,
             "feature-drift": feature_drift,
             "presence": presence,
+            "answered-by": answered_by,
             "calling-pattern": calling_pattern,
         },
     ),

@@ -6,7 +6,6 @@ import numpy as np
 
 from deployr_core.bootstrap import Figure as Measured
 from deployr_core.bootstrap import NotMeasured
-from deployr_core.monitoring.discontinuity import discontinuity
 from deployr_core.monitoring.effects import adherence
 from deployr_core.monitoring.selection import FilledIn, Occasions, UnderSelection, Weighted, performance_under_selection
 from deployr_core.outputs import Target
@@ -15,7 +14,6 @@ from deployr_dash.panels.panel import (
     Panel,
     View,
     estimate,
-    labelled,
     patients_of,
     said,
     threshold_of,
@@ -153,32 +151,6 @@ def under_selection(view: View) -> Panel:
             "Outcomes count where the advisory was not shown, weighted by the inverse of the stored chance of that. The"
             " modelled estimates are right only if what clinicians act on is in the packets; the design's does not lean"
             " on that (arXiv:2209.09188).",
-        ),
-    )
-
-
-def at_the_threshold(view: View) -> Panel:
-    """Show whether the outcome jumps at the threshold, for the version that answered last."""
-    name, title = "discontinuity", "At the threshold"
-    rows, own = labelled(view), threshold_of(view)
-    versions = view.packets["version"].astype("object").to_numpy()[rows.rows]
-    if own is None or not rows.labels.size:
-        return Panel(name=name, title=title, missing="It needs a threshold and outcomes in this window.")
-    some = rows.of(versions == versions[-1])
-    found = discontinuity(some.scores, some.labels, some.patients, threshold=own)
-    jump = found.robust
-    words = ", ".join(number(100 * each, digits=1) for each in (jump.low, jump.high))
-    return Panel(
-        name=name,
-        title=title,
-        said=(
-            f"At the threshold of {number(own)} the outcome changes by {number(100 * jump.value, digits=1)} percentage"
-            f" points (95 % interval {words}), p = {jump.p_value:.3f}.",
-        ),
-        notes=(
-            f"Regression discontinuity of version {versions[-1]}: local lines with robust intervals, of {found.below:,}"
-            f" packets below and {found.above:,} at or above it, within {number(found.bandwidth)}. It tells of patients"
-            " at the threshold only, and only where nothing else changes there.",
         ),
     )
 

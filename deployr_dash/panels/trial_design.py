@@ -23,7 +23,18 @@ from deployr_core.monitoring.designs import (
 from deployr_core.trial import RandomizationUnit
 from deployr_dash.panels.panel import NamedTable, Panel, View, chance, estimate
 from deployr_dash.panels.people import PROPERTIES, STRATUM, group_names
-from deployr_dash.panels.trial_rows import PLURALS, WITHIN_A_PATIENT, cut_off, of_trial, unit_of
+from deployr_dash.panels.trial_rows import (
+    PLURALS,
+    STEPPED,
+    WITHIN_A_PATIENT,
+    chances_of,
+    cut_off,
+    is_stepped,
+    of_trial,
+    sizes_of,
+    unit_of,
+    units_of,
+)
 from deployr_plots.common import Estimate, Row, estimates_figure
 from deployr_plots.figures import Axis, Band, Figure, Kind, Level, Line, Points, Role, numbers
 from deployr_plots.tables import Table
@@ -37,11 +48,12 @@ _MOST_COVARIATES = 20
 def trial_health(view: View) -> Panel:
     """Show how many units each arm has, against the chances that they were assigned with."""
     name, title = "trial", "The arms' sizes"
-    units = _units(view)
-    chances = _chances(units)
+    units = units_of(of_trial(view))
+    chances = chances_of(units)
     if chances is None:
-        return Panel(name=name, title=title, missing="No trial with all of its arms runs in this window.")
-    counts = {arm: int((units["arm"] == arm).sum()) for arm in chances}
+        why = STEPPED if is_stepped(of_trial(view)) else "No trial with all of its arms runs in this window."
+        return Panel(name=name, title=title, missing=why)
+    counts = sizes_of(units, chances)
     found = sample_ratio(counts, chances)
     arms = sorted(chances)
     shares = {arm: _share(units, arm) for arm in arms}
@@ -109,24 +121,26 @@ def trial_health(view: View) -> Panel:
 def strata(view: View) -> Panel:
     """Show the arms' sizes within each stratum."""
     name, title = "strata", "Strata"
-    units = _units(view)
-    chances = _chances(units)
+    units = units_of(of_trial(view))
+    chances = chances_of(units)
     if chances is None or not units[STRATUM].notna().any():
         return Panel(
             name=name,
             title=title,
-            missing="No trial with strata runs in this window. A trial declares them in its deployment file"
+            missing=STEPPED
+            if is_stepped(of_trial(view))
+            else "No trial with strata runs in this window. A trial declares them in its deployment file"
             " (docs/trials.md).",
         )
     units = units.loc[units[STRATUM].notna()]
     sizes = units[STRATUM].value_counts()
     told_of = [each for each in sorted(sizes.index) if sizes[each] >= _FEWEST_UNITS]
     found = stratum_ratios(units["arm"].tolist(), units[STRATUM].tolist(), chances)
-    arm = max(chances, key=lambda each: (float(units.loc[units["arm"] == each, "shows"].mean()), each))
+    arm = str(units.sort_values(["shows", "arm"])["arm"].iloc[-1])
     alarms = [each for each in told_of if found[each].alarm]
     rows = [
         Row(
-            name=f"{each} ({count(int(sizes[each]))})",
+            name=f"{each} ({count(int(sizes[each]))})" if each in told_of else each,
             shown=_share(units.loc[units[STRATUM] == each], arm) if each in told_of else "too small",
         )
         for each in sorted(sizes.index)
@@ -141,10 +155,7 @@ def strata(view: View) -> Panel:
         ),
         figures=(
             estimates_figure(
-                [
-                    Row(name=row.name if row.shown != "too small" else row.name.split(" (")[0], shown=row.shown)
-                    for row in rows
-                ],
+                rows,
                 title=f"Share of the units in arm {arm}, by stratum",
                 told="; ".join(f"{each}: {found[each].counts[arm]} of {sizes[each]}" for each in told_of) + ".",
                 name="strata",
@@ -176,6 +187,8 @@ def likeness(view: View) -> Panel:
     """Show how alike the arms are in what was known of their units before they were assigned."""
     name, title = "balance", "The arms' likeness"
     packets = of_trial(view)
+    if is_stepped(packets):
+        return Panel(name=name, title=title, missing=STEPPED)
     packets = packets.loc[packets["arm"].notna() & packets["unit_code"].notna() & packets["unit"].notna()]
     shows = packets.groupby("arm", observed=True)["shown_by_design"].mean()
     if len(shows) < 2:
@@ -306,28 +319,6 @@ def enrolled(view: View) -> Panel:
             f" (Poisson, 95 %). The alarm looks at the last days alone, at p under {ALARM_P:g}.",
         ),
     )
-
-
-def _units(view: View) -> pd.DataFrame:
-    """Give each unit once, as it was assigned, with whether its arm shows."""
-    packets = of_trial(view)
-    packets = packets.loc[packets["arm"].notna() & packets["unit_code"].notna() & packets["p_arm"].notna()]
-    shows = packets.groupby("arm", observed=True)["shown_by_design"].mean()
-    units = packets.drop_duplicates("unit_code").loc[:, ["unit_code", "unit", "arm", "p_arm", STRATUM]]
-    names = units["arm"].astype(str)
-    return units.assign(
-        arm=names,
-        stratum=units[STRATUM].astype("object"),
-        shows=names.map({str(arm): float(share) for arm, share in shows.items()}),
-    )
-
-
-def _chances(units: pd.DataFrame) -> dict[str, float] | None:
-    """Give each arm's chance; None where there are not all of a trial's arms."""
-    chances = {str(arm): float(p) for arm, p in units.groupby("arm", observed=True)["p_arm"].first().items()}
-    if len(chances) < 2 or abs(sum(chances.values()) - 1.0) > 1e-6:
-        return None
-    return {arm: chance / sum(chances.values()) for arm, chance in chances.items()}
 
 
 def _share(units: pd.DataFrame, arm: str) -> Estimate:

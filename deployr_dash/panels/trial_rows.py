@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 
@@ -16,6 +17,7 @@ from deployr_core.trial import RandomizationUnit
 from deployr_dash.panels.panel import View, outcomes, patients_of
 from deployr_plots.words import number, percent
 
+_ROUNDING = 1e-6
 WITHIN_A_PATIENT = frozenset({RandomizationUnit.ENCOUNTER, RandomizationUnit.ORDER})
 PLURALS = {
     RandomizationUnit.PATIENT: "patients",
@@ -25,16 +27,34 @@ PLURALS = {
     RandomizationUnit.DEPARTMENT: "departments",
     RandomizationUnit.TIME_BLOCK: "blocks of time",
 }
+STEPPED = "In a stepped wedge every cluster is in both arms, one after the other: see the panel of that name."
+"""In place of what compares arms that run beside each other."""
+
+
+def took_part(view: View, packets: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Give scored packets that took part in the newest trial and version of the window, the suppressed among them.
+
+    Args:
+        view: in whose window the trial is looked for.
+        packets: which are given; None gives those of the window.
+    """
+    inside = _of_any_trial(view.packets)
+    if inside.empty:
+        return inside
+    newest = inside.loc[inside["received_at"].idxmax()]
+    of = inside if packets is None else _of_any_trial(packets)
+    return of.loc[(of["trial_id"] == newest["trial_id"]) & (of["trial_version"] == newest["trial_version"])]
 
 
 def of_trial(view: View, packets: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Give scored packets of the newest trial and version of the window that took part in it, in the window."""
-    took_part = _took_part(view.packets)
-    if took_part.empty:
-        return took_part
-    newest = took_part.loc[took_part["received_at"].idxmax()]
-    of = took_part if packets is None else _took_part(packets)
-    return of.loc[(of["trial_id"] == newest["trial_id"]) & (of["trial_version"] == newest["trial_version"])]
+    """Give those of `took_part` whose showing chance decided: not the suppressed."""
+    found = took_part(view, packets)
+    return found.loc[found["p_shown"].notna()]
+
+
+def is_stepped(packets: pd.DataFrame) -> bool:
+    """Tell whether a trial's packets are of a stepped wedge."""
+    return bool(packets["wedge_period"].notna().any())
 
 
 def ripe_outcomes(view: View, packets: pd.DataFrame) -> Floats:
@@ -47,8 +67,52 @@ def ripe_outcomes(view: View, packets: pd.DataFrame) -> Floats:
 
 
 def unit_of(packets: pd.DataFrame) -> RandomizationUnit:
-    """Give what the trial of these packets assigns as a whole."""
-    return RandomizationUnit(str(packets["unit"].dropna().iloc[0]))
+    """Give what the trial of these packets assigns as a whole.
+
+    Raises:
+        NotMeasurable: none of them says, as in an extract that an earlier version made.
+    """
+    known = packets["unit"].dropna()
+    if known.empty:
+        raise NotMeasurable("expected packets that name the unit of randomization; run deployr monitor extract --anew")
+    return RandomizationUnit(str(known.iloc[0]))
+
+
+def units_of(packets: pd.DataFrame) -> pd.DataFrame:
+    """Give each unit of a trial's packets once, as it was assigned, with its stratum and whether its arm shows.
+
+    A stepped wedge has none: there a unit is in both arms.
+    """
+    packets = packets.loc[packets["arm"].notna() & packets["unit_code"].notna() & packets["p_arm"].notna()]
+    packets = packets.loc[packets["wedge_period"].isna()]
+    shows = packets.groupby("arm", observed=True)["shown_by_design"].mean()
+    units = packets.drop_duplicates("unit_code").loc[:, ["unit_code", "unit", "arm", "p_arm", "stratum"]]
+    names = units["arm"].astype(str)
+    return units.assign(
+        arm=names,
+        stratum=units["stratum"].astype("object"),
+        shows=names.map({str(arm): float(share) for arm, share in shows.items()}),
+    )
+
+
+NOBODY = "arms without a unit"
+"""What is left of the chances, where not all arms have a unit: that none came is the clearest sign of all."""
+
+
+def chances_of(units: pd.DataFrame) -> dict[str, float] | None:
+    """Give each arm's chance, adding up to 1, `NOBODY`'s among them; None of what is no draw between arms."""
+    chances = {str(arm): float(p) for arm, p in units.groupby("arm", observed=True)["p_arm"].first().items()}
+    left = 1.0 - sum(chances.values())
+    if left > _ROUNDING:
+        chances[NOBODY] = left
+    if len(chances) < 2 or left < -_ROUNDING:
+        return None
+    return {arm: chance / sum(chances.values()) for arm, chance in chances.items()}
+
+
+def sizes_of(units: pd.DataFrame, chances: Mapping[str, float]) -> dict[str, int]:
+    """Give how many units each arm has."""
+    return {arm: int((units["arm"] == arm).sum()) for arm in chances}
 
 
 def independent(packets: pd.DataFrame) -> NDArray[np.int64]:
@@ -94,9 +158,11 @@ def arms_of(view: View) -> Arms:
     """Give the arms of the newest trial.
 
     Raises:
-        NotMeasurable: there are not two arms with outcomes yet.
+        NotMeasurable: there are not two arms with outcomes yet, or it is a stepped wedge.
     """
     every = of_trial(view).sort_values("received_at", kind="stable")
+    if is_stepped(every):
+        raise NotMeasurable("a stepped wedge has its arms one after the other; see the panel of that name")
     every = every.loc[every["arm"].notna() & every["unit_code"].notna() & every["unit"].notna()]
     every = every.assign(outcome=ripe_outcomes(view, every), first_score=_first_scores(every))
     packets = every.loc[every["outcome"].notna()]
@@ -145,12 +211,9 @@ def cut_off(view: View) -> str | None:
     return None
 
 
-def _took_part(packets: pd.DataFrame) -> pd.DataFrame:
+def _of_any_trial(packets: pd.DataFrame) -> pd.DataFrame:
     return packets.loc[
-        (packets["kind"] == "scored")
-        & packets["eligible"].fillna(False).astype(bool)
-        & packets["trial_id"].notna()
-        & packets["p_shown"].notna()
+        (packets["kind"] == "scored") & packets["eligible"].fillna(False).astype(bool) & packets["trial_id"].notna()
     ]
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from deployr_core.bootstrap import Interval
+from deployr_core.groups import FEW_PATIENTS, FEWEST_PATIENTS
 from deployr_core.monitoring.alert_burden import AlertBurden, alert_burden
 from deployr_core.monitoring.closed_form import Z_95
 from deployr_core.monitoring.usefulness import NetBenefit, decision_curve, expected_utility
@@ -28,7 +29,7 @@ from deployr_dash.panels.panel import (
 from deployr_plots.common import Row, estimates_figure
 from deployr_plots.figures import Axis, Band, Bars, Figure, Kind, Level, Line, Role, numbers, round_ends
 from deployr_plots.tables import Table
-from deployr_plots.words import number, of, percent
+from deployr_plots.words import count, number, of, percent
 
 _THRESHOLDS = tuple(each / 100 for each in range(2, 81, 2))
 
@@ -187,9 +188,9 @@ def burden(view: View) -> Panel:
         alerts,
         days_from_start(view, scored),
         first_day=0,
-        last_day=view.window.days - 1,
+        last_day=view.days_so_far - 1,
         rng=view.rng(),
-        clinicians=_clinicians(scored),
+        clinicians=scored["clinician_code"].fillna(-1).to_numpy(dtype=np.int64),
         resamples=view.resamples,
     )
     would = "would alert" if silent else "alerted"
@@ -197,46 +198,88 @@ def burden(view: View) -> Panel:
         name=name,
         title=title,
         said=(
-            f"{of(found.alerts, 'packet')} {would} in {of(found.days, 'day')}: {said(found.per_day, digits=1)} a day,"
-            f" {said(found.share_of_inferences, as_percent=True)} of what was scored.",
+            f"{of(found.alerts, 'packet')} {would} in {of(found.days, 'day')}: {said(found.per_day.mean, digits=1)} a"
+            f" day, {said(found.share_of_inferences, as_percent=True)} of what was scored.",
         ),
-        figures=(_daily(view, scored, alerts),),
-        tables=() if found.clinicians is None else (_by_clinician(found),),
+        figures=(_daily(view, scored, alerts), *_by_clinician(found)),
+        tables=(_distributions(found),),
         notes=(
             *(("Nothing was shown in this window: this is what the threshold would have given.",) if silent else ()),
-            "Intervals of means: 95 %, bootstrap of days, or of clinicians. The band is what chance alone makes of the"
-            " mean on a day (Poisson).",
-            "Alerts can be counted by clinician only in trials that assign clinicians (unit: provider): packets name"
-            " none."
-            if found.clinicians is None
-            else "Clinicians are those that the trial assigned; each has another number in each of its versions.",
+            "Intervals: 95 %, bootstrap of days, or of clinicians with all their days. The band is what chance alone"
+            " makes of the mean on a day (Poisson).",
+            *_of_clinicians(found, len(scored)),
         ),
     )
 
 
-def _clinicians(scored: pd.DataFrame) -> NDArray[np.int64] | None:
-    """Give a number for whom each packet was: known where clinicians were assigned, below 0 elsewhere."""
-    known = ((scored["unit"] == "provider") & scored["unit_code"].notna()).to_numpy(dtype=bool)
-    if not known.any():
-        return None
-    found: NDArray[np.int64] = np.where(known, scored["unit_code"].fillna(-1).to_numpy(dtype=np.int64), -1)
-    return found
+def _is_told(found: AlertBurden) -> bool:
+    return found.clinicians is not None and found.clinicians >= FEWEST_PATIENTS
 
 
-def _by_clinician(found: AlertBurden) -> NamedTable:
+def _distributions(found: AlertBurden) -> NamedTable:
+    """Put days and clinicians' days side by side; clinicians are left out where they are few enough to be known."""
+    shown = {"on a day": found.per_day}
+    if found.per_clinician_day is not None and _is_told(found):
+        shown["of a clinician on a day"] = found.per_clinician_day
     return NamedTable(
-        caption="By clinician",
+        caption="How many alerts there are",
         table=Table(
-            columns=("figure", "value"),
+            columns=("alerts", *shown),
             rows=(
-                ("clinicians with a scored packet", str(found.clinicians)),
-                ("alerts of a clinician on a day with a scored packet", said(found.per_clinician_day, digits=2)),
-                ("most alerts of one clinician on one day", str(found.busiest_clinician_day)),
-                (
-                    "share of all alerts that goes to the busiest tenth",
-                    "none" if found.of_busiest_tenth is None else percent(found.of_busiest_tenth),
+                ("mean", *(said(each.mean, digits=2) for each in shown.values())),
+                ("median", *(said(each.median, digits=0) for each in shown.values())),
+                ("90th percentile", *(said(each.percentile_90, digits=0) for each in shown.values())),
+                ("most", *(count(each.most) for each in shown.values())),
+            ),
+        ),
+    )
+
+
+def _by_clinician(found: AlertBurden) -> tuple[Figure, ...]:
+    """Draw how often a clinician has so many alerts on a day."""
+    if found.per_clinician_day is None or not _is_told(found):
+        return ()
+    often = found.per_clinician_day.frequencies
+    shares = [each / sum(often) for each in often]
+    places = range(len(often))
+    return (
+        Figure(
+            name="alerts-by-clinician",
+            title="Alerts of a clinician on a day",
+            told="; ".join(f"{each}: {percent(shares[each])} of clinicians' days" for each in places) + ".",
+            x=Axis(name="Alerts of one clinician on one day", low=-0.6, high=len(often) - 0.4),
+            y=Axis(name="Share of clinicians' days", kind=Kind.PERCENT, low=0.0),
+            marks=(
+                Bars(
+                    name="",
+                    starts=numbers(each - 0.4 for each in places),
+                    ends=numbers(each + 0.4 for each in places),
+                    heights=numbers(shares),
                 ),
             ),
+            width=520,
+            height=240,
+        ),
+    )
+
+
+def _of_clinicians(found: AlertBurden, rows: int) -> tuple[str, ...]:
+    if found.clinicians is None:
+        return ("No packet of this window says for whom it was asked, so alerts cannot be counted by clinician.",)
+    if not _is_told(found):
+        return (
+            f"Packets name fewer than {FEWEST_PATIENTS} clinicians: of so few no figure is given, it could tell of a"
+            " person.",
+        )
+    tenth = found.of_busiest_tenth
+    return (
+        f"{count(found.clinicians)} clinicians, each on the days on which something was scored for them."
+        + ("" if tenth is None else f" The tenth of them who get most have {percent(tenth)} of these alerts.")
+        + (f" {percent(1 - found.known / rows)} of what was scored names nobody." if found.known < rows else ""),
+        *(
+            (f"Of under {FEW_PATIENTS} clinicians, intervals are too narrow to be trusted.",)
+            if found.clinicians < FEW_PATIENTS
+            else ()
         ),
     )
 
@@ -244,13 +287,14 @@ def _by_clinician(found: AlertBurden) -> NamedTable:
 def _daily(view: View, scored: pd.DataFrame, alerts: NDArray[np.bool_]) -> Figure:
     """Draw the alerts of each day, on a band of what chance makes of their mean."""
     counts = np.bincount(days_from_start(view, scored), weights=alerts, minlength=view.window.days)
-    starts, mean = day_starts(view), float(counts.mean())
+    so_far = counts[: view.days_so_far]
+    starts, mean = day_starts(view), float(so_far.mean())
     reach = Z_95 * math.sqrt(mean)
     return Figure(
         name="alerts-a-day",
         title="Alerts a day",
-        told=f"On average {number(mean, digits=1)} alerts a day, at most {number(float(counts.max()), digits=0)} and at"
-        f" least {number(float(counts.min()), digits=0)}.",
+        told=f"On average {number(mean, digits=1)} alerts a day, at most {number(float(so_far.max()), digits=0)} and at"
+        f" least {number(float(so_far.min()), digits=0)}.",
         x=Axis(name="Day of the request (UTC)", kind=Kind.TIME, low=starts[0], high=starts[-1]),
         y=Axis(name="Alerts a day", low=0.0),
         marks=(

@@ -24,7 +24,8 @@ from deployr_plots.words import count, of
 def page(sources: Sources, index: Index, name: str) -> None:
     """Show the table of models."""
     extracted = index.extracted_at or datetime.min.replace(tzinfo=UTC)
-    head("All models", aside=f"extract of {extracted:%Y-%m-%d %H:%M} UTC", name=name, environment=sources.environment)
+    aside = f"extract of {extracted:%Y-%m-%d %H:%M} UTC"
+    head("All models", aside=aside, name=name, environment=sources.environment, here="./")
     if not index.packets:
         st.html(no_packets())
         return

@@ -18,6 +18,8 @@ from deployr_plots.drawing import figure_png, figure_svg
 from deployr_plots.palettes import DARK, LIGHT
 from deployr_plots.tables import figure_csv
 
+_CURRENT = ' aria-current="page"'
+
 
 def is_dark() -> bool:
     """Say whether the page is shown on dark paper."""
@@ -42,13 +44,26 @@ def let_in(sources: Sources) -> str:
     return decided.name
 
 
-def head(title: str, *, aside: str, name: str, environment: str, back: bool = False) -> None:
-    """Show the head of a page: what it is, of when, who looks, and the way back to all models."""
-    way = '<a href="./" target="_self">All models</a>' if back else ""
+def head(title: str, *, aside: str, name: str, environment: str, here: str = "", model: str = "") -> None:
+    """Show the head of a page: what it is, of when, who looks, and the ways to the others.
+
+    Args:
+        title: of the page.
+        aside: what it shows is of when.
+        name: who looks; empty where nobody signs in.
+        environment: the EMR's.
+        here: the address of the page, where it is one of those that the ways lead to.
+        model: whose registry the way leads to; empty for that of all models.
+    """
+    to_registry = link("registry", {"model": model} if model else {})
+    ways = "".join(
+        f'<a href="{escape(to)}" target="_self"{_CURRENT if here == to else ""}>{called}</a>'
+        for to, called in (("./", "All models"), (to_registry, "Registry"))
+    )
     who = f" · {escape(name)}" if name else ""
     where = f"{escape(environment)}, read only" if environment else "read only"
     st.html(
-        f'<header class="d-top"><h1>{escape(title)}</h1>{way}'
+        f'<header class="d-top"><h1>{escape(title)}</h1><nav class="d-ways" aria-label="Pages">{ways}</nav>'
         f'<span class="d-quiet">{escape(aside)} · {where}{who}</span></header>'
     )
 
@@ -82,7 +97,10 @@ def _show_absent(panels: Sequence[Panel]) -> None:
 
 def end() -> None:
     """Close the page; whoever waits for it waits for this."""
-    said = "deployr: figures are of the extract, and nothing here can change a thing."
+    said = (
+        "deployr: figures are of the extract. The dashboard itself can change nothing; what somebody decides goes to"
+        " the app under their own name."
+    )
     st.html(f'<footer class="d-end d-note">{said}</footer>')
 
 

@@ -21,11 +21,12 @@ from deployr_dash.filters import (
     window_of,
     within,
 )
+from deployr_dash.one_thread import one_thread
 from deployr_dash.panels.panel import Panel, Window
 from deployr_dash.panels.people import PROPERTIES, group_name
 from deployr_dash.panels.tabs import TABS, panels_of
 from deployr_dash.parts import Index
-from deployr_dash.plan import MonitoringPlan, plan_panel, read_plans
+from deployr_dash.plan import MonitoringPlan, plan_panel, read_held_out, read_plans
 from deployr_dash.screens import reading
 from deployr_dash.screens.all_models import no_packets
 from deployr_dash.screens.frame import head, link, show
@@ -51,7 +52,7 @@ def page(sources: Sources, index: Index, name: str) -> None:
     parts = [part for part in index.packets if part.model_id == model]
     extracted = index.extracted_at or datetime.min.replace(tzinfo=UTC)
     aside = f"extract of {extracted:%Y-%m-%d %H:%M} UTC"
-    head(model or "No model", aside=aside, name=name, environment=sources.environment, back=True)
+    head(model or "No model", aside=aside, name=name, environment=sources.environment, model=model)
     if not index.packets:
         st.html(no_packets())
         return
@@ -112,10 +113,11 @@ def _made(
         now=now,
         manifests=reading.manifests(sources.extract, index.generation).get(model, {}),
     )
-    view = as_planned(view, plan, sources.plans)
+    view = as_planned(view, plan, read_held_out(sources.plans))
     if tab == "integrity":
         view = with_features(view, sources.extract, filters=filters)
-    return panels_of(view, tab)
+    with one_thread():
+        return panels_of(view, tab)
 
 
 def _asked(filters: Filters, packets: pd.DataFrame, *, first_day: date, last_day: date) -> Filters:

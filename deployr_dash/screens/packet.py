@@ -5,18 +5,19 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from deployr_dash.away import StoreAway
 from deployr_dash.loading import load_features, load_frame
 from deployr_dash.panels.one_packet import calls, contributions, features, timeline
 from deployr_dash.panels.panel import Panel
 from deployr_dash.parts import Index
 from deployr_dash.screens.frame import head, show
 from deployr_dash.screens.shown import help_html
-from deployr_dash.sources import PacketUnavailable, Sources
+from deployr_dash.sources import Sources
 
 
 def page(sources: Sources, _: Index, name: str) -> None:
     """Show what the extract holds of a packet, and what the store does, where it may be read."""
-    head("One packet", aside="by its id", name=name, environment=sources.environment, back=True)
+    head("One packet", aside="by its id", name=name, environment=sources.environment)
     asked = st.text_input("Packet’s id", value=st.query_params.get("id", ""), help="Answers carry it as X-Packet-Id.")
     packet_id = asked.strip()
     if not packet_id:
@@ -59,7 +60,7 @@ def _of_store(sources: Sources, packet_id: str, *, replayed: bool) -> list[Panel
         return [Panel(name="store", title=title, missing=why)]
     try:
         packet = sources.packet(packet_id)
-    except PacketUnavailable as error:
+    except StoreAway as error:
         return [
             Panel(name="store", title=title, missing=f"The store does not answer: {error} The rest is of the extract.")
         ]

@@ -51,9 +51,9 @@ def panel_html(panel: Panel, draw: Callable[[Figure], str], *, level: int = 2, a
     """
     name = escape(panel.name)
     parts = [f'<h{level} id="{name}">{escape(panel.title)}</h{level}>']
-    parts += [f'<p class="d-said">{_words(sentence)}</p>' for sentence in panel.said]
+    parts += [f'<p class="d-said">{words_html(sentence)}</p>' for sentence in panel.said]
     if panel.missing is not None:
-        parts.append(f'<p class="d-missing">{_words(panel.missing)}</p>')
+        parts.append(f'<p class="d-missing">{words_html(panel.missing)}</p>')
     # A wide figure is scrolled where there is little room; whoever has no pointer must be able to reach it for that.
     shown = "".join(
         f'<figure tabindex="0"><figcaption>{escape(figure.title)}</figcaption>{draw(figure)}</figure>'
@@ -67,7 +67,7 @@ def panel_html(panel: Panel, draw: Callable[[Figure], str], *, level: int = 2, a
         f"{table_html(NamedTable(caption=figure.title, table=figure_table(figure)))}</details>"
         for figure in panel.figures
     ]
-    parts += [f'<p class="d-note">{_words(note)}</p>' for note in panel.notes]
+    parts += [f'<p class="d-note">{words_html(note)}</p>' for note in panel.notes]
     classes = "d-panel d-asked" if asked else "d-panel"
     return f'<section class="{classes}" role="group" aria-labelledby="{name}">{"".join(parts)}</section>'
 
@@ -77,7 +77,7 @@ def absent_html(panels: Sequence[Panel]) -> str:
     rows = "".join(
         '<tr><th scope="row">'
         + "<br>".join(f'<span id="{escape(each.name)}">{escape(each.title)}</span>' for each in some)
-        + f"</th><td>{_words(reason)}</td></tr>"
+        + f"</th><td>{words_html(reason)}</td></tr>"
         for reason, some in by_reason(panels).items()
     )
     return (
@@ -119,6 +119,20 @@ def table_html(named: NamedTable) -> str:
     )
 
 
+def linked_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Give a table whose cells are HTML already, such as links; the first heads its row. Long ones scroll."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
+    )
+    return (
+        f'<div class="d-scroll{" d-long" if len(rows) > _FEW_ROWS else ""}" tabindex="0" role="group"'
+        f' aria-label="{escape(caption)}">'
+        f'<table class="d-table d-linked"><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
 def numeric(table: Table) -> tuple[bool, ...]:
     """Say of each column whether it holds numbers alone, which stand to the right."""
     return tuple(
@@ -154,12 +168,12 @@ def help_html(title: str, sentences: tuple[str, ...], command: str = "") -> str:
 
 
 def _row(row: tuple[Cell, ...], right: Sequence[bool]) -> str:
-    first, *rest = (_words(written(cell)) for cell in row)
+    first, *rest = (words_html(written(cell)) for cell in row)
     cells = "".join(f"<td{_right(is_right)}>{cell}</td>" for cell, is_right in zip(rest, right[1:], strict=True))
     return f'<tr><th scope="row">{first}</th>{cells}</tr>'
 
 
-def _words(text: str) -> str:
+def words_html(text: str) -> str:
     """Give a sentence as HTML; what stands between backticks is to be typed."""
     return _TYPED.sub(r"<code>\1</code>", escape(text))
 

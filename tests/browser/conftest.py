@@ -17,7 +17,6 @@ from deployr_core.groups import age_bands
 from deployr_core.label_rules import Answer, LabComponent, LabelRule, LabPanel, outputs_of
 from deployr_core.model_format import MODEL_FILE
 from deployr_core.outputs import BINARY
-from deployr_dev.evaluation.card import Statements
 from deployr_dev.evaluation.measuring import evaluate
 from deployr_dev.evaluation.plain_measuring import evaluate_plain
 from deployr_dev.evaluation.records import Evaluation
@@ -128,13 +127,7 @@ def evaluation() -> Evaluation:
 @pytest.fixture(scope="session")
 def report(manifest: Manifest, evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the path of a written report."""
-    statements = Statements(
-        intended_use="To tell the ordering clinician, before blood is drawn, how likely the result is to be normal.",
-        users="Clinicians who order complete blood counts for adults in hospital.",
-    )
-    return write_report(
-        tmp_path_factory.mktemp("report"), manifest=manifest, evaluation=evaluation, statements=statements
-    )
+    return write_report(tmp_path_factory.mktemp("report"), manifest=manifest, evaluation=evaluation)
 
 
 TARGETS: dict[str, tuple[LabelRule, str | None]] = {

@@ -1,16 +1,9 @@
-"""The dashboard as a process, and its pages as they are seen."""
+"""The dashboard's pages as they are seen."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.browser.devtools import Page
 
@@ -18,37 +11,6 @@ SHOT_FOLDER = "DASHBOARD_SCREENSHOTS"
 """Where the pages are saved as PNG, where somebody wants them: docs/screens has some."""
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 """The rules that pages are held against; `npm ci` in this folder brings it."""
-STARTED = "Uvicorn server started"
-
-
-@contextlib.contextmanager
-def serving(extract: Path, *arguments: str, folder: Path | None = None, **environment: str) -> Iterator[str]:
-    """Start the dashboard on a free port, in a folder if one is given, and give its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from deployr_cli.main import run; run()", "dash", str(extract), f"--port={port}"]
-    process = subprocess.Popen(
-        [*command, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder,
-        env={**os.environ, **environment},
-    )
-    assert process.stdout is not None
-    try:
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if STARTED in line:
-                break
-        else:
-            pytest.fail("".join(said))
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
 
 
 async def seen(page: Page, address: str, *, name: str = "", scheme: str = "light", width: int = 1360) -> str:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from deployr_dash.parts import INDEX_FILE
-from tests.browser.dashboard import AXE, rules_broken, seen, serving
+from deployr_dash.references import reference_file
+from deployr_serve.adapters.sqlite_store import SqliteStore
+from tests.browser.dashboard import AXE, rules_broken, seen
 from tests.browser.devtools import browser
-from tests.unit.deployr_dash.made_up import packets, write_extract
+from tests.dashboard_process import serving
+from tests.registry_site import RegistrySite
+from tests.unit.deployr_dash.made_up import DIGEST, packets, write_extract
 
 pytest.importorskip("streamlit", reason="needs streamlit: deployr[dash] installs it")
 pytestmark = pytest.mark.slow
@@ -53,20 +58,29 @@ FAINT = """(() => {
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the address of a dashboard over three models."""
+def site(tmp_path_factory: pytest.TempPathFactory, bundle_files: Mapping[str, bytes]) -> RegistrySite:
+    """Give a site with a registry, whose champion of one of the models has a shadow."""
+    made = RegistrySite(tmp_path_factory.mktemp("dashboard"), bundle_files)
+    asyncio.run(made.write())
+    return made
+
+
+@pytest.fixture(scope="module")
+def address(site: RegistrySite) -> Iterator[str]:
+    """Give the address of a dashboard over three models and a shadow."""
     if shutil.which("chromium") is None and shutil.which("google-chrome") is None:
         pytest.skip("needs chromium: apt-get install chromium")
-    folder = tmp_path_factory.mktemp("dashboard")
+    folder, served = site.folder, packets(3000).assign(bundle_sha256=site.champion.bundle_sha256)
     write_extract(
         folder / "extract",
-        packets(3000),
+        served,
+        site.shadow_of(served.iloc[-150:]),
         packets(1800, model_id="potassium", seed=5, trial=False),
         packets(400, model_id="magnesium", seed=9, days=60, trial=False),
     )
     (folder / "plans" / "hematocrit").mkdir(parents=True)
     (folder / "plans" / "hematocrit" / "monitoring_plan.yaml").write_text(PLAN, encoding="utf-8")
-    with serving(folder / "extract", "--plans", str(folder / "plans")) as found:
+    with serving(Path("extract"), "--plans=plans", "--settings=local.settings.json", folder=folder) as found:
         yield found
 
 
@@ -79,7 +93,7 @@ IMPACT = (
     "Monitoring plan",
 )
 PAGES = {
-    "models": ("", ("3 models", "hematocrit", "silent for", "held-out rows")),
+    "models": ("", ("4 models", "hematocrit", "silent for", "held-out rows")),
     "integrity": (f"model?model=hematocrit&tab=integrity&{WINDOW}", ("Volume", "Latency", "Drift", "Single packets")),
     "performance": (f"model?model=hematocrit&{WINDOW}", ("Prospective beside", "Subgroups", "Missing labels")),
     "impact": (f"model?model=hematocrit&tab=impact&{WINDOW}", IMPACT),
@@ -99,6 +113,89 @@ async def test_every_page_is_whole_readable_and_described(address: str, tmp_path
         assert await page.js(FAINT) == []
         assert await page.js("document.querySelectorAll('h1').length") == 1
         assert await rules_broken(page) == []
+
+
+REGISTRY = {
+    "registry": ("registry", ("3 models, 2 runs waiting", "entry 2: expected", "for approval", "champion, last")),
+    "registry-model": ("registry?model=hematocrit", ("approved by grace", "a rollback brings it back", "Roll back")),
+    "run": (
+        "run?model=hematocrit&run={run}",
+        ("8 rows of 8 patients", "signed by the site’s key", "No go", "CHAI", "own-run"),
+    ),
+    "compare": ("compare?model=hematocrit", ("better by 0.024", "65 and over", "as a shadow")),
+    "history": ("history?model=hematocrit", ("The chain of digests holds", "in place of", "Trained on the wrong")),
+    "broken": ("history?model=magnesium", ("The journal is not what was written", "2 not to be trusted")),
+    "approve": (
+        "decide?model=hematocrit&run={run}&deed=approve",
+        ("approver, but not ada or dev", "compared with the champion", "deployr models approve hematocrit", "Reason"),
+    ),
+}
+MISSING = {
+    "registry?model=troponin": "Models with a journal: hematocrit, magnesium, potassium.",
+    "run?model=hematocrit&run=hematocrit-0": "No such run in this journal",
+    "compare?model=potassium": "There is no champion to compare with",
+    "compare?model=hematocrit&run={champion}": "There is only the champion",
+    "decide?model=hematocrit&run={champion}&deed=approve": "This cannot be done now",
+    "run?model=potassium&run={first}": "not signed by anybody whom this site trusts",
+}
+
+
+IN_DARK = ("registry", "compare", "approve")
+"""These hold everything that the others are made of."""
+
+
+async def test_every_page_of_the_registry_is_whole_readable_and_described(
+    address: str, site: RegistrySite, tmp_path: Path
+) -> None:
+    async with browser(tmp_path) as page:
+        for name, (where, expected) in REGISTRY.items():
+            at = f"{address}{where.format(run=site.challenger.run_id)}"
+            words = await seen(page, at, name=f"{name}-light")
+            assert [each for each in expected if each not in words] == [], name
+            assert "Traceback" not in words
+            assert await page.js(CAPTIONED) == 0
+            assert await page.js("document.querySelectorAll('h1').length") == 1
+            assert await page.js(FAINT) == []
+            assert await rules_broken(page) == [], name
+            if name in IN_DARK:
+                await seen(page, at, name=f"{name}-dark", scheme="dark")
+                assert await page.js(FAINT) == [], name
+
+
+async def test_the_registry_helps_where_it_has_little_puts_a_reason_into_the_command_and_saves_papers(
+    address: str, site: RegistrySite, tmp_path: Path
+) -> None:
+    run, saved = site.challenger.run_id, tmp_path / "saved"
+    saved.mkdir()
+    runs = {"champion": site.champion.run_id, "first": site.first.run_id}
+    async with browser(tmp_path / "profile") as page:
+        for where, expected in MISSING.items():
+            assert expected in await seen(page, f"{address}{where.format(**runs)}"), where
+
+        await seen(page, f"{address}decide?model=hematocrit&run={run}&deed=reject", width=420)
+        assert await page.js("document.documentElement.scrollWidth") == 420
+        assert await rules_broken(page) == []
+        reached = set()
+        while not await page.js("document.activeElement.tagName === 'TEXTAREA'"):
+            await page.press("Tab")
+            reached.add(await page.js("document.activeElement.textContent.slice(0, 30)"))
+        assert {"Registry", "History", run} <= reached
+        await page.write("it's too old")
+        await page.press("Tab")
+        await page.until("document.querySelector('.stCode').innerText.includes(`--why 'it'\"'\"'s too old'`)")
+
+        await seen(page, f"{address}run?model=hematocrit&run={run}")
+        await page.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(saved))
+        button = (
+            "[...document.querySelectorAll('button')].find((each) => each.innerText.trim().startsWith('Model card'))"
+        )
+        await page.js(f"{button}.click()")
+        file = saved / f"{run}.html"
+        for _ in range(300):
+            if file.is_file():
+                break
+            await page.js("new Promise((done) => setTimeout(done, 50))")
+        assert file.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: npm ci in tests/browser")
@@ -222,14 +319,27 @@ async def test_where_there_is_little_or_nothing_a_page_helps(tmp_path: Path) -> 
         ("no-such-packet", (packets(300),), "packet?id=p1", "No such packet"),
         ("no-such-model", (packets(300),), "model?model=troponin", "No such model"),
         ("other-days", (packets(300),), f"{integrity}&from=2014-01-01&to=2014-01-31", "No packets here"),
+        ("registry-down", (packets(1),), "registry", "The registry cannot be read"),
+        ("registry-empty", (packets(1),), "registry", "No model is in the registry yet"),
+        ("bad-reference", (packets(300),), integrity, "deployr monitor reference hematocrit"),
+        ("bad-plan", (packets(300),), "model?model=hematocrit", "hematocrit/monitoring_plan.yaml: "),
         ("older", (packets(1),), "", "The extract cannot be used"),
     )
     async with browser(tmp_path / "profile") as page:
-        with serving(folder, "--settings", str(settings)) as at:
+        plan = tmp_path / "plans" / "hematocrit" / "monitoring_plan.yaml"
+        plan.parent.mkdir(parents=True)
+        with serving(folder, "--settings", str(settings), "--plans", str(tmp_path / "plans")) as at:
             for generation, (name, frames, where, expected) in enumerate(states, start=1):
                 if frames is not None:
                     shutil.rmtree(folder, ignore_errors=True)
                     write_extract(folder, *frames, generation=generation)
+                if name == "bad-reference":
+                    reference_file(folder, DIGEST).parent.mkdir()
+                    reference_file(folder, DIGEST).write_bytes(b"{")
+                if name == "bad-plan":
+                    plan.write_text("modle: hematocrit\n", encoding="utf-8")
+                if name == "registry-empty":
+                    await empty_store(tmp_path / "gone")
                 if name == "older":
                     of_an_older_version(folder)
                 words = await seen(page, f"{at}{where}", name=f"little-{name}")
@@ -239,9 +349,17 @@ async def test_where_there_is_little_or_nothing_a_page_helps(tmp_path: Path) -> 
                 assert await page.js("document.querySelectorAll('h1').length") == 1
 
 
+async def empty_store(folder: Path) -> None:
+    """Make the store that was not there."""
+    store = SqliteStore(folder / "store.sqlite")
+    await store.init()
+    await store.aclose()
+
+
 def settings_of(folder: Path) -> dict[str, str]:
     """Give the settings of a site whose store is not there."""
-    (folder / "bundles").mkdir()
+    for name in ("bundles", "gone"):
+        (folder / name).mkdir()
     return {
         "DEPLOYR_EMR_FHIR_BASE": "http://127.0.0.1:9/fhir",
         "DEPLOYR_BUNDLES": str(folder / "bundles"),
@@ -264,6 +382,7 @@ async def test_whoever_the_proxy_does_not_name_sees_nothing(tmp_path: Path) -> N
             words = await seen(page, at)
             assert "hematocrit" in words
             assert "ada" in words
+            assert "deployr dash --settings" in await seen(page, f"{at}registry")
 
 
 def test_in_production_it_does_not_start_without_a_sign_in(tmp_path: Path) -> None:

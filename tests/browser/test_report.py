@@ -127,7 +127,7 @@ def test_the_sections_that_a_committee_asks_for_are_there(look: Look) -> None:
         "At which thresholds",
         "For whom it does well, and for whom not",
         "With how much known about the patient",
-        "Model card",
+        "How the model was made",
         "How these figures were made, and what they do not say",
     ]
 
