@@ -15,11 +15,11 @@ from rich.table import Table
 
 from deployr_cli.audited import who, write_down
 from deployr_cli.failures import CommandFailed
-from deployr_cli.monitor import EXTRACT_FOLDER
 from deployr_cli.progress import Tell
 from deployr_cli.site_settings import settings_values
 from deployr_cli.stores import clock_of, with_store
 from deployr_cli.with_app import with_app
+from deployr_cli.workspaces import EXTRACT_FOLDER
 from deployr_core.instants import parse_instant
 from deployr_core.monitoring.alert_rules import NAMES, AlertRules, Severity, rules_with_names
 from deployr_core.monitoring.alert_words import WORDS
@@ -177,13 +177,15 @@ async def nightly_look(
     from deployr_core.monitoring.alerting_statistics import NAMES as STATISTICS
     from deployr_core.monitoring.alerting_statistics import of_figures
     from deployr_dash.alert_figures import measured
+    from deployr_dash.one_thread import one_thread
 
     now, rules = clock.now(), desk.rules
     found: list[Finding] = []
     # Before anything is held: this takes minutes, and the app's timer is not to wait for it.
     for place, model in enumerate(models):
         looks = await drift_looks(records, site, model, now=now)
-        one = measured(extract, model=model, rules=rules.of(model), looks=looks, now=now)
+        with one_thread():
+            one = measured(extract, model=model, rules=rules.of(model), looks=looks, now=now)
         if one.look is not None:
             await keep_look(records, site, model, (*looks, one.look), now=now)
         found += of_figures(one.figures, rules.of(model))

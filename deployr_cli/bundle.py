@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deployr_cli.edge.export import export_command
 from deployr_cli.failures import CommandFailed
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from deployr_core.bundle import Manifest
+    from deployr_core.codes import Code
+    from deployr_core.documents import DocumentGroup
     from deployr_core.elsewhere import Reach
     from deployr_core.signing import TrustedKey
     from deployr_dev.bundles import BundleFiles
@@ -25,6 +28,7 @@ _PATIENCE_S = 60.0
 """An endpoint that scales to nothing takes that long to wake."""
 
 bundle_app = typer.Typer(no_args_is_help=True, help="Look at bundles, check them, sign them.")
+bundle_app.command("export")(export_command)
 
 _Folder = Annotated[Path, typer.Argument(help="The bundle's folder.")]
 _Key = Annotated[
@@ -147,19 +151,27 @@ def sign(
     folder: _Folder,
     key: Annotated[Path, typer.Option("--key", help="The private Ed25519 key (PEM, without a passphrase).")],
 ) -> None:
-    """Sign a bundle whose digests are right; the signature is written to manifest.sig beside the manifest."""
+    """Sign a bundle whose digests are right; the signature is written to manifest.sig beside the manifest.
+
+    Of a run's bundle (RUN/bundle) the run's record is signed, too, as run.sig beside run.json.
+    """
     from deployr_core.bundle import BundleInvalid
+    from deployr_core.registry.run import RUN_SIGNATURE_FILE
     from deployr_core.signing import SIGNATURE_FILE, KeyUnusable, parse_signature
-    from deployr_dev.bundles import sign_bundle
+    from deployr_dev.bundles import sign_bundle, sign_run
 
     try:
         manifest = sign_bundle(folder, key.read_bytes())
+        is_of_run = sign_run(folder, key.read_bytes())
     except BundleInvalid as error:
         raise _refused(folder, error) from error
     except KeyUnusable as error:
         raise CommandFailed(f"{key}: {error}; `deployr bundle keygen` makes one") from error
     signed_by = parse_signature((folder / SIGNATURE_FILE).read_bytes()).key_id
     typer.echo(f"signed: {manifest.model_id} {manifest.version} by {signed_by}, in {folder / SIGNATURE_FILE}")
+    if is_of_run:
+        of_run = folder.parent if folder.name else folder.resolve().parent
+        typer.echo(f"signed: its run's record, in {of_run / RUN_SIGNATURE_FILE}")
 
 
 def _trusted_keys(paths: list[Path] | None) -> tuple[TrustedKey, ...]:
@@ -216,6 +228,7 @@ def _described(folder: Path, files: BundleFiles) -> Table:
     from rich.text import Text
 
     from deployr_core.bundle import FEATURES_FILE, MANIFEST_FILE, sha256_hex
+    from deployr_core.documents import DOCUMENTS_FILE, parse_documents
     from deployr_core.features import parse_feature_spec
     from deployr_core.layout import layout_of
 
@@ -233,10 +246,13 @@ def _described(folder: Path, files: BundleFiles) -> Table:
     section(*_what_it_is(folder, manifest))
     spec = parse_feature_spec(files.parts[FEATURES_FILE])
     groups = Counter(layout_of(spec).groups_of)
+    documents = parse_documents(files.parts[DOCUMENTS_FILE], spec) if DOCUMENTS_FILE in files.parts else None
     section(
-        ("features", f"{manifest.n_features} in {len(spec.groups)} groups"),
+        ("features", f"{sum(groups.values())} in {len(spec.groups)} groups"),
         *((f"  {group.name}", f"{groups[group.name]:,}") for group in spec.groups),
     )
+    if documents is not None:
+        section(("documents", "of the patient, read beside the features"), *map(_wanted, documents.groups))
     section(*_how_it_did(manifest))
     section(
         *((name, f"{part.sha256}  {part.size:,} bytes") for name, part in sorted(manifest.parts.items())),
@@ -267,6 +283,23 @@ def _what_it_is(folder: Path, manifest: Manifest) -> tuple[tuple[str, str], ...]
         ("trained with", ", ".join(f"{name} {v}" for name, v in sorted(manifest.training.library_versions.items()))),
         ("code", f"deployr {code.package}, sources {code.sources_sha256[:12]}" if code else "not recorded"),
     )
+
+
+def _wanted(group: DocumentGroup) -> tuple[str, str]:
+    """Say which documents a group takes, and what is made of them."""
+    from deployr_core.documents import NoteTerms
+
+    which = [f"{name} {', '.join(code.value for code in codes)}" for name, codes in _codes_of(group) if codes]
+    how_many = "the latest" if group.most == 1 else f"the latest {group.most}"
+    made = f"{len(group.terms):,} terms" if isinstance(group, NoteTerms) else f"{group.rows} by {group.columns} cells"
+    rules = f"none: {group.absent}, unusable: {group.unusable}"
+    types = f"{', '.join(group.content_types)} up to {group.max_bytes:,} bytes"
+    days = "1 day" if group.lookback_days == 1 else f"{group.lookback_days} days"
+    return f"  {group.name}", f"{made} of {how_many} in {days}; {'; '.join(which)}; {types}; {rules}"
+
+
+def _codes_of(group: DocumentGroup) -> tuple[tuple[str, tuple[Code, ...]], ...]:
+    return ("type", group.types), ("category", group.categories)
 
 
 def _given(manifest: Manifest) -> str:

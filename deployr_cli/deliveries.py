@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployr_cli.audited import who, write_down
+from deployr_cli.duplicates import duplicates
 from deployr_cli.failures import CommandFailed
 from deployr_cli.site_settings import settings_values
 from deployr_cli.stores import clock_of, with_store
@@ -33,6 +34,8 @@ deliveries_app = typer.Typer(
 Something is wrong with the write-back? [bold]deployr deliveries list[/bold] shows what is dead and why. Once the reason
 is gone: [bold]deployr deliveries retry --all --reason REASON[/bold].""",
 )
+
+deliveries_app.command("duplicates")(duplicates)
 
 _PAGE = 500
 _SettingsFile = Annotated[

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from deployr_serve.core.errors import SettingsInvalid
-
 
 class CommandFailed(Exception):
     """Something that the command needs is not there or did not work; the message says what to do."""
 
 
-EXPECTED = (CommandFailed, SettingsInvalid, ValueError, OSError)
-"""Our own refusals are ValueErrors with a message made to be read; OSErrors name the file."""
+def is_expected(error: Exception) -> bool:
+    """True if it was foreseen: our own refusals are ValueErrors, made to be read; OSErrors name the file."""
+    # With it comes much of serving, which the help of a command does not need.
+    from deployr_serve.core.errors import SettingsInvalid
+
+    return isinstance(error, CommandFailed | SettingsInvalid | ValueError | OSError)
 
 
 def explain(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -9,23 +10,37 @@ from typing import Annotated
 
 import typer
 
-from deployr_cli.alerts import alerts_app
-from deployr_cli.batches import batches_app
-from deployr_cli.bundle import bundle_app
-from deployr_cli.deliveries import deliveries_app
-from deployr_cli.duplicates import duplicates
-from deployr_cli.failures import EXPECTED, explain
-from deployr_cli.labels import labels_app
-from deployr_cli.models import models_app
-from deployr_cli.monitor import monitor_app
-from deployr_cli.papers import papers_app
-from deployr_cli.report import report
-from deployr_cli.run import run_app
-from deployr_cli.store import store_app
-from deployr_cli.switch import switch_app
+from deployr_cli.failures import explain, is_expected
+from deployr_cli.later import group_of
+
+_LATER = {
+    "Train": {
+        "run": "Training runs: one model config, trained once, with a record of what went in and what came out.",
+        "bundle": "Look at bundles, check them, sign them.",
+    },
+    "Serve": {
+        "batches": "The batches of a site, and how they went.",
+        "deliveries": "Scores on their way to the EMR: list them by state, show one, have dead ones sent again.",
+        "labels": "What happened after the predictions: extract it now, and see how far it is known.",
+        "monitor": "What monitoring reads: tables without identities, taken from the store and kept up to date.",
+        "models": "See how models stand, and take a run from challenger to champion and back.",
+        "sites": "List the sites that one app serves, and what is wrong with their settings, or shared between them.",
+        "switch": "Switch a model, this site or everything off and on again.",
+        "store": (
+            "The store of packets, deliveries, labels and events (DEPLOYR_STORE): make it, check it, take out of it."
+        ),
+    },
+    "Monitor": {
+        "report": "Write what the dashboard shows as a report for a committee: HTML, PDF, or both.",
+        "alerts": "What is watched, what is wrong, and who is told.",
+        "papers": "Write a model's papers for governance: model card, reporting checklists, source attributes.",
+    },
+}
+"""By heading and name, what the help of all commands says of those that are imported when they are called."""
 
 app = typer.Typer(
     name="deployr",
+    cls=group_of(_LATER),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,6 +53,21 @@ New here? Run [bold]deployr demo[/bold]: it trains a model, serves it to a mock 
 trial_app = typer.Typer(name="trial", no_args_is_help=True, help="Trials on a synthetic hospital.")
 
 _App = Annotated[Path, typer.Option("--app", help="A function_app.py, or its folder.")]
+_AT = "DEPLOYR_AT"
+
+
+@app.callback()
+def at_site(
+    context: typer.Context,
+    at: Annotated[
+        str | None, typer.Option("--at", help="Which site is meant, where DEPLOYR_SITES says that there are several.")
+    ] = None,
+) -> None:
+    """Say for every command which of several sites it is about."""
+    if at is not None:
+        before = os.environ.get(_AT)
+        os.environ[_AT] = at
+        context.call_on_close(lambda: os.environ.pop(_AT) if before is None else os.environ.update({_AT: before}))
 
 
 @app.command(rich_help_panel="Try it")
@@ -351,27 +381,16 @@ def emr(
     raise typer.Exit(emr_main(arguments))
 
 
-app.command("report", rich_help_panel="Monitor")(report)
 app.add_typer(trial_app, name="trial", rich_help_panel="Try it")
-app.add_typer(run_app, name="run", rich_help_panel="Train")
-app.add_typer(alerts_app, name="alerts", rich_help_panel="Monitor")
-app.add_typer(bundle_app, name="bundle", rich_help_panel="Train")
-app.add_typer(batches_app, name="batches", rich_help_panel="Serve")
-deliveries_app.command("duplicates")(duplicates)
-app.add_typer(deliveries_app, name="deliveries", rich_help_panel="Serve")
-app.add_typer(labels_app, name="labels", rich_help_panel="Serve")
-app.add_typer(monitor_app, name="monitor", rich_help_panel="Serve")
-app.add_typer(models_app, name="models", rich_help_panel="Serve")
-app.add_typer(papers_app, name="papers", rich_help_panel="Monitor")
-app.add_typer(switch_app, name="switch", rich_help_panel="Serve")
-app.add_typer(store_app, name="store", rich_help_panel="Serve")
 
 
 def run() -> None:
     """Run the command line; an error that was foreseen is one line on standard error, and exit code 2."""
     try:
         app()
-    except EXPECTED as error:
+    except Exception as error:
+        if not is_expected(error):
+            raise
         sys.stderr.write(f"deployr: {explain(error)}\n")
         sys.exit(2)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deployr_cli.failures import CommandFailed
-from deployr_cli.monitor import EXTRACT_FOLDER, extract_of
+from deployr_cli.models_mlflow import from_mlflow_command, to_mlflow_command
+from deployr_cli.workspaces import EXTRACT_FOLDER, extract_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,6 +29,9 @@ A run is trained by one person (`deployr run`), registered, compared with the ch
 [bold]another[/bold] person, and deployed. Each step is an entry in the model's journal, which is never changed.
 docs/registry.md explains.""",
 )
+
+models_app.command("to-mlflow")(to_mlflow_command)
+models_app.command("from-mlflow")(from_mlflow_command)
 
 _SettingsFile = Annotated[
     Path | None, typer.Option("--settings", help="A local.settings.json; the environment wins over it.")
@@ -50,13 +54,13 @@ _Bars = Annotated[Path | None, typer.Option(help="The site's own bars; docs/gove
 @models_app.command("list")
 def list_models(settings: _SettingsFile = None, as_json: _Json = False) -> None:
     """Show every model that has a journal: its champion, what waits for a decision, and what was done last."""
-    from deployr_serve.core.registry_journal import heads, read_journal
+    from deployr_serve.core.registry_journal import heads
 
     site = _site(settings)
 
     async def read(store: Store) -> list[Journal]:
         known = sorted(await heads(store, now=site.now()))
-        return [await read_journal(store, model_id, now=site.now()) for model_id in known]
+        return [await site.journal(store, model_id) for model_id in known]
 
     journals = site.in_store(read)
     if as_json:
@@ -77,8 +81,8 @@ def show(
     as_json: _Json = False,
 ) -> None:
     """Show a model's runs, its journal, and what may be done next by whom; or one run."""
-    from deployr_cli.models_tables import journal_table, next_lines, run_table, runs_table
-    from deployr_serve.core.registry_journal import read_journal
+    from deployr_cli.models_tables import journal_table, run_table, runs_table
+    from deployr_cli.models_words import next_lines
     from deployr_serve.triggers.registry_json import journal_told, run_told
 
     site = _site(settings)
@@ -87,10 +91,7 @@ def show(
         _print_json(run_told(shelved)) if as_json else _print(run_table(shelved))
         return
 
-    async def read(store: Store) -> Journal:
-        return await read_journal(store, model, now=site.now())
-
-    journal = site.in_store(read)
+    journal = site.in_store(lambda store: site.journal(store, model))
     if not journal.entries:
         raise CommandFailed(f"{model}: expected a model that has a journal; `deployr models register FOLDER` begins it")
     if as_json:
@@ -120,9 +121,16 @@ def compare(
     developer; to look takes none.
     """
     from deployr_core.registry.journal import Action
+    from deployr_serve.adapters.run_shelf import read_run
 
     site = _site(settings)
-    if folder is not None and site.may(Action.COMPARED, by=by):
+    if folder is not None:
+        taken = read_run(folder)
+        if (taken.model_id, taken.run_id) != (model, run):
+            raise CommandFailed(f"--from: expected the folder of {run} of {model}, got that of {taken.run_id}")
+        if not site.may(Action.COMPARED, model, by=by):
+            # It is refused there, and that it was tried is written down.
+            site.do(Action.COMPARED, model=model, run=run, by=by)
         site.shelf.take(folder)
     shelved = site.shelved(model, run)
     if shelved.comparison is None:
@@ -160,7 +168,7 @@ def register(
 
     site = _site(settings)
     run = read_run(folder)
-    if site.may(Action.REGISTERED, by=by):
+    if site.may(Action.REGISTERED, run.model_id, by=by):
         site.shelf.take(folder)
     told = [site.do(Action.REGISTERED, model=run.model_id, run=run.run_id, why=why, by=by)]
     if (folder / COMPARISON_FILE).is_file():
@@ -215,7 +223,8 @@ def approve(
 ) -> None:
     """Say that a run may go live; it does not yet. Takes the role approver, and not who trained or registered it.
 
-    With an extract the go / no-go checklist is computed, shown and recorded, as `deployr models checklist` shows it.
+    With an extract, a parity report or bars the go / no-go checklist is computed, shown and recorded, as
+    `deployr models checklist` shows it.
     """
     from deployr_core.registry.journal import Action
 
@@ -223,8 +232,9 @@ def approve(
     from deployr_cli.models_site import checklist_in
 
     items = () if checklist is None else checklist_in(checklist)
-    if extract_of(extract) is not None:
-        from deployr_cli.models_checklist import computed, for_journal, show
+    if extract_of(extract) is not None or parity is not None or bars is not None:
+        from deployr_cli.models_checklist import computed, show
+        from deployr_core.governance.checklist import for_journal
 
         told = computed(site, model, run, extract=extract, parity=parity, bars=bars)
         if not as_json:
@@ -257,13 +267,22 @@ def deploy(
     """Let an approved run take the champion's place, while requests run; the earlier bundle stays for the way back.
 
     The bundle must be signed by a key of DEPLOYR_TRUSTED_KEYS. A run for the edge is exported to --to in place of
-    that. Said again of the champion, it puts it in place on this machine. Takes the role developer or approver.
+    that, with its model as ONNX and PMML where these can say it. Said again of the champion, it puts it in place on
+    this machine. Takes the role developer or approver.
     """
     from deployr_core.registry.journal import Action
 
     site = _site(settings)
     action = Action.DEPLOYED if to is None else Action.EXPORTED
-    _tell([site.do(action, model=model, run=run, why=why, by=by, to=to)], as_json=as_json)
+    done = site.do(action, model=model, run=run, why=why, by=by, to=to)
+    told: tuple[str, ...] = ()
+    if to is not None:
+        from deployr_cli.edge.export import export_beside
+
+        told = export_beside(to)
+    _tell([done], as_json=as_json)
+    for line in told if not as_json else ():
+        typer.echo(line)
 
 
 @models_app.command()
@@ -288,6 +307,18 @@ def retire(
 
 
 @models_app.command()
+def vouch(model: _Model, why: _Why, by: _By = None, settings: _SettingsFile = None, as_json: _Json = False) -> None:
+    """Stand up for the entries of a journal from before they were signed (DEPLOYR_JOURNAL_KEY), or that lack it.
+
+    Look them through first: deployr models show MODEL, without the key. From then on nothing unsigned is added unseen.
+    Takes the role approver.
+    """
+    from deployr_core.registry.journal import Action
+
+    _tell([_site(settings).do(Action.VOUCHED, model=model, why=why, by=by)], as_json=as_json)
+
+
+@models_app.command()
 def verify(
     model: Annotated[str | None, typer.Argument(help="Only this model; default: all.")] = None,
     settings: _SettingsFile = None,
@@ -295,13 +326,12 @@ def verify(
 ) -> None:
     """Recompute every digest of the journals, and look for what was changed, left out, moved or cut off.
 
-    What was cut off is missed by what the audit's records and the deployed bundle's marker were told. Exits with 1 if
-    a journal is not what was written.
+    With keys (DEPLOYR_JOURNAL_KEY, DEPLOYR_JOURNAL_TRUSTED_KEYS) each entry's signature is verified, too. What was cut
+    off is missed by what the audit's records and the deployed bundle's marker were told. Exits with 1 if a journal is
+    not what was written.
     """
-    from deployr_core.registry.journal import JournalBroken, verify
-    from deployr_core.registry.standing import standing_of
     from deployr_serve.adapters.registry_heads import told_heads
-    from deployr_serve.core.registry_journal import heads, stored_entries
+    from deployr_serve.core.registry_journal import heads, verdict
     from deployr_serve.triggers.registry_json import verdict_told
 
     site = _site(settings)
@@ -309,28 +339,16 @@ def verify(
 
     async def read(store: Store) -> list[dict[str, Any]]:
         known = sorted(await heads(store, now=site.now())) if model is None else [model]
-        told = []
-        for each in known:
-            entries, head = await stored_entries(store, each, now=site.now())
-            compared = (
-                *told_heads(each, audit=folder, bundles=site.settings.bundles),
-                *([] if head is None else [head]),
-            )
-            fault = verify(entries, model_id=each, heads=compared)
-            if fault is None:
-                standing_of(entries, model_id=each)
-            told.append(verdict_told(each, fault, entries=len(entries), compared=len(compared)))
-        return told
+        told = {each: told_heads(each, audit=folder, bundles=site.settings.bundles) for each in known}
+        keys = site.settings.registry.journal_keys.trusted
+        found = [await verdict(store, each, now=site.now(), told=told[each], keys=keys) for each in known]
+        return [verdict_told(each) for each in found]
 
-    try:
-        verdicts = site.in_store(read)
-    except JournalBroken as error:
-        typer.echo(f"deployr: {error}", err=True)
-        raise typer.Exit(1) from None
+    verdicts = site.in_store(read)
     if as_json:
         _print_json({"models": verdicts})
     else:
-        from deployr_cli.models_tables import verdict_lines
+        from deployr_cli.models_words import verdict_lines
 
         for line in verdict_lines(verdicts):
             typer.echo(line)
@@ -344,10 +362,11 @@ def _site(settings: Path | None) -> RegistrySite:
 
 
 def _tell(done: list[Done], *, as_json: bool) -> None:
-    from deployr_cli.models_tables import done_lines
-    from deployr_serve.triggers.registry_json import done_told
+    from deployr_cli.models_words import done_lines
 
     if as_json:
+        from deployr_serve.triggers.registry_json import done_told
+
         _print_json({"done": [done_told(each.entry, each.note) for each in done]})
         return
     for each in done:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from deployr_cli.failures import CommandFailed
-from deployr_cli.monitor import extract_of
 from deployr_cli.papers_evidence import read_parity, read_service
 from deployr_cli.stores import clock_of
+from deployr_cli.workspaces import extract_of
 from deployr_core.governance.bars import OURS, Bars, parse_bars
 from deployr_core.governance.checklist import Checked, Evidence, Verdict, checklist, in_words_of_all
-from deployr_core.registry.journal import CheckedItem
 from deployr_core.strict_yaml import YamlInvalid
 from deployr_serve.core.registry_deeds import ShelvedRun
 from deployr_serve.store_bootstrap import Store
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from deployr_cli.models_site import RegistrySite
     from deployr_core.governance.performance import Service
 
-_SIGNATURE = "signature"
-"""The item that the registry itself puts on every approval, as `deployr_serve.core.registry_deeds.SIGNED`."""
 _COLOURS = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.UNTOLD: "yellow"}
 
 
@@ -66,11 +62,6 @@ def computed(
         unsigned=shelved.unsigned,
     )
     return checklist(evidence, _bars(bars).of(model))
-
-
-def for_journal(items: Iterable[Checked]) -> tuple[CheckedItem, ...]:
-    """Give what an approval records; the signature is on every approval already, under its own name."""
-    return tuple(each.for_journal() for each in items if each.item != _SIGNATURE)
 
 
 def show(items: tuple[Checked, ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,11 @@ from deployr_core.registry.journal import Action, CheckedItem, Entry
 from deployr_core.registry.roles import Person, Role, Wish, role_for
 from deployr_serve.adapters.run_shelf import RunShelf
 from deployr_serve.audit_bootstrap import audit_of
-from deployr_serve.bootstrap import shelf_of
+from deployr_serve.bundle_bootstrap import shelf_of
 from deployr_serve.core.audit import NotAudited
 from deployr_serve.core.registry import Done, Registry
 from deployr_serve.core.registry_deeds import Call, ShelvedRun
+from deployr_serve.core.registry_journal import Journal, read_journal
 from deployr_serve.core.registry_people import person_by_login
 from deployr_serve.settings import Profile, read_settings
 from deployr_serve.store_bootstrap import Store
@@ -33,10 +34,10 @@ _CALL = Call(channel="command-line")
 
 
 class RegistrySite:
-    """One site's registry, for one command. ``settings`` may be None: the environment alone."""
+    """One site's registry. ``settings`` may be None: the environment alone, in which ``environ`` leaves some out."""
 
-    def __init__(self, settings: Path | None) -> None:
-        self.settings = read_settings(settings_values(settings, os.environ))
+    def __init__(self, settings: Path | None, *, environ: Mapping[str, str] = os.environ) -> None:
+        self.settings = read_settings(settings_values(settings, environ))
         self._clock = clock_of(self.settings)
         self.audit = audit_of(
             self.settings.audit,
@@ -67,6 +68,14 @@ class RegistrySite:
         """
         return with_store(self.settings, work)
 
+    async def journal(self, store: Store, model: str) -> Journal:
+        """Give a model's journal, verified; empty where it has none.
+
+        Raises:
+            JournalBroken: it is not what was written.
+        """
+        return await read_journal(store, model, now=self.now(), keys=self.settings.registry.journal_keys.trusted)
+
     def shelved(self, model: str, run: str) -> ShelvedRun:
         """Give a run as it lies on the shelf; reading takes any role.
 
@@ -75,9 +84,9 @@ class RegistrySite:
         """
         return asyncio.run(self.shelf.run(model, run))
 
-    def may(self, action: Action, *, by: str | None) -> bool:
-        """Say whether somebody's roles allow something."""
-        return role_for(self._person(by), action) is not None
+    def may(self, action: Action, model: str, *, by: str | None) -> bool:
+        """Say whether somebody's roles allow something with a model."""
+        return role_for(self._person(by), action, model) is not None
 
     def do(
         self,
@@ -116,7 +125,15 @@ class RegistrySite:
         sink = NotAudited() if self.audit is None else self.audit.folder
         try:
             return self.in_store(
-                lambda store: work(Registry(records=store, shelf=self.shelf, clock=self._clock, audit=sink))
+                lambda store: work(
+                    Registry(
+                        records=store,
+                        shelf=self.shelf,
+                        clock=self._clock,
+                        audit=sink,
+                        keys=self.settings.registry.journal_keys,
+                    )
+                )
             )
         finally:
             self._keep_audit()

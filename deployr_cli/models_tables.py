@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from deployr_cli.models_words import DIGITS
 from deployr_core.bundle import Estimate
 from deployr_core.registry.comparison import Compared, Comparison
 from deployr_core.registry.journal import Action, Entry
-from deployr_core.registry.roles import IN_WORDS, next_steps
 from deployr_core.registry.run import DataSet
 from deployr_core.registry.standing import Stage, Standing
-from deployr_serve.core.registry import Done
 from deployr_serve.core.registry_deeds import ShelvedRun
 from deployr_serve.core.registry_journal import Journal
 
 _WAITING = (Stage.CHALLENGER, Stage.APPROVED)
-_DIGITS = 12
 
 
 def models_table(journals: Iterable[Journal]) -> Table:
@@ -50,7 +47,7 @@ def runs_table(standing: Standing) -> Table:
         table.add_column(name, overflow="fold")
     for run in standing.runs.values():
         style = "bold" if run.stage is Stage.CHAMPION else None
-        digest = run.bundle_sha256[:_DIGITS]
+        digest = run.bundle_sha256[:DIGITS]
         cells = (run.run_id, run.stage, run.stage_by, _minute(run.stage_at), run.deploy_type, run.trained_by, digest)
         table.add_row(*(Text(str(cell)) for cell in cells), style=style)
     return table
@@ -70,21 +67,10 @@ def journal_table(entries: Sequence[Entry]) -> Table:
             _what(entry),
             entry.run_id,
             entry.why,
-            entry.sha256[:_DIGITS],
+            entry.sha256[:DIGITS],
         )
         table.add_row(*(Text(cell) for cell in cells), style="red" if entry.action is Action.REFUSED else None)
     return table
-
-
-def next_lines(standing: Standing) -> Iterable[str]:
-    """Say what may be done next, and by whom."""
-    steps = next_steps(standing)
-    if steps:
-        yield "What may be done next, and in which role:"
-    for step in steps:
-        by = " or ".join(step.roles)
-        others = f", but not {' or '.join(step.not_by)}" if step.not_by else ""
-        yield f"  {IN_WORDS[step.action]}: {step.run_id} ({by}{others})"
 
 
 def run_table(shelved: ShelvedRun) -> Table:
@@ -103,7 +89,8 @@ def run_table(shelved: ShelvedRun) -> Table:
         ("config", run.config_sha256),
         ("run.json", shelved.run_sha256),
         ("bundle", run.bundle_sha256),
-        ("signed", f"by {shelved.signed_by}" if shelved.signed_by else f"NO: {shelved.unsigned}"),
+        ("bundle signed", f"by {shelved.signed_by}" if shelved.signed_by else f"NO: {shelved.unsigned}"),
+        ("record signed", f"by {shelved.run_signed_by}" if shelved.run_signed_by else f"NO: {shelved.run_unsigned}"),
         ("compared", "no" if shelved.comparison is None else f"with {shelved.comparison.champion.name}"),
     )
     for name, value in rows:
@@ -123,44 +110,6 @@ def comparison_table(comparison: Comparison) -> Table:
     for name, figure in named:
         table.add_row(name, *_compared(figure))
     return table
-
-
-def done_lines(done: Done) -> Iterable[str]:
-    """Say what was done."""
-    entry = done.entry
-    said, with_other = _SAID[entry.action]
-    yield f"{entry.model_id}: {entry.run_id} {said}{with_other.format(entry.replaces) if entry.replaces else ''}"
-    for item in entry.checklist:
-        yield f"  [{'x' if item.passed else ' '}] {item.item}: {item.said}"
-    if done.note:
-        yield f"  to be seen to: {done.note}"
-    yield f"  entry {entry.number} of its journal, {entry.sha256[:_DIGITS]}"
-
-
-_SAID = {
-    Action.REGISTERED: ("is a challenger now", ""),
-    Action.COMPARED: ("was compared", " with {}"),
-    Action.APPROVED: ("is approved; it is not live before it is deployed", ""),
-    Action.REJECTED: ("is rejected", ""),
-    Action.DEPLOYED: ("is the champion", ", in place of {}"),
-    Action.EXPORTED: ("is exported, and the champion", ", in place of {}"),
-    Action.ROLLED_BACK: ("is withdrawn", "; {} is the champion again"),
-    Action.RETIRED: ("is retired", ""),
-}
-"""What is said of a run, and of the other one where there is one."""
-
-
-def verdict_lines(verdicts: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    """Say of each journal whether it is what was written."""
-    if not verdicts:
-        yield "no model has a journal"
-    for told in verdicts:
-        counted = f"{told['entries']} entries, compared with {told['compared_heads']} digests that were told elsewhere"
-        if told["is_whole"]:
-            yield f"ok: {told['model_id']}: {counted}"
-        else:
-            fault = told["fault"]
-            yield f"BROKEN: {told['model_id']}, entry {fault['number']}: {fault['said']} ({counted})"
 
 
 def _what(entry: Entry) -> str:

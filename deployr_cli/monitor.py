@@ -17,6 +17,7 @@ from deployr_cli.site_settings import settings_values
 from deployr_cli.stores import clock_of, with_store
 from deployr_cli.workspaces import EXTRACT_FOLDER
 from deployr_core.bundle import FEATURES_FILE, MANIFEST_FILE, sha256_hex
+from deployr_core.documents import DOCUMENTS_FILE
 from deployr_serve.core.retention import Kept
 from deployr_serve.settings import Settings, read_settings
 from deployr_serve.store_bootstrap import Store
@@ -181,14 +182,15 @@ class SiteBundles:
         self._folders = tuple(each for each in (site.bundles, site.bundle_archive) if each is not None)
         self._places: dict[str, Path] | None = None
 
-    def files(self, digest: str) -> tuple[bytes, bytes] | None:
-        """Give manifest and declaration; None where no folder has the bundle."""
+    def files(self, digest: str) -> dict[str, bytes] | None:
+        """Give manifest and declarations by file; None where no folder has the bundle."""
         if self._places is None:
             self._places = dict(self._found())
         place = self._places.get(digest)
         if place is None:
             return None
-        return (place / MANIFEST_FILE).read_bytes(), (place / FEATURES_FILE).read_bytes()
+        names = (MANIFEST_FILE, FEATURES_FILE, DOCUMENTS_FILE)
+        return {name: (place / name).read_bytes() for name in names if (place / name).is_file()}
 
     def _found(self) -> Iterator[tuple[str, Path]]:
         for folder in self._folders:

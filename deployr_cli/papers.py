@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployr_cli.failures import CommandFailed
-from deployr_cli.monitor import EXTRACT_FOLDER, extract_of
+from deployr_cli.workspaces import EXTRACT_FOLDER, extract_of
 
 if TYPE_CHECKING:
     from deployr_core.governance.card import Card

@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 _NOBODY_WAITS = ("shadow", "batch")
 """Channels in which no answer is waited for."""
 _QUANTILE, _Z_95 = 0.95, 1.959963984540054
-_PROPERTIES = {"sex": "sex", "age_band": "age", "race": "race", "ethnicity": "ethnicity"}
+_PROPERTIES = {
+    "sex": "sex",
+    "age_band": "age",
+    "race": "race",
+    "ethnicity": "ethnicity",
+    "language": "language",
+    "insurance": "insurance",
+}
 _COLUMNS = (
     *("model_id", "bundle_sha256", "channel", "received_at", "latency_ms", "kind", "score", "patient_code"),
     *("mode", "label_kind", "label_value", "label_ripe_at", *_PROPERTIES),

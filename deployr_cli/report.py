@@ -16,10 +16,10 @@ import typer
 from rich.console import Console
 
 from deployr_cli.failures import CommandFailed
-from deployr_cli.monitor import EXTRACT_FOLDER
 from deployr_cli.progress import bar
 from deployr_cli.site_settings import settings_values
 from deployr_cli.stores import clock_of, with_store
+from deployr_cli.workspaces import EXTRACT_FOLDER
 from deployr_core.instants import parse_instant
 from deployr_core.monitoring.alert_words import WORDS
 from deployr_core.monitoring.alerting import Notice, What
@@ -99,9 +99,11 @@ def alert_tables(notices: Sequence[Notice], window: Window) -> dict[str, Table]:
     from deployr_plots.tables import Table
 
     over = {(each.key, each.begun_at): each.at for each in notices if each.what is What.ENDED}
+    # One that began in silence, and was told once the silence was over, is the same one.
+    begun = {(each.key, each.begun_at): each for each in notices if each.what is What.BEGUN}
     rows: dict[str, list[tuple[str, ...]]] = {}
-    for each in notices:
-        if each.what is not What.BEGUN or not window.start <= each.at < window.end:
+    for each in begun.values():
+        if not window.start <= each.begun_at < window.end:
             continue
         end = over.get((each.key, each.begun_at))
         row = (

@@ -22,9 +22,9 @@ from deployr_serve.adapters.clock import SystemClock
 if TYPE_CHECKING:
     from deployr_dev.matrix import FeatureEngine
     from deployr_dev.runs.making import Opening
-    from deployr_dev.sources.extract import Extract
+    from deployr_dev.sources.fact_source import FactSource
 
-EngineOf = Callable[["Extract"], "FeatureEngine"]
+EngineOf = Callable[["FactSource"], "FeatureEngine"]
 
 
 class _TrainsByDefault(TyperGroup):
@@ -134,7 +134,8 @@ def train_run(
     from deployr_dev.runs.config import load_config, resolved
     from deployr_dev.runs.folder import write_run
     from deployr_dev.runs.making import make_run
-    from deployr_dev.sources.extract import open_source, shown_source
+    from deployr_dev.sources.extract import shown_source
+    from deployr_dev.sources.in_place import open_warehouse
 
     console = console or Console()
     config = load_config(config_file)
@@ -142,7 +143,7 @@ def train_run(
     if named is None:
         raise CommandFailed(f"{config_file}: source: expected an extract there, or --source")
     whole = resolved(config, folder=config_file.parent)
-    with open_source(named, steps=lambda title: bar(console, title)) as extract, bar(console, "Training") as tell:
+    with open_warehouse(named, steps=lambda title: bar(console, title)) as extract, bar(console, "Training") as tell:
         try:
             made = make_run(
                 extract,
@@ -171,7 +172,7 @@ def verify_run(
     """
     from deployr_dev.code_version import code_version
     from deployr_dev.runs.folder import RunFolder, verify, verify_against
-    from deployr_dev.sources.extract import open_source
+    from deployr_dev.sources.in_place import open_warehouse
 
     console = console or Console()
     told = list(verify(folder))
@@ -180,7 +181,7 @@ def verify_run(
         if not opened.run.has_snapshot:
             console.print("rows and features were not kept: of them only the source can tell (--source)")
         if source is not None:
-            with open_source(source, steps=lambda title: bar(console, title)) as extract:
+            with open_warehouse(source, steps=lambda title: bar(console, title)) as extract:
                 engine = None if engine_of is None else engine_of(extract)
                 told += verify_against(opened, extract, engine=engine)
             if told and opened.run.code_version != code_version():
@@ -206,12 +207,12 @@ def compare_on_held_out(
     """
     from deployr_dev.runs.folder import RunFolder
     from deployr_dev.runs.holdout import compare_runs
-    from deployr_dev.sources.extract import open_source
+    from deployr_dev.sources.in_place import open_warehouse
 
     console = console or Console()
     first, second = RunFolder.open(champion), RunFolder.open(challenger)
     with (
-        open_source(source, steps=lambda title: bar(console, title)) as extract,
+        open_warehouse(source, steps=lambda title: bar(console, title)) as extract,
         bar(console, "Scoring the held-out rows by both"),
     ):
         found = compare_runs(

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from deployr_cli.failures import CommandFailed
-from deployr_cli.monitor import EXTRACT_FOLDER
 from deployr_cli.site_settings import settings_values
 from deployr_cli.stores import clock_of
+from deployr_cli.workspaces import EXTRACT_FOLDER
 from deployr_core.registry.comparison import Comparison
 from deployr_core.registry.run import RUN_FILE, RunInvalid, parse_run
 from deployr_serve.settings import Settings, read_settings

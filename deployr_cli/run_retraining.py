@@ -78,7 +78,7 @@ def open_if_due(config_file: Path, site: RegistrySite) -> str:
     schedule, now = _schedule(retrain.schedule, config_file), site.now()
 
     async def read(store: Store) -> tuple[Journal, Sequence[Notice]]:
-        return await _journal(store, model_id, now), await _alarms(store, site, model_id, now)
+        return await site.journal(store, model_id), await _alarms(store, site, model_id, now)
 
     journal, alarms = site.in_store(read)
     found = due(journal.entries, schedule=schedule, notices=alarms if retrain.on_drift_alarm else (), now=now)
@@ -98,7 +98,7 @@ def train_if_opened(
 
     config = _resolved(config_file)
     model_id, now = config.task.model_id, site.now()
-    opened = waiting(site.in_store(lambda store: _journal(store, model_id, now)).entries)
+    opened = waiting(site.in_store(lambda store: site.journal(store, model_id)).entries)
     if opened is None:
         return "nothing is opened"
     if (trained := _trained_for(opened, out)) is not None:
@@ -121,12 +121,6 @@ def _schedule(text: str | None, config_file: Path) -> Schedule | None:
         return None if text is None else parse_schedule(text, zone=UTC)
     except ValueError as error:
         raise CommandFailed(f"{config_file}: retrain.schedule: {error}") from None
-
-
-async def _journal(store: Store, model_id: str, now: datetime) -> Journal:
-    from deployr_serve.core.registry_journal import read_journal
-
-    return await read_journal(store, model_id, now=now)
 
 
 async def _alarms(store: Store, site: RegistrySite, model_id: str, now: datetime) -> Sequence[Notice]:

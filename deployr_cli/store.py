@@ -58,7 +58,7 @@ def init_store(settings: _SettingsFile = None) -> None:
             raise CommandFailed(f"DEPLOYR_STORE: {file.parent}: no such folder; make it, for the app's own user alone")
 
     async def run() -> tuple[str, ...]:
-        store = open_store(site.store, clock=SystemClock(), deadline_s=site.deadline_s)
+        store = open_store(site.store, clock=SystemClock(), deadline_s=site.deadline_s, owner=site.site_apart)
         try:
             done = await store.init()
             await store.check()

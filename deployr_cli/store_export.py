@@ -19,9 +19,9 @@ from deployr_cli.progress import Tell, bar
 from deployr_cli.store_tables import TABLES, Column, Mask, Row, rows_of
 from deployr_cli.stores import with_store
 from deployr_core.bundle import FEATURES_FILE
+from deployr_core.documents import DOCUMENTS_FILE, column_names, parse_documents
 from deployr_core.features import parse_feature_spec
 from deployr_core.forgetting import derive_patient_hash, is_forgotten
-from deployr_core.layout import layout_of
 from deployr_core.packet import InferencePacket, Scored
 from deployr_serve.core.retention import with_belongings
 from deployr_serve.settings import Settings
@@ -160,11 +160,11 @@ class _Table:
 
 
 class _FeatureNames:
-    """The names of features by the digest of the declaration, from the bundles of a site."""
+    """The names of columns by the digest of the declaration and their number, from the bundles of a site."""
 
     def __init__(self, folders: tuple[Path, ...]) -> None:
         self._folders = folders
-        self._names: dict[str, tuple[str, ...]] | None = None
+        self._names: dict[tuple[str, int], tuple[str, ...]] | None = None
 
     def of(self, packet: InferencePacket) -> tuple[str, ...] | None:
         """Give the names of the packet's features in order; None where no bundle here has its declaration."""
@@ -172,17 +172,18 @@ class _FeatureNames:
             return None
         if self._names is None:
             self._names = dict(self._read())
-        return self._names.get(packet.outcome.vector.spec_sha256)
+        return self._names.get((packet.outcome.vector.spec_sha256, packet.outcome.vector.size))
 
-    def _read(self) -> list[tuple[str, tuple[str, ...]]]:
+    def _read(self) -> list[tuple[tuple[str, int], tuple[str, ...]]]:
         found = []
         for folder in self._folders:
             for file in sorted(folder.rglob(FEATURES_FILE)):
                 try:
-                    spec = parse_feature_spec(file.read_bytes())
+                    spec, beside = parse_feature_spec(file.read_bytes()), file.with_name(DOCUMENTS_FILE)
+                    names = column_names(spec, parse_documents(beside.read_bytes(), spec) if beside.exists() else None)
                 except ValueError:
                     continue
-                found.append((spec.digest(), tuple(layout_of(spec).names)))
+                found.append(((spec.digest(), len(names)), names))
         return found
 
 

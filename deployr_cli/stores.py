@@ -38,7 +38,9 @@ def with_store(settings: Settings, work: Callable[[Store], Awaitable[_T]]) -> _T
             raise CommandFailed(f"DEPLOYR_STORE: {file}: no such file; is this where the app runs?")
 
     async def run() -> _T:
-        store = open_store(settings.store, clock=SystemClock(), deadline_s=settings.deadline_s)
+        store = open_store(
+            settings.store, clock=SystemClock(), deadline_s=settings.deadline_s, owner=settings.site_apart
+        )
         try:
             return await work(store)
         except StoreUnavailable as error:

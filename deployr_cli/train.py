@@ -26,7 +26,8 @@ from deployr_dev.evaluation.report import IndexEntry, write_index, write_report
 from deployr_dev.folds import Calibration, Parameter
 from deployr_dev.matrix import FeatureEngine, Progress
 from deployr_dev.search import load_search
-from deployr_dev.sources.extract import Extract, open_source
+from deployr_dev.sources.fact_source import FactSource
+from deployr_dev.sources.in_place import open_warehouse
 from deployr_dev.splits import SplitKind
 from deployr_dev.trained import TrainedBundle
 from deployr_dev.training import NotTrained, TrainingOptions, train_tasks
@@ -53,14 +54,15 @@ def run_train(
     search: Path | None = None,
     allow_pickle: bool = False,
     seed: int = 0,
-    engine_of: Callable[[Extract], FeatureEngine] | None = None,
+    engine_of: Callable[[FactSource], FeatureEngine] | None = None,
     console: Console | None = None,
 ) -> tuple[TrainedBundle | NotTrained, ...]:
     """Train tasks, write a bundle for each into ``out``, and show how they did.
 
     Args:
         tasks: shipped tasks' names, or task files (YAML).
-        source: the extract's path, or a database's URL; ``NAME:`` of a shipped mapping may stand before it.
+        source: the extract's path, or a database's URL; ``NAME:`` of a shipped mapping may stand before it. On
+            Spark, and with ``in_place=yes``, the feature query runs where the warehouse is.
         out: gets one folder per task, named as the task; none of them may exist yet.
         mapping: a source mapping file, in place of a shipped one.
         group: a group of shipped tasks, such as ``paper12``, beside ``tasks``.
@@ -107,7 +109,7 @@ def run_train(
     outcomes: list[TrainedBundle | NotTrained] = []
     entries: list[IndexEntry] = []
     reports = out / REPORTS
-    with open_source(source, mapping, steps=step) as extract:
+    with open_warehouse(source, mapping, steps=step) as extract:
         for outcome in train_tasks(
             extract,
             chosen,

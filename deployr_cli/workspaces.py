@@ -8,6 +8,14 @@ from pathlib import Path
 
 from deployr_cli.failures import CommandFailed
 
+EXTRACT_FOLDER = Path(".deployr/monitor")
+"""Where the extract of `deployr monitor extract` lies if nobody says otherwise."""
+
+
+def extract_of(named: Path | None) -> Path | None:
+    """Give the extract that was named, else the one that lies where it does if nobody says otherwise, if any does."""
+    return named or (EXTRACT_FOLDER if EXTRACT_FOLDER.is_dir() else None)
+
 
 def fresh_workspace(workspace: Path, *, of: str) -> Path:
     """Clear the workspace of what the same command left there, and of nothing else; give its absolute path.

@@ -88,9 +88,9 @@ def write_reference(folder: Path) -> list[str]:
 
 def commands_page() -> str:
     """Give every `deployr` command with its options, in the order of its help."""
-    return "# Commands\n\nWhat `--help` says, of every command.\n" + "".join(
-        _command_lines(typer.main.get_command(app), "deployr")
-    )
+    command: Any = typer.main.get_command(app)
+    command.bring_all()
+    return "# Commands\n\nWhat `--help` says, of every command.\n" + "".join(_command_lines(command, "deployr"))
 
 
 def _command_lines(command: Any, path: str) -> Iterator[str]:

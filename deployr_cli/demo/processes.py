@@ -176,7 +176,8 @@ def _process(arguments: Sequence[str], *, log: Path, environment: Mapping[str, s
             stderr=errors,
             stdin=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, **environment},
+            # Never the sites of a hospital whose settings happen to be in the environment.
+            env={**os.environ, "DEPLOYR_SITES": "", "DEPLOYR_AT": "", **environment},
             # Ctrl-C is for us alone: we stop them in turn.
             process_group=0,
         )

@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 import msgspec
 
 from deployr_cli.doctor.decide import reads as judged
-from deployr_cli.doctor.decide.findings import fail, failed, listed, ok, skipped
+from deployr_cli.doctor.decide.findings import fail, failed, listed, ok, skipped, warn
 from deployr_cli.doctor.decide.writes import packet_of_a_test
 from deployr_cli.doctor.visit import Visit
 from deployr_core.bundle import Bundle
+from deployr_core.document_columns import document_row
+from deployr_core.documents import Documents
 from deployr_core.facts import Encounter
 from deployr_core.features import FeatureSpec, LabGroup, VitalGroup
 from deployr_core.packet import Subject
@@ -60,6 +62,9 @@ async def check_chart(visit: Visit) -> Encounter | None:
     declared = _by_declaration(visit)
     for models, bundle in declared.items():
         await _check_facts(visit, models, bundle, patient, encounter)
+    for name, bundle in visit.bundles().items():
+        if bundle.documents is not None:
+            await _check_documents(visit, name, bundle.documents, patient)
     if not declared:
         visit.note(skipped("facts", "no model can be used"))
     return encounter
@@ -209,6 +214,26 @@ async def _check_facts(visit: Visit, models: str, bundle: Bundle, patient: str, 
     if seen.tests:
         visit.note(judged.judge_units(f"units {models}", seen))
         visit.note(judged.judge_codes(f"codes {models}", seen))
+
+
+async def _check_documents(visit: Visit, model: str, documents: Documents, patient: str) -> None:
+    """Fetch and read documents as serving does; what they say is not shown, only how many were read, and why not."""
+    services, check = visit.application.services, f"documents {model}"
+    if services.documents is None:
+        return
+    budget = Budget(deadline=services.clock.monotonic() + visit.settings.deadline_s, correlation_id="doctor")
+    try:
+        came = await services.documents.fetch(patient, documents, as_of=visit.as_of, budget=budget, token=None)
+    except ServeError as error:
+        visit.note(failed(check, error))
+        return
+    row = document_row(documents, came.came)
+    said = ", ".join(f"{name} {count}" for name, count in sorted({**came.dropped, **row.coverage}.items()))
+    if row.shortfall is None:
+        visit.note(ok(check, said))
+        return
+    fix = "Give the test patient such a document, or see docs/model-kinds.md for what the counts mean."
+    visit.note(warn(check, f"the model would abstain, {row.shortfall}: {said}", fix))
 
 
 async def check_vendor(visit: Visit, encounter: Encounter | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import replace
 
 import msgspec
@@ -15,7 +14,8 @@ from deployr_core.bundle import MANIFEST_FILE
 from deployr_serve.adapters.auth import Credentials, send_authorized
 from deployr_serve.adapters.fhir_plan import Search, plan
 from deployr_serve.adapters.http import Request, Response, origin
-from deployr_serve.adapters.scopes import Scopes, label_scopes, needed_scopes
+from deployr_serve.adapters.scopes import Scopes, label_scopes, scopes_of
+from deployr_serve.adapters.tls import tls_context
 from deployr_serve.auth_settings import AuthKind
 from deployr_serve.core.errors import ServeError
 from deployr_serve.settings import Profile, Settings
@@ -63,7 +63,7 @@ def _check_models(visit: Visit) -> None:
             visit.note(fail(f"model {name}", reason, fix))
     for name, bundle in visit.bundles().items():
         signed = "signed by a trusted key" if bundle.signed_by else "signature not looked at (no DEPLOYR_TRUSTED_KEYS)"
-        needs = ", ".join(sorted({each.resource_type for each in needed_scopes(bundle.spec)}))
+        needs = ", ".join(sorted({each.resource_type for each in scopes_of(bundle)}))
         said = f"version {bundle.manifest.version}, digest and golden scores right, {signed}; reads {needs}"
         visit.note(ok(f"model {name}", said))
 
@@ -73,10 +73,7 @@ async def _check_servers(visit: Visit) -> None:
     bases = {"server fhir": settings.fhir_base}
     if (elsewhere := _vendor_base_elsewhere(settings)) is not None:
         bases["server vendor"] = elsewhere
-    tls = ssl.create_default_context()
-    tls.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.ca_file is not None:
-        tls.load_verify_locations(cafile=settings.ca_file)
+    tls = tls_context(settings.ca_file)
     for check, base in bases.items():
         try:
             shaken = await shake_hands(base, tls=tls, timeout_s=min(settings.deadline_s, _LONGEST_HANDSHAKE_S))
@@ -123,7 +120,7 @@ async def _check_clock_and_discovery(visit: Visit) -> judged.SmartConfiguration 
             found,
             algorithm=smart.algorithm,
             token_origins=frozenset(origin(each) for each in (settings.fhir_base, *smart.token_origins)),
-            needed=_of_labels(visit).union(*(needed_scopes(each.spec) for each in visit.bundles().values())),
+            needed=_of_labels(visit).union(*(scopes_of(each) for each in visit.bundles().values())),
         )
     )
     return found
@@ -184,7 +181,7 @@ async def _check_token(visit: Visit, configuration: judged.SmartConfiguration | 
         visit.note(skipped("scopes", "after 'token'"))
         return
     visit.note(judged.judge_token(_token_answer(visit.watched.token_answer)))
-    needs = {name: needed_scopes(bundle.spec) for name, bundle in visit.bundles().items()}
+    needs = {name: scopes_of(bundle) for name, bundle in visit.bundles().items()}
     visit.note(judged.judge_scopes(granted, needs, labels=_of_labels(visit)))
 
 

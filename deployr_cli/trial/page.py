@@ -15,7 +15,6 @@ from deployr_cli.trial.paper import CITATION, TABLE_1, TABLE_2
 from deployr_cli.trial.tables import SIDES, Found, fall, interval, percent, published
 from deployr_core.bundle import Manifest
 from deployr_dev.evaluation import plots
-from deployr_dev.evaluation.card import Statements
 from deployr_dev.evaluation.pages import templates, write_whole
 from deployr_dev.evaluation.records import Evaluation, PrecisionRecallPoints, RocPoints
 from deployr_dev.evaluation.report import FIGURES_FILE, Report
@@ -62,7 +61,7 @@ def write_reports(found: Found, manifests: Mapping[str, Manifest], folder: Path)
     """Write each model's retrospective figures as training would, for whoever draws curves in service beside them."""
     for task, (retrospective, _) in found.evaluations.items():
         if retrospective is not None:
-            report = Report(manifest=manifests[task], evaluation=retrospective, statements=Statements())
+            report = Report(manifest=manifests[task], evaluation=retrospective)
             (folder / task).mkdir(parents=True, exist_ok=True)
             write_whole(folder / task / FIGURES_FILE, msgspec.json.encode(report))
 

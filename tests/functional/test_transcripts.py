@@ -32,7 +32,9 @@ pytestmark = [
 
 
 def deployr(*arguments, cwd, **more):
-    command = [sys.executable, "-m", "deployr_cli.main", *arguments]
+    # As people call it. After `python -m` a signal that met Python in the middle of making a dataclass is remembered,
+    # and ends the process by SIGINT although it was caught.
+    command = [Path(sys.executable).with_name("deployr"), *arguments]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from deployr_dash.loading import load_frame, load_models
-
-STARTED = "Uvicorn server started"
+from tests.dashboard_process import serving
 
 
 def expect_dashboard(printed: str, workspace: Path, *, models: int, packets: int) -> None:
@@ -37,22 +33,5 @@ def expect_dashboard(printed: str, workspace: Path, *, models: int, packets: int
     assert command is not None
     _, *arguments = shlex.split(command[0])
     assert arguments[:2] == ["dash", str(folder)]
-    assert _starts(arguments)
-
-
-def _starts(arguments: list[str]) -> bool:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "deployr_cli.main", *arguments, f"--port={port}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        return any(STARTED in line for line in process.stdout)
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
+    with serving(folder, *arguments[2:]):
+        pass

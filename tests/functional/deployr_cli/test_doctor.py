@@ -26,6 +26,7 @@ from deployr_serve.adapters.jwks import key_set
 from mock_emr.assertion import keys_in
 from mock_emr.faults import Rule
 from mock_emr.scopes import ScopeRules
+from tests.document_parts import example_bundle
 
 CLIENT = "client-1"
 PATIENT, ENCOUNTER, CSN = "canary-patient", "canary-encounter", "8812345"
@@ -184,6 +185,34 @@ async def test_a_healthy_site_has_nothing_to_fix(site):
     assert "4 pages of 2 give the same 8" in found.findings["paging"]["said"]
     assert found.text.rstrip().endswith("20 ok, 0 to fix, 2 to look at, 4 skipped")
     assert not list(site.emr.parts.scores.cells())
+
+
+async def test_the_documents_that_a_model_takes_are_read_and_counted_and_what_they_say_is_not_shown(
+    site, bundles_folder, bundle_files
+):
+    example = example_bundle(bundle_files, kind="notes", model_id="pneumonia-notes")
+    (bundles_folder / "pneumonia-notes").mkdir()
+    for name, content in {**example.parts, "manifest.json": example.manifest.to_json()}.items():
+        (bundles_folder / "pneumonia-notes" / name).write_bytes(content)
+    note = {
+        "resourceType": "DocumentReference",
+        "id": "d1",
+        "status": "current",
+        "type": {"coding": [{"system": "http://loinc.org", "code": "34117-2"}]},
+        "subject": {"reference": f"Patient/{PATIENT}"},
+        "content": [{"attachment": {"contentType": "text/plain", "data": "UG5ldW1vbmlhIENhbmFyeUZhbWlseQ=="}}],
+    }
+    [encounter] = [each for each in site.chart if each["id"] == ENCOUNTER]
+    site.chart = [*site.chart, {**note, "date": encounter["period"]["start"]}]
+    found = await site.doctor(columns=200)
+
+    assert found.fine, found.text
+    assert found.findings["documents pneumonia-notes"]["said"] == "admission_note.documents 1"
+    assert "Binary, Condition, DocumentReference" in found.findings["model pneumonia-notes"]["said"]
+    assert found.states["scopes"] == "ok"
+
+    site.emr.parts.faults.put((Rule(route="DocumentReference", status=503),))
+    assert (await site.doctor()).findings["documents pneumonia-notes"]["state"] == "fail"
 
 
 async def test_without_a_patient_searches_are_skipped_with_what_to_pass(site):

@@ -94,7 +94,7 @@ def test_trial_leaves_what_monitoring_reads_and_says_how_to_look_at_it(
     workspace, figures, printed = trial
 
     expect_dashboard(printed, workspace, models=12, packets=figures["packets"])
-    curves = read_held_out(workspace / "reports", "sodium")
+    curves = read_held_out(workspace / "reports")["sodium"]
     assert [len(each.roc) > 2 for each in curves.values()] == [True]
 
 

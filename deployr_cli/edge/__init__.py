@@ -1,0 +1,1 @@
+"""Bundles for other runtimes: ONNX and PMML, made of plain numbers and checked against the bundle's own scores."""
