@@ -24,6 +24,7 @@ from benchmarks.measured import Measured
 from benchmarks.outage import outage_drill
 from benchmarks.population import synthetic_hospital
 from benchmarks.replay import replaying
+from benchmarks.scale_out import several_hosts
 from benchmarks.serving import serving
 from benchmarks.startup import fresh_process
 from benchmarks.store import stored_packets
@@ -43,6 +44,7 @@ BENCHMARKS = (
     outage_drill,
     many_patients,
     stored_packets,
+    several_hosts,
     replaying,
     label_extraction,
     fresh_process,

@@ -1,7 +1,7 @@
 """A champion swapped and rolled back under load: no failed request, and how many seconds until every worker is over.
 
 Two hosts over one store answer requests that come by a schedule. An operator deploys by a command, in a process of its
-own, and by the route of one of the hosts, and rolls back by the route. Seconds count from when that is begun until the
+own, and by the route of one of the hosts, and rolls back in both ways. Seconds count from when that is begun until the
 last answer by the bundle that it takes away. `python -m benchmarks.model_swap` runs it, for a minute.
 """
 
@@ -31,7 +31,7 @@ from deployr_cli.demo.processes import SETTINGS_FILE, Running, running
 from deployr_cli.demo.run import TASK
 from deployr_cli.models_site import login_name
 from deployr_core.bundle import MANIFEST_FILE, CodeVersion, parse_manifest, sha256_hex
-from deployr_core.registry.run import RUN_FILE, DataSet, DeployType, Run, Sets, derive_run_id
+from deployr_core.registry.run import RUN_FILE, RUN_SIGNATURE_FILE, DataSet, DeployType, Run, Sets, derive_run_id
 from deployr_core.signing import SIGNATURE_FILE, sign_manifest
 
 _RATE, _PHASE_S = 10.0, 15.0
@@ -68,7 +68,7 @@ def main() -> int:
         key = Ed25519PrivateKey.generate()
         pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         (folder / "site.pub.pem").write_bytes(pem)
-        runs = [_run(folder, version, key) for version in ("1.1.0", "1.2.0")]
+        runs = [_run(folder, version, key) for version in ("1.1.0", "1.2.0", "1.3.0")]
         _sign(folder / "bundles" / TASK, key)
         with running(
             workspace=folder,
@@ -107,6 +107,8 @@ async def _measured(folder: Path, processes: Running, runs: Sequence[Run]) -> tu
             ("deploy, by a command", "1.1.0", partial(_command, folder, "deploy", TASK, runs[0].run_id)),
             ("deploy, by the route", "1.2.0", partial(_act, session, processes, f"runs/{runs[1].run_id}/deploy")),
             ("rollback, by the route", "1.1.0", partial(_act, session, processes, "rollback")),
+            ("deploy, by the route", "1.3.0", partial(_act, session, processes, f"runs/{runs[2].run_id}/deploy")),
+            ("rollback, by a command", "1.1.0", partial(_command, folder, "rollback", TASK, "--why", "measured")),
         )
         for name, version, act in acts:
             await asyncio.sleep(_PHASE_S)
@@ -225,13 +227,17 @@ def _run(folder: Path, version: str, key: Ed25519PrivateKey) -> Run:
         (at / name).write_bytes((trained / name).read_bytes())
     (at / MANIFEST_FILE).write_bytes(manifest.to_json())
     (at.parent / RUN_FILE).write_bytes(run.to_json())
+    (at.parent / RUN_SIGNATURE_FILE).write_bytes(sign_manifest(run.to_json(), _pem(key)))
     _sign(at, key)
     return run
 
 
 def _sign(bundle: Path, key: Ed25519PrivateKey) -> None:
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (bundle / SIGNATURE_FILE).write_bytes(sign_manifest((bundle / MANIFEST_FILE).read_bytes(), private))
+    (bundle / SIGNATURE_FILE).write_bytes(sign_manifest((bundle / MANIFEST_FILE).read_bytes(), _pem(key)))
+
+
+def _pem(key: Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _print(answers: list[Answered], swaps: list[Swap]) -> None:

@@ -20,6 +20,7 @@ from deployr_core.codes import ICD10CM, RXNORM, Code
 from deployr_core.declared import EdgeBins, FixedCodes, Statistic
 from deployr_core.facts import DiagnosisList
 from deployr_core.features import AgeGroup, DiagnosisGroup, FeatureSpec, LabGroup, MedicationGroup, SexGroup
+from deployr_core.golden import GoldenVector
 from deployr_core.label_rules import LabComponent
 from deployr_core.layout import layout_of
 from deployr_core.model_format import MODEL_FILE, ModelFormat, load_model
@@ -110,7 +111,7 @@ def _write_bundle(folder: Path, spec: FeatureSpec, parts: Mapping[str, bytes], *
     nothing = FeatureVector(
         spec_digest=spec.digest(), size=n_features, indices=np.array([], np.int32), values=np.array([]), coverage={}
     )
-    golden = bundles.GoldenVector(indices=(), values=(), outputs=scorer.answer(nothing))
+    golden = GoldenVector(indices=(), values=(), outputs=scorer.answer(nothing))
     parts = {**parts, bundles.GOLDEN_FILE: msgspec.json.encode((golden,))}
     task = shipped_task(TASK)
     manifest = bundles.Manifest(
