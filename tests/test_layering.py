@@ -88,7 +88,12 @@ SETTING_VALUES = ("deployr_serve.auth_settings", "deployr_serve.setting_values")
 
 AREAS = {
     "deployr_core": Area(
-        ours=("deployr_core.signing", "deployr_core.strict_yaml", "deployr_core.fhirpath"),
+        ours=(
+            "deployr_core.signing",
+            "deployr_core.strict_yaml",
+            "deployr_core.fhirpath",
+            "deployr_core.document_reading",
+        ),
         others=NUMBERS | {"treelite"},
         banned=TRAINING_ONLY,
         pure=True,
@@ -100,6 +105,10 @@ AREAS = {
     # A label rule may be an expression: checked where tasks are read, evaluated in service. Resources in, answer out.
     "deployr_core.fhirpath": Area(
         ours=("deployr_core",), others=NUMBERS | {"fhirpathpy", "antlr4"}, banned=TRAINING_ONLY, pure=True
+    ),
+    # Training and serving must read a note or a picture alike: bytes in, text or pixels out.
+    "deployr_core.document_reading": Area(
+        others=NUMBERS | {"lxml", "PIL"}, banned=TRAINING_ONLY | (INPUT_AND_OUTPUT - {"io"})
     ),
     # Distributions and regressions, each imported where it is used; serving never comes here.
     "deployr_core.monitoring": Area(
@@ -159,10 +168,14 @@ AREAS = {
     "deployr_serve.label_settings": Area(ours=(*CORE, "deployr_serve.auth_settings"), banned=TRAINING_ONLY),
     "deployr_serve.json_settings": Area(ours=(*CORE, "deployr_serve.auth_settings"), banned=TRAINING_ONLY),
     "deployr_serve.registry_settings": Area(
-        ours=(*CORE, "deployr_serve.auth_settings", "deployr_serve.json_settings"), banned=TRAINING_ONLY
+        ours=(*CORE, *SETTING_VALUES, "deployr_serve.json_settings"), banned=TRAINING_ONLY
     ),
     "deployr_serve.registry_bootstrap": Area(
         ours=(*CORE, "deployr_serve.registry_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
+    ),
+    "deployr_serve.bundle_bootstrap": Area(
+        ours=(*CORE, "deployr_serve.settings", "deployr_serve.vendor_bootstrap", "deployr_serve.adapters"),
+        banned=TRAINING_ONLY,
     ),
     "deployr_serve.shadow_bootstrap": Area(ours=(*CORE, "deployr_serve.adapters"), banned=TRAINING_ONLY),
     "deployr_serve.blueprint_models": Area(
@@ -240,6 +253,25 @@ AREAS = {
         ),
         banned=TRAINING_ONLY,
     ),
+    # What no two sites may share: their settings in, problems out.
+    "deployr_serve.sites_apart": Area(
+        ours=(*CORE, "deployr_serve.settings", "deployr_serve.store_settings"), banned=TRAINING_ONLY
+    ),
+    # A site's file is a local.settings.json, which the local host knows how to read.
+    "deployr_serve.sites_settings": Area(
+        ours=(*CORE, "deployr_serve.settings", "deployr_serve.sites_apart", "deployr_serve.local_host"),
+        banned=TRAINING_ONLY,
+    ),
+    "deployr_serve.blueprint_sites": Area(
+        ours=(
+            *CORE,
+            "deployr_serve.settings",
+            "deployr_serve.bootstrap",
+            "deployr_serve.sites_settings",
+        ),
+        banned=TRAINING_ONLY,
+        azure_functions=True,
+    ),
     "deployr_serve.auth_bootstrap": Area(
         ours=(*CORE, "deployr_serve.auth_settings", "deployr_serve.adapters"), banned=TRAINING_ONLY
     ),
@@ -262,6 +294,7 @@ AREAS = {
             "deployr_serve.cds_bootstrap",
             "deployr_serve.json_bootstrap",
             "deployr_serve.registry_bootstrap",
+            "deployr_serve.bundle_bootstrap",
             "deployr_serve.shadow_bootstrap",
             "deployr_serve.predictor_bootstrap",
             "deployr_serve.adapters",
@@ -359,6 +392,8 @@ AREAS = {
             "deployr_serve.blueprint_facts",
             "deployr_serve.blueprint_models",
             "deployr_serve.blueprint_pages",
+            "deployr_serve.blueprint_sites",
+            "deployr_serve.sites_settings",
             "label_extractors.blueprint",
         ),
         banned=TRAINING_ONLY,
