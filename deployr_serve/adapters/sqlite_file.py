@@ -131,11 +131,13 @@ class SqliteFile:
             db.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 handed to all who wait
             done = [(None, error)] * len(asked)
+        # A full disk can refuse the COMMIT and leave the transaction open; some errors have ended it already. Before
+        # anybody is told: a process that is stopped just after must not hold the file against all others.
+        if db.in_transaction:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
         for each, (result, failure) in zip(asked, done, strict=True):
             each.settle(result, failure)
-        # A full disk can refuse the COMMIT and leave the transaction open; some errors have ended it already.
-        if db.in_transaction:
-            db.execute("ROLLBACK")
 
     def _set_flushing(self, flushes: bool, db: sqlite3.Connection) -> None:
         if flushes is not self._flushes:
