@@ -12,7 +12,7 @@ from benchmarks.scale_hosts import HOSTS
 from benchmarks.scale_load import Phase
 from benchmarks.scale_order import Order
 
-_IDLE_LOAD = 0.3
+_IDLE_LOAD = 0.5
 RESULTS = Path(__file__).parent / "scale_out.json"
 
 
