@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own."""
+"""A PostgreSQL of the tests' own, and a small synthetic hospital to put into it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+
+from mock_emr.population.config import PopulationConfig
+from mock_emr.population.generate import generate
+from mock_emr.population.omop import write_omop
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +36,23 @@ def postgres_folder() -> Iterator[Path]:
         )
         yield folder
         subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True)
+
+
+@pytest.fixture
+def server(postgres_folder: Path) -> Iterator[psycopg.Connection]:
+    """Connect to it, with an empty schema ``cdm``."""
+    with psycopg.connect(host=str(postgres_folder), user="deployr", dbname="postgres", autocommit=True) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS cdm CASCADE")
+        connection.execute("CREATE SCHEMA cdm")
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write sixty made-up patients of four weeks as an OMOP extract."""
+    folder = tmp_path_factory.mktemp("omop")
+    write_omop(generate(PopulationConfig(patients=60, weeks=4)), folder)
+    return folder
 
 
 def _as_unprivileged(folder: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -17,9 +16,6 @@ from deployr_dev.sources.extract import open_source
 from deployr_dev.sources.kinds import Kind
 from deployr_dev.sources.mapping import shipped_mapping
 from deployr_dev.sources.tables import ExtractInvalid
-from mock_emr.population.config import PopulationConfig
-from mock_emr.population.generate import generate
-from mock_emr.population.omop import write_omop
 
 EICU = Path(__file__).parents[3] / "shared" / "data" / "eicu-demo-paired" / "omop"
 OMOP_TYPES = {
@@ -29,21 +25,6 @@ OMOP_TYPES = {
     Kind.DATE: "DATE",
     Kind.DATETIME: "TIMESTAMP",
 }
-
-
-@pytest.fixture(scope="module")
-def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("omop")
-    write_omop(generate(PopulationConfig(patients=60, weeks=4)), folder)
-    return folder
-
-
-@pytest.fixture
-def server(postgres_folder: Path) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(host=str(postgres_folder), user="deployr", dbname="postgres", autocommit=True) as connection:
-        connection.execute("DROP SCHEMA IF EXISTS cdm CASCADE")
-        connection.execute("CREATE SCHEMA cdm")
-        yield connection
 
 
 @pytest.fixture
