@@ -79,6 +79,35 @@ async def test_packets_from_before_changes_were_numbered_have_changed_in_the_ord
     await store.aclose()
 
 
+async def test_packets_from_before_they_were_numbered_keep_their_content_their_tags_and_their_changes(
+    db, tmp_path, packet_of, now
+):
+    for step in sqlite_schema._STEPS[:6]:
+        for statement in step:
+            db.execute(statement)
+    for packet_id, hours in (("p01", 2), ("p02", 1)):
+        packet = packet_of(packet_id, started_at=now + timedelta(hours=hours))
+        db.execute(
+            "INSERT INTO packets (packet_id, etag, model_id, kind, body, started_at, patient_hash)"
+            " VALUES (?, 3, 'hematocrit', 'scored', ?, ?, ?)",
+            (packet_id, msgspec.json.encode(packet), packet.started_at.isoformat(), packet.patient_hash),
+        )
+    db.execute("PRAGMA user_version = 6")
+    store = SqliteStore(tmp_path / "store.sqlite")
+    first = await store.changed(after=None, limit=10)
+    assert [packet.packet_id for packet in first.packets] == ["p01", "p02"]
+    held = await store.read("p02")
+    assert (held.packet, held.etag) == (first.packets[1], "3")
+    assert [packet.packet_id for packet in await store.packets(model_id="hematocrit", after="p01", limit=10)] == ["p02"]
+    assert await store.differences() == ()
+    await store.replace(msgspec.structs.replace(held.packet, site="elsewhere"), etag="3")
+    [changed] = (await store.changed(after=first.cursor, limit=10)).packets
+    assert (changed.packet_id, changed.site) == ("p02", "elsewhere")
+    assert await store.erase("p01", leaving=None)
+    assert [packet.packet_id for packet in (await store.changed(after=None, limit=10)).packets] == ["p02"]
+    await store.aclose()
+
+
 def test_only_the_steps_that_were_not_taken_are_taken(db, monkeypatch):
     sqlite_schema.migrate(db)
     # Taken twice, this step would fail.
