@@ -1,10 +1,14 @@
-"""What is asked of one SQLite file at once is committed at once, and flushed to the disk where it must be."""
+"""What is asked of one SQLite file at once is committed at once, and flushed to the disk where it must be.
+
+And what need not be flushed is written without a thread, unless somebody else is writing.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
 import threading
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -40,6 +44,7 @@ async def store(tmp_path):
     made = SqliteStore(tmp_path / "store.sqlite")
     await made.check()
     made._connection = Recorder(made._connection)
+    made._quick, made._quick_on = Recorder(made._connect_quick()), threading.get_ident()
     yield made
     await made.aclose()
 
@@ -47,6 +52,12 @@ async def store(tmp_path):
 @pytest.fixture
 def commits(store):
     return store._connection.commits
+
+
+@pytest.fixture
+def quick_commits(store):
+    """Give what the connection of the event loop has committed; `commits` is of the thread's."""
+    return store._quick.commits
 
 
 @pytest.fixture
@@ -114,24 +125,73 @@ async def test_a_caller_who_gave_up_before_its_turn_has_written_nothing(store, a
     assert await store.read("p01") is None
 
 
-async def test_a_packet_is_flushed_once_it_holds_its_answer_and_its_claim_is_not(store, commits, packet_of, received):
+async def test_a_packet_is_flushed_once_it_holds_its_answer_and_its_claim_is_not(
+    store, commits, quick_commits, packet_of, received
+):
     created = await store.create(packet_of(outcome=received))
+    assert (quick_commits, commits) == (["not flushed"], [])
     await store.replace(packet_of(), etag=created.etag)
-    assert commits == ["not flushed", "flushed"]
+    assert (quick_commits, commits) == (["not flushed"], ["flushed"])
 
 
-async def test_what_only_guards_is_not_flushed_and_a_switch_is(store, commits, now):
+async def test_what_only_guards_is_not_flushed_and_a_switch_is(store, commits, quick_commits, now):
     used = await store.create_record(USED_TOKENS, "a", b"", now=now)
     await store.replace_record(USED_TOKENS, "a", b"", etag=used.etag)
+    assert (quick_commits, commits) == (["not flushed"] * 2, [])
     await store.create_record(SWITCH, "all", b"{}", now=now)
-    assert commits == ["not flushed", "not flushed", "flushed"]
+    assert (quick_commits, commits) == (["not flushed"] * 2, ["flushed"])
+
+
+async def test_a_guard_waits_on_the_thread_while_somebody_else_is_writing(store, commits, quick_commits, tmp_path, now):
+    with closing(sqlite3.connect(tmp_path / "store.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.ensure_future(store.create_record(USED_TOKENS, "a", b"", now=now))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        other.execute("COMMIT")
+        assert await waiting is not None
+    assert (quick_commits, commits) == ([], ["not flushed"])
 
 
 async def test_a_guard_that_shares_a_transaction_with_a_packet_is_flushed_with_it(
     store, commits, at_once, packet_of, now
 ):
+    store._quick.refuses = True
     await at_once(store.create_record(USED_TOKENS, "a", b"", now=now), store.create(packet_of()))
     assert commits == ["flushed"]
+
+
+async def test_a_guard_that_cannot_be_written_at_once_is_left_to_the_thread(store, commits, now):
+    store._quick.refuses = True
+    assert await store.create_record(USED_TOKENS, "a", b"", now=now) is not None
+    assert commits == ["not flushed"]
+    assert not store._quick.in_transaction
+    store._quick.refuses = False
+    assert await store.create_record(USED_TOKENS, "a", b"", now=now) is None
+
+
+async def test_a_guard_that_is_refused_says_why_and_leaves_nothing_open(store, commits, quick_commits, now):
+    used = await store.create_record(USED_TOKENS, "a", b"one", now=now)
+    with pytest.raises(RecordChanged):
+        await store.replace_record(USED_TOKENS, "a", b"two", etag="7")
+    assert not store._quick.in_transaction
+    assert await store.read_record(USED_TOKENS, "a", now=now) == used
+    assert (quick_commits, commits) == (["not flushed"], [])
+
+
+async def test_the_loop_of_another_thread_leaves_its_guards_to_the_thread(store, commits, quick_commits, now):
+    def elsewhere():
+        return asyncio.run(store.create_record(USED_TOKENS, "a", b"", now=now))
+
+    assert await asyncio.to_thread(elsewhere) is not None
+    assert (quick_commits, commits) == ([], ["not flushed"])
+
+
+async def test_a_file_that_was_closed_is_opened_again(store, now):
+    await store.create_record(USED_TOKENS, "a", b"", now=now)
+    await store.aclose()
+    for _ in range(2):
+        assert await store.create_record(USED_TOKENS, "a", b"", now=now) is None
 
 
 async def test_a_record_costs_as_much_beside_many_of_its_kind_as_beside_few(store, now):
@@ -143,13 +203,14 @@ async def test_a_record_costs_as_much_beside_many_of_its_kind_as_beside_few(stor
 
     async def steps_of(name):
         steps.clear()
-        store._connection.set_progress_handler(lambda: steps.append(1) and None, 1)
+        store._quick.set_progress_handler(lambda: steps.append(1) and None, 1)
         await create(name)
-        store._connection.set_progress_handler(None, 1)
+        store._quick.set_progress_handler(None, 1)
         return len(steps)
 
     await create("first")
     beside_few = await steps_of("second")
+    assert beside_few > 0
     for number in range(500):
         await create(f"t{number}")
     assert await steps_of("last") <= 2 * beside_few
