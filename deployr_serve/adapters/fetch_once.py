@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +15,9 @@ from deployr_serve.core.ports import Budget, Clock, FactSource, FetchedFacts, Ha
 
 HOLD_S = 10.0
 """How long what was fetched serves others who ask about the same instant: longer than twelve calls take to arrive."""
-_AT_MOST = 64
+_AT_MOST, _READ_AT_MOST = 64, 2
+"""How many are held; and how many of those for which the EMR was not asked, because all was handed over: these are
+quickly read again, and to let go of what is still in the processor's caches is a tenth of an answer cheaper."""
 
 Needs = Callable[[FeatureSpec, Subject, datetime], Hashable]
 """Gives what would be asked of the EMR; declarations that need the same share one fetch, whatever they make of it."""
@@ -40,6 +43,7 @@ class FetchOnce:
         self._clock = clock
         self._needs = needs
         self._shared: dict[Hashable, _Shared] = {}
+        self._read: deque[Hashable] = deque()
 
     async def fetch(
         self,
@@ -58,7 +62,7 @@ class FetchOnce:
             task = asyncio.ensure_future(self._source.fetch(subject, spec, as_of=as_of, budget=budget, handed=handed))
             shared = _Shared(task=task, started=self._clock.monotonic())
             self._shared[key] = shared
-            task.add_done_callback(lambda done: self._forget_a_failure(key, done))
+            task.add_done_callback(lambda done: self._ended(key, done))
         return await asyncio.shield(shared.task)
 
     def _forget_the_old(self) -> None:
@@ -75,10 +79,15 @@ class FetchOnce:
         for key in let_go:
             del self._shared[key]
 
-    def _forget_a_failure(self, key: Hashable, done: asyncio.Task[FetchedFacts]) -> None:
+    def _ended(self, key: Hashable, done: asyncio.Task[FetchedFacts]) -> None:
+        """Let go of a failure, and of what was read before the last few."""
         # Asked for its exception even where nobody waits any more: asyncio complains of one that nobody looked at.
         if done.cancelled() or done.exception() is not None:
             self._shared.pop(key, None)
+        elif not any(record.requests for record in done.result().fetches):
+            self._read.append(key)
+            if len(self._read) > _READ_AT_MOST:
+                self._shared.pop(self._read.popleft(), None)
 
 
 def _digest(handed: Handed | None) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import msgspec
 import pytest
 
-from deployr_core.packet import Subject
+from deployr_core.packet import FetchRecord, Subject
 from deployr_serve.adapters.fetch_once import HOLD_S, FetchOnce
 from deployr_serve.core.errors import EmrUnreachable
 from deployr_serve.core.ports import Handed
@@ -127,3 +128,21 @@ async def test_no_more_is_held_than_a_busy_minute_needs(once_of, source_of, fetc
     for number in range(200):
         await ask(once, Subject(patient_id=f"p{number}"))
     assert len(once._shared) <= 65
+
+
+async def test_what_was_handed_over_in_whole_is_read_once_by_those_who_ask_at_once_and_soon_let_go_of(
+    once_of, source_of, fetched_of, ask
+):
+    read = FetchRecord(resource="Patient", resources=1, pages=1, milliseconds=0.0, via="prefetch", requests=0)
+    source = source_of(replace(fetched_of(), fetches=(read,)))
+    once = once_of(source)
+    first, second, third = (Handed(prefetch={"labs": str(number).encode()}) for number in range(3))
+    await asyncio.gather(*(ask(once, handed=first) for _ in range(12)))
+    await ask(once, handed=second)
+    await ask(once, handed=first)
+    assert len(source.asked) == 2
+    await ask(once, handed=third)
+    await ask(once, handed=second)
+    assert len(source.asked) == 3
+    await ask(once, handed=first)
+    assert len(source.asked) == 4
