@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,9 @@ class TreePaths:
             value /= len(trees)
         levels = _inner_levels(self._starts, left, right)
         _expect(value, weight, levels, left, right)
-        self._parent: Places = np.full(value.size, -1, dtype=np.int32)
+        # A root is its own parent, and moves nothing: so all trees can be walked for as long as the deepest.
+        self._depth = len(levels)
+        self._parent: Places = np.arange(value.size, dtype=np.int32)
         self._feature: Places = np.zeros(value.size, dtype=np.int32)
         self._moved: Floats = np.zeros(value.size)
         for inner in levels:
@@ -131,13 +134,11 @@ class TreePaths:
             leaves: the node that each tree of the model ended in, as treelite numbers them, shape (n_trees,).
             explained: what the model made of these leaves.
         """
-        nodes = leaves[self._chosen].astype(np.int64) + self._starts
-        path = []
-        while nodes.size:
-            path.append(nodes)
-            nodes = self._parent[nodes]
-            nodes = nodes[nodes >= 0]
-        steps = np.concatenate(path)
+        path = np.empty((self._depth + 1, self._starts.size), dtype=np.int64)
+        path[0] = leaves[self._chosen] + self._starts
+        for below, above in pairwise(path):
+            above[:] = self._parent[below]
+        steps = path.ravel()
         moved = self._moved[steps]
         # bincount adds one by one, in the order given: the same bits every time, on any machine.
         added = np.bincount(self._feature[steps], weights=moved, minlength=self._n_features)

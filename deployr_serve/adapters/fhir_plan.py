@@ -178,4 +178,4 @@ _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\,|$"})
 
 def at_or_after(instant: datetime) -> str:
     """Give a date search's value, cut to the minute before and with its offset; see `plan`."""
-    return "ge" + instant.astimezone(UTC).replace(second=0, microsecond=0).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"ge{instant.astimezone(UTC).isoformat()[:16]}:00Z"

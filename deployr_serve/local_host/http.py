@@ -119,12 +119,14 @@ async def read_body(request: Request, *, limit: int) -> bytes:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise BodyTooLarge
-    body = bytearray()
+    chunks, size = [], 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
+        if chunk:
+            chunks.append(chunk)
+            size += len(chunk)
+        if size > limit:
             raise BodyTooLarge
-    return bytes(body)
+    return b"".join(chunks)
 
 
 def raw_path_of(request: Request) -> bytes:
