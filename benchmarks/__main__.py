@@ -1,7 +1,11 @@
-"""`make bench`: runs every benchmark, prints the table, writes benchmarks/results.json."""
+"""`make bench`: runs every benchmark, or those that are named, prints the table, writes benchmarks/results.json.
+
+The figures of some alone are printed and not written.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -63,9 +67,15 @@ BENCHMARKS = (
 
 def main() -> int:
     """Measure; give 0 whether or not a goal was met: a miss is a figure, not an error."""
+    by_name = {benchmark.__name__: benchmark for benchmark in BENCHMARKS}
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(by_name)}; all if none is named")
+    names = parser.parse_args().names
+    if strange := [name for name in names if name not in by_name]:
+        parser.error(f"expected names of {', '.join(by_name)}; got {', '.join(strange)}")
     console = Console()
     results: list[Measured] = []
-    for benchmark in BENCHMARKS:
+    for benchmark in [by_name[name] for name in names] or BENCHMARKS:
         console.print(f"{benchmark.__name__.replace('_', ' ')} ...")
         results += benchmark()
     table = Table(title="Benchmarks")
@@ -81,7 +91,8 @@ def main() -> int:
             "" if result.met is None else "met" if result.met else "MISSED",
         )
     console.print(table)
-    RESULTS.write_text(json.dumps(msgspec.to_builtins(results), indent=2) + "\n", encoding="utf-8")
+    if not names:
+        RESULTS.write_text(json.dumps(msgspec.to_builtins(results), indent=2) + "\n", encoding="utf-8")
     return 0
 
 
