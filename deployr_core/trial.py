@@ -15,8 +15,10 @@ probabilities: C. K. Corbin, M. Baiocchi, J. H. Chen, arXiv:2209.09188.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from itertools import accumulate
 
 import msgspec
@@ -256,7 +258,7 @@ def assign_cluster(
     _check_strata(trial, strata)
     if cluster not in wedge.clusters:
         return None
-    changes = wedge.changes(lambda each: _hmac(key, trial, "wedge", each))
+    changes = _changes(trial, wedge, key)
     period = wedge.period(at)
     has_changed = changes[cluster] <= period
     share = sum(step <= period for step in changes.values()) / len(changes)
@@ -272,6 +274,12 @@ def assign_cluster(
         source=AssignmentSource.DRAWN_ORDER if wedge.sequence is None else AssignmentSource.LISTED_ORDER,
         wedge=WedgePlace(cluster=1 + wedge.clusters.index(cluster), period=period),
     )
+
+
+@lru_cache(maxsize=16)
+def _changes(trial: Trial, wedge: SteppedWedge, key: bytes) -> Mapping[str, int]:
+    """Draw the order once for all decisions of a trial; see `SteppedWedge.changes`."""
+    return wedge.changes(lambda each: _hmac(key, trial, "wedge", each))
 
 
 def stratum_hash(trial: Trial, *, key: bytes, strata: tuple[str, ...]) -> str:

@@ -102,9 +102,7 @@ async def _form(req: func.HttpRequest, services: Services, caller: JsonCaller | 
     within_s = services.site.deadline_s
     outcome = await scored_in_time(bundle, as_if_fetched, services.threads, as_of=now, within_s=within_s)
     outcome = explained(outcome, bundle)
-    said = (
-        [each.text for each in reasons(outcome, bundle.spec, bundle.documents)] if isinstance(outcome, Scored) else []
-    )
+    said = [each.text for each in reasons(outcome, bundle.spec)] if isinstance(outcome, Scored) else []
     told = Told(score=_score(outcome, policy), reasons=said, why_none=_why_none(outcome))
     return render_form(asked, model_id=model_id, given=given, told=told)
 

@@ -68,7 +68,8 @@ def open_sites(sites: Sites, functions_of: Callable[[Settings, Application], fun
         else:
             applications[name] = application
             app.register_functions(at_site(name, own))
-            ready[name] = next(each.get_user_function() for each in own if each.get_function_name() == READY)
+            ask = next(each.get_user_function() for each in own if each.get_function_name() == READY)
+            ready[name] = _on_behalf(name, ask)
     for name, why in sorted(refused.items()):
         _log.error("alert=site-not-started site=%s: %s", name, why)
         app.register_functions(_stand_in(name))

@@ -129,7 +129,8 @@ def _content(file: Path | None) -> bytes | None:
 
 
 def _bytes(secret: str | bytes) -> bytes:
-    return secret.encode() if isinstance(secret, str) else secret
+    """Give what is compared: a key is the same whether a file of it ends with a line's end, and with which."""
+    return b" ".join((secret.encode() if isinstance(secret, str) else secret).split())
 
 
 def _account(where: str) -> str:

@@ -114,6 +114,7 @@ class _Asking:
     budget: Budget | None
     credentials: Credentials | None
     records: list[FetchRecord] = field(default_factory=list)
+    ages_s: list[float] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
 
@@ -154,7 +155,12 @@ class FhirDocuments:
         except ServeError as error:
             error.fetches = (*asking.records, *error.fetches)
             raise
-        return FetchedDocuments(came=came, fetches=tuple(asking.records), dropped=dict(asking.dropped))
+        return FetchedDocuments(
+            came=came,
+            fetches=tuple(asking.records),
+            dropped=dict(asking.dropped),
+            oldest_answer_s=max(asking.ages_s),
+        )
 
     async def _group(self, group: DocumentGroup, asking: _Asking, came: _Came) -> None:
         since = asking.as_of - timedelta(days=group.lookback_days)
@@ -172,6 +178,7 @@ class FhirDocuments:
             search, name=group.name, budget=asking.budget, credentials=asking.credentials, whole=True
         )
         asking.records.append(found.record)
+        asking.ages_s.append(found.age_s)
         dated = read_about(
             found,
             wire.Whole,

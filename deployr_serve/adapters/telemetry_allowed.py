@@ -31,7 +31,7 @@ _RESOURCES = frozenset(
     {
         *("Patient", "Encounter", "Observation", "Condition", "MedicationRequest", "MedicationOrder", "Medication"),
         *("Procedure", "ServiceRequest", "ProcedureRequest", "DiagnosticReport", "Location"),
-        *("DocumentReference", "Binary"),
+        *("DocumentReference", "Binary", "Coverage"),
         *("Identifiers", "ResultComponents", "FlowsheetRows", "Demographics", "UnitCensus"),
     }
 )

@@ -23,7 +23,7 @@ from deployr_serve.core.ports import Clock, InferenceStore, Record, Records
 PAGE, MOST_PAGES = 500, 100
 """What one look reads at most: 50,000 changes. A store that was there before is read over several looks."""
 PARTS = 16
-"""Records of an open hour, each with the packets whose ids begin alike: of a large site one would become too large."""
+"""Records of an open hour, each with the packets of one digit of chance: of a large site one would become too large."""
 OPEN_FOR = timedelta(hours=24)
 _BATCH = "batch"
 _SCORED, _ABSTAINED, _FAILED, _OTHER = "s", "a", "f", "x"
@@ -137,7 +137,8 @@ class Tallies:
         parts: dict[str, _Outcomes] = {}
         for model, of_model in outcomes.items():
             for packet, outcome in of_model.items():
-                parts.setdefault(packet[:1], {}).setdefault(model, {})[packet] = outcome
+                # Ids begin with p; what follows is chance.
+                parts.setdefault(packet[1:2], {}).setdefault(model, {})[packet] = outcome
         for part, of_part in parts.items():
             await self._merge_part(f"{hour:%Y-%m-%dT%H:%M+00:00}{_PART}{part}", of_part)
 
@@ -189,13 +190,17 @@ class Tallies:
 
 
 _PART = "/"
+_DIGITS = frozenset("0123456789abcdef")
 _FIELDS = ("asked", "slots", "answered", "failed", "abstained", "waited", "slow")
 
 
 def _by_hour_of(records: Mapping[str, Record]) -> dict[datetime, _Outcomes]:
-    """Put the parts of each hour together."""
+    """Put the parts of each hour together.
+
+    Earlier versions kept an hour in one record, or in one part ``p``: what a digit's part says of a packet is newer.
+    """
     found: dict[datetime, _Outcomes] = {}
-    for record_id, record in records.items():
+    for record_id, record in sorted(records.items(), key=lambda each: each[0].partition(_PART)[2] in _DIGITS):
         hour = found.setdefault(_hour_in(record_id), {})
         for model, outcomes in msgspec.json.decode(record.content, type=_Outcomes).items():
             hour.setdefault(model, {}).update(outcomes)

@@ -21,11 +21,15 @@ from deployr_serve.core.watch import Step, Watch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FetchedDocuments:
-    """What the EMR gave of documents, how that went, and how many were no candidates, by reason."""
+    """What the EMR gave of documents, how that went, and how many were no candidates, by reason.
+
+    ``oldest_answer_s``: how old the oldest answer that says which documents there are was when it came.
+    """
 
     came: Came = field(repr=False)
     fetches: tuple[FetchRecord, ...]
     dropped: Mapping[str, int] = field(default_factory=dict)
+    oldest_answer_s: float = 0.0
 
 
 class DocumentSource(Protocol):
@@ -85,6 +89,7 @@ async def fetch_all(
         documents=read.came,
         fetches=(*fetched.fetches, *read.fetches),
         dropped={name: fetched.dropped.get(name, 0) + read.dropped.get(name, 0) for name in both},
+        oldest_answer_s=max(fetched.oldest_answer_s, read.oldest_answer_s),
     )
 
 

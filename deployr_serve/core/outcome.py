@@ -83,6 +83,7 @@ async def find_outcome(
         _found(request, bundle, means, packet_id, budget, within_s),
         who_pays(asking, request.subject.patient_id, as_of=request.event_time, budget=budget, within_s=within_s),
     )
+    means.watch.fetched(asked)
     return replace(_with_groups(found, payer), fetches=(*found.fetches, *asked))
 
 

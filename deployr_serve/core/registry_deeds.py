@@ -125,7 +125,7 @@ def refused_deed(refusal: RegistryRefused, wish: Wish, by: Person, standing: Sta
     return Deed(
         at=at,
         who=by.name,
-        role=",".join(sorted(by.roles)),
+        role=",".join(sorted(by.roles_for(standing.model_id))),
         action=Action.REFUSED,
         # An id that is no run's is only a text that came in.
         run_id="" if run is None else run.run_id,
@@ -166,7 +166,7 @@ def of_repeat(entry: Entry, by: Person, call: Call, *, at: datetime) -> AuditRec
         audit_id=_audit_id(again),
         at=at,
         by=by.name,
-        details={**record.details, "role": ",".join(sorted(by.roles)), "again": "1"},
+        details={**record.details, "role": ",".join(sorted(by.roles_for(entry.model_id))), "again": "1"},
     )
 
 

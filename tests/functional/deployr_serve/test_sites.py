@@ -321,3 +321,12 @@ async def test_every_log_line_says_which_site_it_is_about_and_nothing_of_a_patie
     assert lines
     assert [line for line in lines if not line.endswith(" site=south")] == []
     assert "p1" not in caplog.text
+
+
+async def test_asked_how_all_are_a_site_says_in_its_own_name_that_its_store_is_down(hospitals, tmp_path, caplog):
+    # Where its store is to be made, a folder is in the way.
+    (tmp_path / NORTH / "store.sqlite").mkdir()
+    answers = [await hospitals.ask("GET", "/api/health/ready") for _ in range(3)]
+    assert [json.loads(each.told)["sites"] for each in answers] == [{NORTH: "not-ready", SOUTH: "ready"}] * 3
+    [line] = [each.getMessage() for each in caplog.records if "alert=store" in each.getMessage()]
+    assert line == "alert=store-unavailable site=north"

@@ -11,6 +11,7 @@ from benchmarks.capacity_page import PAGE, figures_of, tables, with_tables
 from benchmarks.cosmos_calls import kind_of
 from benchmarks.scale_hosts import HOSTS
 from benchmarks.scale_results import read_kept
+from deployr_core.packet_ids import derive_packet_id
 from deployr_serve.adapters.cosmos_layout import LARGEST_PART
 from deployr_serve.adapters.memory_store import MemoryStore
 from deployr_serve.core.alert_tallies import PARTS, Tallies
@@ -82,9 +83,11 @@ def test_a_limit_of_the_deployment_counts_a_site_for_each_hospital():
 
 
 async def test_an_open_hour_of_the_alerts_holds_as_many_packets_as_the_plan_says(packet_of, clock):
-    store, packets = MemoryStore(), 40
+    store, packets = MemoryStore(), 200
     for number in range(packets):
-        await store.create(packet_of(f"{number:032x}"[::-1], site="s", started_at=clock.now()))
+        about = {"environment": "TEST", "model_id": "hematocrit", "request_key": str(number)}
+        packet_id = derive_packet_id(b"0123456789abcdef", **about)
+        await store.create(packet_of(packet_id, site="s", started_at=clock.now()))
     await Tallies(store, store, clock=clock, site="s", slow_s=5.0).count()
     records = await store.records("alert-tally-s", now=clock.now())
     # Each packet of a record after the first has a comma before it.

@@ -9,9 +9,12 @@ import pytest
 
 from deployr_core.monitoring.alerting_operations import HourCount
 from deployr_core.packet import Abstained, Failed, Rejected
+from deployr_core.packet_ids import derive_packet_id
+from deployr_serve.adapters.cosmos_layout import LARGEST_PART
 from deployr_serve.adapters.memory_store import MemoryStore
 from deployr_serve.core import alert_tallies
 from deployr_serve.core.alert_tallies import Tallies
+from deployr_serve.core.errors import StoreUnavailable
 
 HOUR = timedelta(hours=1)
 
@@ -161,6 +164,78 @@ async def test_a_run_that_was_killed_while_it_closed_comes_to_the_same(tallies, 
     await tallies.count()
     after, _ = await hours_of(tallies)
     assert after == before
+
+
+class Narrow(MemoryStore):
+    """Takes of a shared record no more than so many bytes, as Cosmos DB does."""
+
+    most = LARGEST_PART
+
+    async def create_record(self, kind, record_id, content, **when):
+        self._expect_small(content)
+        return await super().create_record(kind, record_id, content, **when)
+
+    async def replace_record(self, kind, record_id, content, **changes):
+        self._expect_small(content)
+        return await super().replace_record(kind, record_id, content, **changes)
+
+    def _expect_small(self, content):
+        if len(content) > self.most:
+            raise StoreUnavailable("expected a smaller record")
+
+
+def id_of(number):
+    return derive_packet_id(b"0123456789abcdef", environment="E", model_id="hematocrit", request_key=str(number))
+
+
+def as_one_part(*packet_ids, became="x00"):
+    """Give an hour's record as it was before there were sixteen: of each packet, that it was asked for and no more."""
+    return msgspec.json.encode({"hematocrit": {each[:16]: became for each in packet_ids}})
+
+
+async def test_an_hour_of_more_packets_than_one_record_takes_is_counted_in_sixteen(packet_of, clock, now):
+    store = Narrow()
+    # 16 of 25 bytes in each part on the average, and 32 at the most; in one record there would be 256.
+    store.most = 32 * 25
+    for number in range(256):
+        await store.create(packet_of(id_of(number)))
+    tallies = Tallies(store, store, clock=clock, site="test", slow_s=6.4)
+    assert await tallies.count()
+    assert len(await store.records("alert-tally-test", now=now)) == 16
+    assert (await hours_of(tallies))[0][now.replace(minute=0)].asked == 256
+
+
+async def test_an_hour_that_was_too_much_for_one_record_is_counted_on_and_closed(packet_of, clock, now):
+    # As an earlier version left it: the one part is full, and the cursor stands before the packets that it holds.
+    store, hour = Narrow(), f"{now:%Y-%m-%dT%H:00+00:00}"
+    full = as_one_part(*(id_of(number) for number in range(9_900)))
+    assert len(full) <= LARGEST_PART < len(full) + 200 * 25
+    await store.create_record("alert-tally-test", f"{hour}/p", full, now=now)
+    for number in range(9_800, 10_100):
+        await store.create(packet_of(id_of(number)))
+    tallies = Tallies(store, store, clock=clock, site="test", slow_s=6.4)
+    assert await tallies.count()
+    hours, _ = await hours_of(tallies)
+    # Of 300 packets more is known since: 100 of those that were counted, and 200 others; they came at 20:55.
+    counted = HourCount(asked=10_100, slots=2, answered=300, waited=300)
+    assert hours == {now.replace(minute=0): counted}
+    clock.pass_time(2 * 86_400)
+    assert await tallies.count()
+    assert (await hours_of(tallies))[0] == hours
+    assert await store.records("alert-tally-test", now=clock.now()) == {}
+
+
+@pytest.mark.parametrize("part", ["", "/p"])
+async def test_what_an_earlier_version_counted_of_a_packet_is_older_than_what_is_counted_since(
+    tallies, asked, store, now, part
+):
+    stored = await asked()
+    hour = f"{now:%Y-%m-%dT%H:00+00:00}"
+    was = as_one_part(stored.packet.packet_id, id_of(1))
+    await store.create_record("alert-tally-test", f"{hour}{part}", was, now=now)
+    await tallies.count()
+    [(_, counted)] = (await hours_of(tallies))[0].items()
+    assert (counted.asked, counted.answered) == (2, 1)
 
 
 async def test_a_model_that_nobody_asked_has_no_hours(tallies):

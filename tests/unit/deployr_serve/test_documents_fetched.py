@@ -12,6 +12,8 @@ import pytest
 from deployr_core.bundle import open_bundle
 from deployr_core.document_columns import Document, DocumentShortfall, Unusable
 from deployr_core.packet import Abstained, Failed, FetchRecord, Mode, Scored
+from deployr_serve.adapters.fhir_documents import FhirDocuments
+from deployr_serve.adapters.http import Response
 from deployr_serve.adapters.models import why_not_taken
 from deployr_serve.core.documents import FetchedDocuments
 from deployr_serve.core.errors import EmrUnreachable, WrongPatient
@@ -99,6 +101,24 @@ async def test_without_a_usable_document_it_abstains_and_says_why(ask, came, rea
     packet = await ask(FakeDocuments(*came))
     assert isinstance(packet.outcome, Abstained)
     assert (packet.outcome.reason, packet.outcome.coverage["admission_note.documents"]) == (reason, 0)
+
+
+@pytest.mark.parametrize(("age", "reason"), [("300", "no-document"), ("3600", "stale")])
+async def test_an_answer_about_documents_that_a_cache_held_for_too_long_is_stale(
+    ask, client_of, transport_of, page_of, age, reason
+):
+    body = msgspec.json.encode(page_of())
+    held = Response(status=200, content_type="application/fhir+json", body=body, headers={"age": age})
+    packet = await ask(FhirDocuments(client_of(transport_of(held)), id_key=b"0123456789abcdef"))
+    assert isinstance(packet.outcome, Abstained)
+    assert packet.outcome.reason == reason
+
+
+async def test_facts_that_a_cache_held_for_too_long_stay_stale_beside_documents_of_now(
+    ask, now, source_of, fetched_of, lab_of
+):
+    source = source_of(replace(fetched_of(lab_of()), oldest_answer_s=3600.0))
+    assert (await ask(FakeDocuments(note(now)), source=source)).outcome.reason == "stale"
 
 
 async def test_a_failure_of_either_fetch_is_the_failure_of_the_request(ask, now, source_of):

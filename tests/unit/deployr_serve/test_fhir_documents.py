@@ -137,6 +137,16 @@ async def test_what_is_inline_is_taken_as_it_is_and_told_of_by_hashes_alone(fetc
     ]
 
 
+async def test_the_answer_that_a_cache_held_longest_says_how_old_they_are(fetch, page_of, transport_of):
+    body = json.dumps(page_of()).encode()
+    held = [
+        Response(status=200, content_type="application/fhir+json", body=body, headers={"age": age})
+        for age in ("3600", "7")
+    ]
+    fetched = await fetch(transport_of(*held), notes(), notes(name="others"))
+    assert fetched.oldest_answer_s == 3600.0
+
+
 async def test_what_is_in_a_binary_is_read_from_there_as_a_resource(fetch, emr_of):
     emr = emr_of(reference(elsewhere("Binary/b1")), answer=binary(TEXT, "text/plain;charset=utf-8"))
     (found,), fetched = await came_of(fetch, emr)

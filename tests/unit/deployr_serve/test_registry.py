@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from dataclasses import replace
 
 import msgspec
@@ -26,8 +27,9 @@ from deployr_core.registry.journal import (
     entry_bytes,
     verify,
 )
-from deployr_core.registry.roles import Reason, RegistryRefused, Wish
+from deployr_core.registry.roles import Person, Reason, RegistryRefused, Role, Wish
 from deployr_core.registry.run import RUN_FILE, RUN_SIGNATURE_FILE, DeployType
+from deployr_core.registry.standing import examined
 from deployr_core.signing import SIGNATURE_FILE, sign_manifest, signing_key, trusted_key
 from deployr_serve.adapters.bundle_files import DEPLOYED_FILE, read_bundle, read_marker
 from deployr_serve.adapters.models import LOOKS_AGAIN_S, BundleFolder
@@ -36,7 +38,7 @@ from deployr_serve.core.audit import Ending
 from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.core.infer import infer
 from deployr_serve.core.registry_deeds import head_in
-from deployr_serve.core.registry_journal import verdict
+from deployr_serve.core.registry_journal import read_journal, verdict
 from deployr_serve.core.registry_showing import Approvals
 from tests.registry_parts import ADA, CALL, DEV, GRACE, PRIVATE, PUBLIC, VIC, Site, comparison_of, deed, journal_of
 
@@ -213,6 +215,29 @@ async def test_with_a_key_each_entry_is_signed_and_what_is_forged_whole_is_found
     assert not await approvals.is_shown("hematocrit", shown)
 
 
+async def test_signatures_are_looked_at_beside_those_who_are_answered_and_what_is_found_is_the_same(
+    site, clock, monkeypatch
+):
+    site.registry = keyed(site)
+    await site.deployed()
+    keys, entries, where = site.registry.keys.trusted, await site.entries(), []
+
+    def noting(*arguments, **named):
+        where.append(threading.current_thread())
+        return examined(*arguments, **named)
+
+    monkeypatch.setattr("deployr_serve.core.registry_journal.examined", noting)
+    journal = await read_journal(site.store, "hematocrit", now=clock.now(), keys=keys)
+    assert journal.standing == examined(entries, model_id="hematocrit", keys=keys)
+    await rewrite(site, (*entries[:2], msgspec.structs.replace(entries[2], signature=entries[1].signature)))
+    found = await verdict(site.store, "hematocrit", now=clock.now(), keys=keys)
+    with pytest.raises(JournalBroken, match=r"entry 3: .*other bytes"):
+        await read_journal(site.store, "hematocrit", now=clock.now(), keys=keys)
+    assert (found.fault.number, "other bytes" in found.fault.said) == (3, True)
+    assert len(where) == 3
+    assert threading.current_thread() not in where
+
+
 async def test_a_signature_of_another_key_or_of_another_entry_is_none(site, clock):
     theirs = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     site.registry = keyed(site)
@@ -308,6 +333,19 @@ async def test_deploying_the_champion_again_puts_it_in_place_and_writes_nothing(
     ]
     assert len({record.audit_id for record in records}) == 3
     assert await site.why_not(Action.DEPLOYED, run, by=VIC) is Reason.NOT_YOUR_ROLE
+
+
+async def test_a_repeat_and_a_refusal_name_the_roles_that_somebody_has_for_this_model(site):
+    run = await site.deployed()
+    both = Person(
+        name="mel",
+        roles=frozenset({Role.DEVELOPER, Role.APPROVER}),
+        only={Role.APPROVER: frozenset({"sepsis"})},
+    )
+    assert (await site.do(Action.DEPLOYED, run, by=both)).is_repeat
+    assert await site.why_not(Action.RETIRED, run, by=both) is Reason.NOT_YOUR_ROLE
+    assert [record.details["role"] for record in site.audit.all[-2:]] == ["developer"] * 2
+    assert (await site.entries())[-1].role == "developer"
 
 
 async def test_after_the_sites_key_was_exchanged_what_is_signed_anew_goes_live_again_and_can_be_gone_back_to(site):

@@ -213,6 +213,11 @@ IN_COMMON = {
         {"DEPLOYR_EMR_CLIENT_ID": "s", "DEPLOYR_EMR_KEY_FILE": "{}/south.pem"},
         "DEPLOYR_EMR_KEY_FILE",
     ),
+    "a key at the EMR that stands in the one's settings and in the other's file": (
+        {"DEPLOYR_EMR_CLIENT_ID": "n", "DEPLOYR_EMR_KEY": "-----BEGIN x\nkey"},
+        {"DEPLOYR_EMR_CLIENT_ID": "s", "DEPLOYR_EMR_KEY_FILE": "{}/edited.pem"},
+        "DEPLOYR_EMR_KEY_FILE",
+    ),
     "a password of callers": ({}, {"DEPLOYR_JSON_CALLERS": "{}/north/callers.json"}, "DEPLOYR_JSON_CALLERS"),
     "an audience": (
         {"DEPLOYR_JSON_CALLERS": "{}/entra.json"},
@@ -247,7 +252,6 @@ IN_COMMON = {
 }
 
 
-@pytest.mark.parametrize("what", IN_COMMON)
 def files():
     """Give what the rows above name: who may call, who may ask the registry, and one key twice."""
     application = {"name": "entra", "models": ["*"], "tenant": OURS, "application": APPLICATION}
@@ -265,6 +269,7 @@ def files():
         "journal.pub.pem": PUBLIC.decode(),
         "north.pem": "-----BEGIN",
         "south.pem": "-----BEGIN",
+        "edited.pem": "-----BEGIN x\r\nkey\r\n",
     }
 
 
@@ -276,7 +281,7 @@ def in_folder(folder, value):
 @pytest.mark.parametrize("what", IN_COMMON)
 def test_two_sites_that_have_something_in_common_do_not_start_and_a_third_does(folder, write, what):
     for name, content in files().items():
-        (folder / name).write_text(content)
+        (folder / name).write_text(content, newline="")
     (folder / "link").symlink_to(folder / "south")
     norths, souths, setting = IN_COMMON[what]
     for site, settings in (("north", norths), ("south", souths), ("west", {})):

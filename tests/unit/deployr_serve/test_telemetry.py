@@ -128,6 +128,13 @@ def test_each_search_is_a_span_with_the_times_that_it_had(telemetry, kept, now):
     assert search.attributes["deployr.reason"] == "emr-timeout"
 
 
+def test_each_kind_of_record_that_is_asked_for_is_told_by_its_name():
+    named = ("Patient", "Observation", "DocumentReference", "Binary", "Coverage", "UnitCensus")
+    assert [allowed().attributes({"resource": each}) for each in named] == [
+        {"deployr.resource": each} for each in named
+    ]
+
+
 def test_levels_are_gauges(telemetry, kept):
     telemetry.watch.level(Level.DELIVERIES_PENDING, 3)
     telemetry.watch.level(Level.DELIVERIES_PENDING, 2)

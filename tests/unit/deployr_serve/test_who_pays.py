@@ -17,6 +17,7 @@ from deployr_serve.core.errors import EmrBadResponse, EmrRefused, EmrUnreachable
 from deployr_serve.core.infer import infer
 from deployr_serve.core.policy import Policy
 from deployr_serve.core.replay import Verdict, replay
+from deployr_serve.core.watch import NOT_WATCHED, NotWatched
 
 SOPT = "https://nahdo.org/sopt"
 ASKED = FetchRecord(resource="Coverage", resources=1, pages=1, milliseconds=1.0, name="coverage")
@@ -37,16 +38,28 @@ class Says:
         return self._payer, ASKED
 
 
+class Watching(NotWatched):
+    """Keeps the searches that it is told of."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def fetched(self, records):
+        self.told += records
+
+
 @pytest.fixture
 def packet_for(services_of, request_of, source_of, fetched_of, lab_of):
     """Give a function that scores a request, and gives the packet that is stored."""
 
-    async def run(*, context=None, language=None, coverages=None, reads=True, **asked):
+    async def run(*, context=None, language=None, coverages=None, reads=True, watch=NOT_WATCHED, **asked):
         fetched = fetched_of(lab_of())
         if language is not None:
             fetched = dataclasses.replace(fetched, patient_groups=PatientGroups(language=language))
         policy = Policy(schema_version=1, model="hematocrit", mode=Mode.LIVE, read_insurance=reads)
-        services = dataclasses.replace(services_of(source=source_of(fetched), policies=(policy,)), coverages=coverages)
+        services = services_of(source=source_of(fetched), policies=(policy,))
+        services = dataclasses.replace(services, coverages=coverages, watch=watch)
         await infer(dataclasses.replace(request_of(**asked), context=context or {}), services)
         [packet] = await services.store.packets(model_id="hematocrit", after=None, limit=9)
         assert packet.outcome.score == 3 / 4
@@ -144,6 +157,15 @@ async def test_a_score_does_not_wait_for_a_server_that_does_not_say_who_pays(pac
     packet = await packet_for(coverages=Never())
     assert isinstance(packet.outcome, Scored)
     assert packet.patient_groups is None
+
+
+@pytest.mark.parametrize("said", [Payer.PUBLIC, EmrUnreachable("expected an EMR")])
+async def test_that_it_was_asked_is_told_to_whoever_watches(packet_for, said):
+    if isinstance(said, EmrUnreachable):
+        said.fetches = (ASKED,)
+    watch = Watching()
+    await packet_for(coverages=Says(said), watch=watch)
+    assert watch.told == [ASKED]
 
 
 # -- by FHIR
