@@ -10,7 +10,7 @@ from shlex import quote
 from typing import TypeVar
 
 from deployr_cli.dash_store import in_store
-from deployr_cli.failures import CommandFailed
+from deployr_cli.failures import CommandFailed, explain, is_expected
 from deployr_cli.models_checklist import computed
 from deployr_cli.models_site import RegistrySite
 from deployr_cli.papers import make_card
@@ -19,14 +19,11 @@ from deployr_core.bundle import MODEL_ID, BundleInvalid
 from deployr_core.governance.card import Card
 from deployr_core.registry.comparison import Comparison
 from deployr_core.registry.journal import JournalBroken
-from deployr_core.registry.roles import RegistryRefused
 from deployr_dash.away import StoreAway
-from deployr_dash.paired import NotPaired
-from deployr_dash.parts import INDEX_FILE, ExtractMissing
+from deployr_dash.parts import INDEX_FILE
 from deployr_dash.registry import Journal, NothingOfTheRun, journal_of
 from deployr_serve.adapters.bundle_files import DEPLOYED_FILE, read_marker
 from deployr_serve.adapters.registry_heads import told_heads
-from deployr_serve.core.errors import SettingsInvalid
 from deployr_serve.core.registry_deeds import ShelvedRun
 from deployr_serve.core.registry_journal import heads, stored_entries
 from deployr_serve.sites_settings import AT
@@ -137,10 +134,13 @@ def _unreadable_marker(model_id: str) -> StoreAway:
 def _of_run(work: Callable[[], _T]) -> _T:
     try:
         return work()
-    except (RegistryRefused, CommandFailed, NotPaired, ExtractMissing, BundleInvalid, SettingsInvalid) as error:
+    except Exception as error:
+        # What a page lacks it says, as a command would; a fault of ours, and a store that is away, go on.
+        if not is_expected(error):
+            raise
         raise NothingOfTheRun(_sentence(error)) from None
 
 
 def _sentence(error: Exception) -> str:
-    said = str(error)
+    said = explain(error)
     return said if said.endswith((".", "?", "!")) else f"{said}."

@@ -193,7 +193,7 @@ def checklist_command(
     from deployr_cli.models_checklist import computed, show
     from deployr_core.governance.checklist import Verdict
 
-    told = computed(_site(settings), model, run, extract=extract, parity=parity, bars=bars)
+    told = computed(_site(settings), model, run, extract=extract_of(extract), parity=parity, bars=bars)
     if as_json:
         from dataclasses import asdict
 
@@ -232,7 +232,8 @@ def approve(
     from deployr_cli.models_site import checklist_in
 
     items = () if checklist is None else checklist_in(checklist)
-    if extract_of(extract) is not None or parity is not None or bars is not None:
+    extract = extract_of(extract)
+    if extract is not None or parity is not None or bars is not None:
         from deployr_cli.models_checklist import computed, show
         from deployr_core.governance.checklist import for_journal
 
@@ -275,14 +276,13 @@ def deploy(
     site = _site(settings)
     action = Action.DEPLOYED if to is None else Action.EXPORTED
     done = site.do(action, model=model, run=run, why=why, by=by, to=to)
-    told: tuple[str, ...] = ()
+    # First: it is done, whatever becomes of the files beside it.
+    _tell([done], as_json=as_json)
     if to is not None:
         from deployr_cli.edge.export import export_beside
 
-        told = export_beside(to)
-    _tell([done], as_json=as_json)
-    for line in told if not as_json else ():
-        typer.echo(line)
+        for line in export_beside(to):
+            typer.echo(line, err=as_json)
 
 
 @models_app.command()

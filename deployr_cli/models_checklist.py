@@ -10,7 +10,6 @@ import typer
 from deployr_cli.failures import CommandFailed
 from deployr_cli.papers_evidence import read_parity, read_service
 from deployr_cli.stores import clock_of
-from deployr_cli.workspaces import extract_of
 from deployr_core.governance.bars import OURS, Bars, parse_bars
 from deployr_core.governance.checklist import Checked, Evidence, Verdict, checklist, in_words_of_all
 from deployr_core.strict_yaml import YamlInvalid
@@ -40,7 +39,7 @@ def computed(
         site: whose shelf, keys and alarms count.
         model: the run's.
         run: its id.
-        extract: the folder of `deployr monitor extract`; None looks where it lies if nobody says otherwise.
+        extract: the folder of `deployr monitor extract`; without one, what it would tell cannot be told.
         parity: the JSON of `deployr parity`.
         bars: the site's bars; None takes ours.
         service: what the extract says of this run, where that is measured already.
@@ -48,16 +47,16 @@ def computed(
     Raises:
         RegistryRefused: no such run.
         CommandFailed: a file is not what it must be.
-        ExtractMissing: an extract that was named is not there.
+        ExtractMissing: the extract is not there.
+        ReferenceInvalid, ReferenceOfAnotherBundle: its reference period of this bundle cannot be used.
     """
     shelved = site.shelved(model, run)
-    served = extract_of(extract)
-    if service is None and served is not None:
-        service = read_service(served, shelved.run)
+    if service is None and extract is not None:
+        service = read_service(extract, shelved.run)
     evidence = Evidence(
         parity=read_parity(parity),
         service=service,
-        drift=None if served is None else _open_drift(site, served, shelved),
+        drift=None if extract is None else _open_drift(site, extract, shelved),
         signed_by=shelved.signed_by,
         unsigned=shelved.unsigned,
     )

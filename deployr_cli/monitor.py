@@ -145,7 +145,8 @@ def seismometer_command(
 ) -> None:
     """Write what one model answered, and what happened, for Epic's open-source seismometer.
 
-    It reads config.yml in that folder. Patients are the extract's numbers; a packet is a context of its own.
+    It reads config.yml in that folder. Patients are the extract's numbers; a packet is a context of its own. Only
+    scores with a ripe outcome are written: of the last days it is known what happened, and not yet what did not.
     """
     try:
         from deployr_dash.parts import ExtractMissing
@@ -157,7 +158,7 @@ def seismometer_command(
     except (ExtractMissing, NotForSeismometer, FileExistsError) as error:
         raise CommandFailed(str(error)) from None
     Console().print(
-        f"{to / 'config.yml'}: {written.predictions:,} scores of {model} with a known outcome;"
+        f"{to / 'config.yml'}: {written.predictions:,} scores of {model} with a ripe outcome;"
         f" {written.left_out:,} without one were left out",
         highlight=False,
         soft_wrap=True,

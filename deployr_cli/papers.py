@@ -69,6 +69,7 @@ def write(
     from deployr_core.governance.card_page import card_page
     from deployr_core.governance.chai_xml import chai_xml
 
+    extract = extract_of(extract)
     made = make_card(run, card, extract, profiles=tuple(profile or ()))
     if settings is not None:
         from deployr_cli.models_checklist import computed
@@ -97,11 +98,11 @@ def write(
 
 
 def make_card(run: Path, card: Path | None, extract: Path | None, *, profiles: tuple[str, ...]) -> Card:
-    """Give the card of a run.
+    """Give the card of a run; without an extract, nothing of how it did here is in it.
 
     Raises:
         CommandFailed: a file is missing or not what it must be, or there is no such profile.
-        ExtractMissing: an extract that was named is not there.
+        ExtractMissing: the extract is not there.
     """
     from deployr_cli.papers_evidence import read_run_files, read_service
     from deployr_core.governance.card import Card, papers_of
@@ -111,8 +112,7 @@ def make_card(run: Path, card: Path | None, extract: Path | None, *, profiles: t
     if unknown := [name for name in profiles if name not in PROFILES]:
         raise CommandFailed(f"--profile: expected {', '.join(PROFILES)}, got {', '.join(unknown)}")
     files = read_run_files(run)
-    served = extract_of(extract)
-    service = None if served is None else read_service(served, files.run)
+    service = None if extract is None else read_service(extract, files.run)
     known = known_of(
         [
             *facts_of_run(files.run, files.manifest, files.spec, held_out=files.held_out),

@@ -120,14 +120,11 @@ def service_of(frame: pd.DataFrame, *, now: datetime) -> Service:
         now: when the extract was made: outcomes that are due later are not looked at, for those that come early are
             not like the others.
     """
-    import pandas as pd
-
-    from deployr_dash.panels.panel import patients_of
+    from deployr_dash.panels.panel import is_ripe, patients_of
 
     patients = patients_of(frame)
     scored = (frame["kind"] == "scored").to_numpy(dtype=bool)
-    due = frame["label_ripe_at"].isna() | (frame["label_ripe_at"] <= pd.Timestamp(now))
-    ripe = scored & due.to_numpy(dtype=bool)
+    ripe = scored & is_ripe(frame["label_ripe_at"], now=now)
     observed = (frame["label_kind"] == "observed").to_numpy(dtype=bool)
     decided = frame["label_kind"].notna().to_numpy(dtype=bool)
     days = (frame["received_at"].max().normalize() - frame["received_at"].min().normalize()).days + 1

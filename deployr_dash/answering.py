@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -56,3 +57,12 @@ def answering(folder: Path, *, until: datetime) -> Sequence[Answering]:
         for key, rows in frame.groupby([*_COLUMNS[:5], "is_shadow"], sort=False)
     ]
     return sorted(found, key=lambda each: each.last, reverse=True)
+
+
+def followed(lately: Sequence[Answering]) -> Counter[str]:
+    """Count the packets of each shadow, by its run, wherever it followed; in the order in which they come first."""
+    found: Counter[str] = Counter()
+    for each in lately:
+        if each.is_shadow:
+            found[each.name] += each.packets
+    return found

@@ -9,7 +9,7 @@ import pyarrow as pa
 import streamlit as st
 
 from deployr_dash.away import StoreAway
-from deployr_dash.parts import ExtractMissing, ExtractUnusable, Index
+from deployr_dash.parts import UNREADABLE, ExtractMissing, ExtractUnusable, Index
 from deployr_dash.plan import PlanUnusable
 from deployr_dash.registry import RegistryReader
 from deployr_dash.screens import all_models, compare, decide, history, one_model, packet, registry, run
@@ -21,7 +21,7 @@ from deployr_dash.views import ReferenceUnusable
 
 ShowsPage = Callable[[Sources, Index, str], None]
 ShowsRegistry = Callable[[Sources, RegistryReader, str], None]
-_UNREADABLE = (ExtractMissing, PlanUnusable, ReferenceUnusable, OSError, pa.ArrowException)
+_UNREADABLE = (*UNREADABLE, PlanUnusable, ReferenceUnusable)
 
 _WITHOUT_SETTINGS = help_html(
     "The dashboard does not know the registry",

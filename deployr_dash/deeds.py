@@ -214,10 +214,12 @@ def outcome_of(status: int, body: bytes) -> Outcome:
         return Outcome(ended=Ended.DONE, said=(done, *([f"To be seen to: {note}."] if note else [])))
     if status == HTTPStatus.UNAUTHORIZED:
         return Outcome(ended=Ended.REFUSED, said=_NO_PROOF)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # Also what a gateway answers in the app's place: the app may be at it, or have done it.
+        heard = f"The app says: {_sentence(said)}" if isinstance(said, str) else _not_ours(status)
+        return Outcome(ended=Ended.UNKNOWN, said=(heard, LOOK_FIRST))
     if not isinstance(said, str):
         return _strange(status)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Outcome(ended=Ended.UNKNOWN, said=(f"The app says: {_sentence(said)}", LOOK_FIRST))
     return Outcome(
         ended=Ended.REFUSED, said=(*([known] if known else []), f"The app says: {_sentence(said)}", _ON_RECORD)
     )
@@ -247,11 +249,12 @@ _PLAIN = {
 
 
 def _strange(status: int) -> Outcome:
-    said = (
-        f"What answered (status {status}) is not this app’s registry: look at DEPLOYR_DASH_APP, DEPLOYR_DASH_APP_KEY,"
-        " and whether the app has DEPLOYR_REGISTRY_PEOPLE."
-    )
-    return Outcome(ended=Ended.REFUSED, said=(said,))
+    where = "Look at DEPLOYR_DASH_APP, DEPLOYR_DASH_APP_KEY, and whether the app has DEPLOYR_REGISTRY_PEOPLE."
+    return Outcome(ended=Ended.REFUSED, said=(_not_ours(status), where))
+
+
+def _not_ours(status: int) -> str:
+    return f"What answered (status {status}) is not this app’s registry."
 
 
 def _told(body: bytes) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from deployr_core.concepts import concepts_of
 from deployr_core.documents import DOCUMENTS_FILE, Documents, column_groups, column_names, parse_documents
 from deployr_core.features import FeatureSpec, parse_feature_spec
 from deployr_dash.frames import FEATURES_SCHEMA, PACKETS_SCHEMA, expect_columns
-from deployr_dash.parts import MODELS, Part, on_current_parts
+from deployr_dash.parts import MODELS, Part, on_current_parts, read_index
 from deployr_dash.readings import SparseFeatures
 
 _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
@@ -115,6 +115,21 @@ def load_models(folder: Path) -> tuple[ModelFiles, ...]:
             continue
         found.append(ModelFiles(bundle_sha256=place.name, manifest=manifest, spec=spec, documents=documents))
     return tuple(sorted(found, key=lambda each: (each.manifest.model_id, each.manifest.version)))
+
+
+def extracted_at(folder: Path, packets: pd.DataFrame) -> datetime:
+    """Give when the extract was made: labels that were not ripe by then do not count.
+
+    Where no run has been through yet, when the newest of these packets, at least one, was received.
+
+    Raises:
+        ExtractMissing: there is no extract.
+    """
+    made = read_index(folder).extracted_at
+    if made is not None:
+        return made
+    newest: datetime = packets["received_at"].max().to_pydatetime()
+    return newest
 
 
 def _read(

@@ -10,7 +10,7 @@ import pandas as pd
 from deployr_core.bootstrap import RESAMPLES
 from deployr_core.monitoring.paired import PairedRows, compare
 from deployr_core.registry.comparison import Comparison, Model, Rows
-from deployr_dash.panels.panel import patients_of, words_of
+from deployr_dash.panels.panel import is_ripe, patients_of, words_of
 
 _WHO = ("sex", "age_band", "race", "ethnicity", "language", "insurance")
 COLUMNS = (
@@ -119,8 +119,7 @@ def _labels(asked: pd.DataFrame, now: datetime) -> tuple[np.ndarray, np.ndarray]
     for suffix in ("_shadow", ""):
         observed = (asked[f"label_kind{suffix}"] == "observed").to_numpy()
         label = asked[f"label_value{suffix}"].to_numpy(dtype=np.float64, na_value=np.nan)
-        ripe = asked[f"label_ripe_at{suffix}"]
-        counts = observed & np.isfinite(label) & (ripe.isna() | (ripe <= pd.Timestamp(now))).to_numpy()
+        counts = observed & np.isfinite(label) & is_ripe(asked[f"label_ripe_at{suffix}"], now=now)
         values[counts], final[counts] = label[counts], True
     return values, final
 

@@ -44,6 +44,10 @@ class ExtractUnusable(ExtractMissing):
     generation = 0
 
 
+UNREADABLE = (ExtractMissing, OSError, pa.ArrowException)
+"""What reading an extract may raise: there is none, it cannot be reached, or a file of it is damaged."""
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """One file, of packets that were asked for first in one month, in UTC.
 

@@ -1,7 +1,8 @@
 """What one model answered, as the files that Epic's open-source seismometer reads: predictions, events, meanings.
 
 A packet is a context of its own, so that its label goes to its score and to no other of the same patient's. Only
-packets with a known outcome are written: seismometer takes a prediction without an event for one that nothing came of.
+packets with an outcome that is ripe are written: seismometer takes a prediction without an event for one that nothing
+came of, and of the last days only what happened early is known, not yet what did not happen.
 
 Source: the configuration and its example in https://github.com/epic-open-source/seismometer [seen].
 """
@@ -18,7 +19,8 @@ import yaml
 
 from deployr_core.groups import FEWEST_PATIENTS
 from deployr_dash.frames import PACKETS
-from deployr_dash.loading import load_frame
+from deployr_dash.loading import extracted_at, load_frame
+from deployr_dash.panels.panel import is_ripe
 from deployr_dash.panels.people import PROPERTIES
 
 _PATIENT, _PACKET, _SCORE, _TIME = "patient_code", "row", "score", "as_of"
@@ -32,7 +34,7 @@ _COHORTS: Mapping[str, str] = {
 }
 _LABEL, _SHOWN, _ACCEPTED = "label", "shown", "accepted"
 _EVENTS = {
-    _LABEL: ("Outcome", "target", "1 if what the model predicts happened, else 0; none while it is not known"),
+    _LABEL: ("Outcome", "target", "1 if what the model predicts happened, else 0; all were ripe"),
     _SHOWN: ("Advisory shown", "intervention", "1 if the advisory was shown"),
     _ACCEPTED: ("Advisory accepted", "outcome", "1 if it was accepted, 0 if overridden or acknowledged only"),
 }
@@ -47,7 +49,10 @@ class NotForSeismometer(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """What came of it: how many predictions with a known outcome there are, and how many scores were left out."""
+    """What came of it: how many predictions with a ripe outcome there are, and how many scores were left out.
+
+    Left out are those whose outcome is not ripe, though it came early, was not observed, or is not of yes or no.
+    """
 
     predictions: int
     left_out: int
@@ -60,21 +65,19 @@ def write_seismometer(extract: Path, folder: Path, *, model: str) -> Written:
 
     Raises:
         ExtractMissing: there is no extract.
-        NotForSeismometer: no packets with a score, or no label of yes or no among them.
+        NotForSeismometer: no packets with a score, or no ripe label of yes or no among them.
         FileExistsError: the folder holds something else.
     """
-    columns = (_PACKET, _PATIENT, _TIME, _SCORE, "threshold", *_COHORTS, "shadow_of", "shown_at", "response")
-    frame = load_frame(
-        extract,
-        model=model,
-        columns=(*columns, "response_at", "value_unit", "label_kind", "label_value", "label_at", "label_ripe_at"),
-    )
+    columns = (_PACKET, _PATIENT, _TIME, "received_at", _SCORE, "threshold", *_COHORTS, "shadow_of", "shown_at")
+    columns += ("response", "response_at", "value_unit", "label_kind", "label_value", "label_at", "label_ripe_at")
+    frame = load_frame(extract, model=model, columns=columns)
     scored = frame[frame[_SCORE].notna() & frame["shadow_of"].isna() & frame["value_unit"].isna()]
     if scored.empty:
         raise NotForSeismometer(f"expected packets of {model} with a probability; see deployr monitor extract")
-    known = scored[(scored["label_kind"] == "observed").fillna(value=False) & scored["label_value"].isin((0.0, 1.0))]
+    observed = (scored["label_kind"] == "observed").fillna(value=False) & scored["label_value"].isin((0.0, 1.0))
+    known = scored[observed & is_ripe(scored["label_ripe_at"], now=extracted_at(extract, scored))]
     if known.empty:
-        raise NotForSeismometer(f"expected a known outcome of yes or no among {model}'s packets; none has a label yet")
+        raise NotForSeismometer(f"expected an outcome of yes or no among {model}'s packets; none is ripe yet")
     if folder.exists() and any(folder.iterdir()) and not (folder / "config.yml").is_file():
         raise FileExistsError(f"{folder}: expected an empty folder, or one that was written for seismometer before")
     (folder / "data").mkdir(parents=True, exist_ok=True)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 
-import pandas as pd
-
 from deployr_core.monitoring.served_rows import ServedRows
-from deployr_dash.loading import load_features, load_frame
+from deployr_dash.loading import extracted_at, load_features, load_frame
 from deployr_dash.panels.panel import View, Window
 from deployr_dash.panels.served import NEEDS, served_rows
-from deployr_dash.parts import read_index
 from deployr_dash.views import manifests_of
 
 
@@ -47,7 +44,7 @@ def load_served(folder: Path, *, model: str, window: Window, version: str | None
         packets=frame,
         before=frame.iloc[:0],
         window=window,
-        now=_extracted_at(folder, frame),
+        now=extracted_at(folder, frame),
         manifests=manifests_of(folder).get(model, {}),
     )
     features = load_features(folder, model=model, version=newest, since=window.start, until=window.end)
@@ -69,12 +66,3 @@ def served_days(folder: Path, *, model: str, version: str | None = None) -> tupl
     if at.empty:
         raise NothingServed(f"expected packets of {model} with a score; look at deployr monitor extract")
     return at.min().date(), at.max().date()
-
-
-def _extracted_at(folder: Path, frame: pd.DataFrame) -> datetime:
-    """Give when the extract was made: labels that were not due by then do not count."""
-    made = read_index(folder).extracted_at
-    if made is not None:
-        return made
-    newest: datetime = frame["received_at"].max().to_pydatetime()
-    return newest

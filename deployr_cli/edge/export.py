@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deployr_cli.failures import CommandFailed
+from deployr_cli.failures import CommandFailed, explain
 
 if TYPE_CHECKING:
     from deployr_cli.edge.plain import PlainModel
@@ -83,8 +83,11 @@ def export_bundle(folder: Path, to: Format, out: Path, *, trusted: Any = ()) -> 
         NotForEdge: its model cannot be said in that format.
         CommandFailed: what writes it is not installed, or it answers otherwise; nothing was written.
     """
+    import numpy as np
+
     from deployr_cli.edge.plain import plain_bundle
     from deployr_core.signing import trusted_key
+    from deployr_dev.evaluation.pages import write_whole
     from deployr_serve.adapters.bundle_files import read_bundle, read_files
 
     keys = tuple(trusted_key(file.read_bytes()) for file in trusted)
@@ -92,26 +95,25 @@ def export_bundle(folder: Path, to: Format, out: Path, *, trusted: Any = ()) -> 
     plain = plain_bundle(read_bundle(folder, trusted_keys=keys), files)
     content, answers = _written(plain, to)
     exported = _compared(plain, files, answers, out)
-    worst = max(exported.golden, exported.probes)
+    # Of both: where either is not a number, so is this.
+    worst = float(np.maximum(exported.golden, exported.probes))
     if not worst <= LARGEST_DIFFERENCE:
         raise CommandFailed(
             f"{out}: expected answers within {LARGEST_DIFFERENCE:.0e} of the bundle's own, got {worst:.1e}; it was not"
             " written"
         )
-    out.write_bytes(content)
+    write_whole(out, content)
     return exported
 
 
 def export_beside(folder: Path) -> tuple[str, ...]:
     """Write every format that a bundle's model can be said in beside it; say what was written, and why what was not."""
-    from deployr_cli.edge.plain import NotForEdge
-
     told = []
     for each in Format:
         try:
             told.append(str(export_bundle(folder, each, folder / each.file_name)))
-        except (NotForEdge, CommandFailed) as error:
-            told.append(f"{each.file_name} was not written: {error}")
+        except Exception as error:  # noqa: BLE001 whatever is wrong with a file that is extra, the bundle is exported
+            told.append(f"{each.file_name} was not written: {explain(error)}")
     return tuple(told)
 
 

@@ -10,7 +10,7 @@ _NAMELESS = "told no name"
 
 
 def answered_by(view: View) -> Panel:
-    """Show every name under which scores came in the window, the newest first."""
+    """Show every name under which scores came in the window, that which answered last first."""
     name, title = "answered-by", "Answered by"
     scored = view.packets.loc[view.packets["kind"] == "scored"]
     is_elsewhere = view.manifest is not None and view.manifest.model.is_elsewhere
@@ -18,14 +18,18 @@ def answered_by(view: View) -> Panel:
         why = "Its scores come from the bundle itself: nothing elsewhere is asked (docs/model-kinds.md)."
         return Panel(name=name, title=title, missing=why)
     names = scored["answered_by"].astype("object").where(scored["answered_by"].notna(), _NAMELESS)
+    at = scored["received_at"]
     spans = sorted(
-        ((rows.min(), rows.max(), str(called), len(rows)) for called, rows in scored["received_at"].groupby(names)),
-        reverse=True,
+        ((rows.max(), rows.min(), str(called), len(rows)) for called, rows in at.groupby(names)), reverse=True
     )
-    first, _, newest, _ = max(spans, key=lambda each: each[1])
+    _, first, newest, _ = spans[0]
     said = [f"Scored elsewhere, last by {newest}." if newest != _NAMELESS else "Scored elsewhere, last without a name."]
     if len(spans) > 1:
-        said.append(f"{of(len(spans), 'name')} in this window: {newest} answers since {first:%Y-%m-%d %H:%M} UTC.")
+        since = at[(names == newest) & (at >= at[names != newest].max())].min()
+        again = " again" if first < since else ""
+        said.append(
+            f"{of(len(spans), 'name')} in this window: {newest} answers{again} since {since:%Y-%m-%d %H:%M} UTC."
+        )
     nameless = any(called == _NAMELESS for _, _, called, _ in spans)
     return Panel(
         name=name,
@@ -38,7 +42,7 @@ def answered_by(view: View) -> Panel:
                     columns=("answered by", "first (UTC)", "last (UTC)", "scored packets"),
                     rows=tuple(
                         (called, f"{began:%Y-%m-%d %H:%M}", f"{ended:%Y-%m-%d %H:%M}", packets)
-                        for began, ended, called, packets in spans
+                        for ended, began, called, packets in spans
                     ),
                 ),
             ),

@@ -190,7 +190,7 @@ def labelled(view: View, packets: pd.DataFrame | None = None) -> Labelled:
     labels = outcomes(view, frame)
     counts = (frame["kind"] == "scored") & frame["score"].notna() & np.isfinite(labels)
     if view.only_ripe:
-        counts &= frame["label_ripe_at"].isna() | (frame["label_ripe_at"] <= pd.Timestamp(view.now))
+        counts &= is_ripe(frame["label_ripe_at"], now=view.now)
     rows = np.flatnonzero(counts.to_numpy(dtype=bool))
     return Labelled(
         rows=rows,
@@ -198,6 +198,12 @@ def labelled(view: View, packets: pd.DataFrame | None = None) -> Labelled:
         labels=labels[rows],
         patients=patients_of(frame)[rows],
     )
+
+
+def is_ripe(ripe_at: pd.Series, *, now: datetime) -> NDArray[np.bool_]:
+    """Tell which labels are ripe as of ``now``, its instant included; those of which nobody knows when are."""
+    found: NDArray[np.bool_] = (ripe_at.isna() | (ripe_at <= pd.Timestamp(now))).to_numpy(dtype=bool)
+    return found
 
 
 def outcomes(view: View, frame: pd.DataFrame) -> Floats:

@@ -28,6 +28,7 @@ from deployr_dash.panels.panel import (
     Panel,
     View,
     estimate,
+    is_ripe,
     labelled,
     refused,
     said,
@@ -79,13 +80,12 @@ _STAGES = {
 def missing_labels(view: View) -> Panel:
     """Show what became of every request, down to those with a label."""
     packets = view.packets
-    ripe = packets["label_ripe_at"].isna() | (packets["label_ripe_at"] <= pd.Timestamp(view.now))
     found = funnel(
         words_of(packets["kind"]),
         words_of(packets["reason"]),
         words_of(packets["label_kind"]),
         words_of(packets["label_reason"]),
-        ripe.to_numpy(dtype=bool),
+        is_ripe(packets["label_ripe_at"], now=view.now),
         maturity=Maturity.RIPE if view.only_ripe else Maturity.ALL,
     )
     lost = {each.stage: each for each in found.lost}

@@ -14,7 +14,7 @@ from deployr_core.bootstrap import Floats, NotMeasurable
 from deployr_core.monitoring.designs import clusters_of
 from deployr_core.outputs import Target
 from deployr_core.trial import RandomizationUnit
-from deployr_dash.panels.panel import View, outcomes, patients_of
+from deployr_dash.panels.panel import View, is_ripe, outcomes, patients_of
 from deployr_plots.words import number, percent
 
 _ROUNDING = 1e-6
@@ -61,8 +61,7 @@ def ripe_outcomes(view: View, packets: pd.DataFrame) -> Floats:
     """Give each packet's outcome, NaN where none is observed, or not yet ripe while only ripe ones count."""
     found = outcomes(view, packets)
     if view.only_ripe:
-        unripe = packets["label_ripe_at"].notna() & (packets["label_ripe_at"] > pd.Timestamp(view.now))
-        found = np.where(unripe.to_numpy(dtype=bool), np.nan, found)
+        found = np.where(is_ripe(packets["label_ripe_at"], now=view.now), found, np.nan)
     return found
 
 

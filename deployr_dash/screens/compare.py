@@ -21,7 +21,10 @@ _MAY_REPLACE = (Stage.CHALLENGER, Stage.APPROVED, Stage.FORMER)
 
 
 def page(sources: Sources, reader: RegistryReader, name: str) -> None:
-    """Show the run that the address names beside the champion; without one, the newest that waits."""
+    """Show the run that the address names beside the champion; where it names none, the newest that waits.
+
+    So, too, where it names the champion: what was compared may have been deployed since.
+    """
     model, asked = st.query_params.get("model", ""), st.query_params.get("run", "")
     journal = parts.asked_journal(sources, reader, name, title=f"{model}: compare", tab="compare")
     if journal is None or journal.standing is None:
@@ -31,8 +34,9 @@ def page(sources: Sources, reader: RegistryReader, name: str) -> None:
         st.html(_no_champion(standing))
         return
     choices = [run.run_id for stage in _MAY_REPLACE for run in reversed(standing.at(stage))]
-    run_id = asked or (choices[0] if choices else "")
-    if not run_id or run_id == standing.champion:
+    named = asked if asked != standing.champion else ""
+    run_id = named or (choices[0] if choices else "")
+    if not run_id:
         st.html(_nobody_else(standing))
         return
     if parts.asked_run(journal, run_id) is None:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from deployr_core.registry.run import DeployType
 from deployr_core.registry.standing import RunStanding, Stage, Standing
-from deployr_dash.answering import Answering
+from deployr_dash.answering import Answering, followed
 from deployr_dash.away import StoreAway
 from deployr_dash.deeds import offered, who_may
 from deployr_dash.panels.of_a_run import DIGITS
@@ -63,7 +63,7 @@ def _models(journals: Sequence[Journal], reader: RegistryReader, lately: Sequenc
     note = (
         "“Answered lately” is of the extract’s last seven days; all else is of the journals, as they are now."
         if lately is not None
-        else "There is no extract, so that nobody can say what answered lately; all else is of the journals."
+        else "There is no extract that can be read to say what answered lately; all else is of the journals."
     )
     columns = (
         "model",
@@ -129,9 +129,9 @@ def _waiting(standing: Standing) -> list[str]:
 
 def _shadows(standing: Standing, lately: Sequence[Answering] | None) -> list[str]:
     return [
-        f'{parts.to_run(standing.model_id, each.name)}<br><span class="d-quiet">{of(each.packets, "packet")}</span>'
-        for each in lately or ()
-        if each.is_shadow and each.name in standing.runs
+        f'{parts.to_run(standing.model_id, run_id)}<br><span class="d-quiet">{of(packets, "packet")}</span>'
+        for run_id, packets in followed(lately or ()).items()
+        if run_id in standing.runs
     ]
 
 
@@ -186,12 +186,12 @@ def _champion(standing: Standing, reader: RegistryReader, lately: Sequence[Answe
 
 
 def _runs(standing: Standing, lately: Sequence[Answering] | None) -> str:
-    shadows = {each.name: each for each in lately or () if each.is_shadow}
+    shadows = followed(lately or ())
     rows = []
     for run in reversed(list(standing.runs.values())):
         stage = f"<strong>{run.stage}</strong>"
         if run.run_id in shadows:
-            stage += f"<br>shadow: {of(shadows[run.run_id].packets, 'packet')} lately"
+            stage += f"<br>shadow: {of(shadows[run.run_id], 'packet')} lately"
         rows.append(
             (
                 parts.to_run(standing.model_id, run.run_id),

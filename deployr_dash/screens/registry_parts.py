@@ -11,7 +11,7 @@ import streamlit as st
 from deployr_core.registry.standing import RunStanding, Standing
 from deployr_dash.answering import Answering, answering
 from deployr_dash.deeds import Deed
-from deployr_dash.parts import ExtractMissing
+from deployr_dash.parts import UNREADABLE
 from deployr_dash.registry import Journal, RegistryReader
 from deployr_dash.screens.frame import head, link
 from deployr_dash.screens.reading import state
@@ -99,13 +99,13 @@ def _at(journal: Journal) -> str:
 
 
 def lately(sources: Sources) -> Sequence[Answering] | None:
-    """Give what answered lately by the extract; None without one."""
+    """Give what answered lately by the extract; None without one that can be read."""
     try:
         index = state(sources.extract)
         if index.extracted_at is None:
             return None
         return _answering(sources.extract, index.generation)
-    except (ExtractMissing, OSError):
+    except UNREADABLE:
         return None
 
 

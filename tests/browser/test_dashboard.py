@@ -134,7 +134,7 @@ MISSING = {
     "registry?model=troponin": "Models with a journal: hematocrit, magnesium, potassium.",
     "run?model=hematocrit&run=hematocrit-0": "No such run in this journal",
     "compare?model=potassium": "There is no champion to compare with",
-    "compare?model=hematocrit&run={champion}": "There is only the champion",
+    "compare?model=hematocrit&run={champion}": "{challenger} (challenger) beside the champion",
     "decide?model=hematocrit&run={champion}&deed=approve": "This cannot be done now",
     "run?model=potassium&run={first}": "not signed by anybody whom this site trusts",
 }
@@ -167,10 +167,10 @@ async def test_the_registry_helps_where_it_has_little_puts_a_reason_into_the_com
 ) -> None:
     run, saved = site.challenger.run_id, tmp_path / "saved"
     saved.mkdir()
-    runs = {"champion": site.champion.run_id, "first": site.first.run_id}
+    runs = {"champion": site.champion.run_id, "challenger": run, "first": site.first.run_id}
     async with browser(tmp_path / "profile") as page:
         for where, expected in MISSING.items():
-            assert expected in await seen(page, f"{address}{where.format(**runs)}"), where
+            assert expected.format(**runs) in await seen(page, f"{address}{where.format(**runs)}"), where
 
         await seen(page, f"{address}decide?model=hematocrit&run={run}&deed=reject", width=420)
         assert await page.js("document.documentElement.scrollWidth") == 420

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -14,10 +15,13 @@ from deployr_cli.dash_registry import SiteRegistry
 from deployr_core.governance.checklist import Verdict
 from deployr_core.registry.comparison import Rows
 from deployr_core.registry.standing import Stage
-from deployr_dash.answering import answering
+from deployr_dash.answering import answering, followed
 from deployr_dash.away import StoreAway
 from deployr_dash.deeds import DEEDS, UNANSWERED, UNREACHED, Ended, Wanted
+from deployr_dash.references import reference_file
 from deployr_dash.registry import NothingOfTheRun
+from deployr_dash.sign_in import SignIn, SignInKind
+from deployr_dash.sources import Sources
 from tests.registry_app import app, hangs_up, redirects, refuses
 from tests.registry_site import RegistrySite
 from tests.unit.deployr_dash.made_up import NOW, write_extract
@@ -100,8 +104,35 @@ def test_the_checklist_is_of_the_extract_and_of_the_sites_own_bars(site, tmp_pat
     assert card.known["users"].lines == ("Ward physicians",)
 
 
+def test_a_reference_period_that_cannot_be_read_is_said_in_place_of_the_papers(own_site):
+    extract = own_site.folder / "extract"
+    write_extract(extract, *own_site.frames(50))
+    reference = reference_file(extract, own_site.challenger.bundle_sha256)
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    reference.write_bytes(b"{")
+    with pytest.raises(NothingOfTheRun, match="reference"):
+        reader_of(own_site).card("hematocrit", own_site.challenger.run_id)
+
+
+def test_a_damaged_extract_is_said_in_place_of_what_would_be_told_from_it(own_site):
+    extract = own_site.folder / "extract"
+    write_extract(extract, *own_site.frames(50))
+    for file in (extract / "packets").glob("*.parquet"):
+        file.write_bytes(b"PAR1")
+    for ask in (reader_of(own_site).card, reader_of(own_site).live):
+        with pytest.raises(NothingOfTheRun):
+            ask("hematocrit", own_site.challenger.run_id)
+    pytest.importorskip("streamlit", reason="needs streamlit: deployr[dash] installs it")
+    from deployr_dash.screens.registry_parts import lately
+
+    assert lately(Sources(extract=extract, sign_in=SignIn(kind=SignInKind.NONE), now=lambda: NOW)) is None
+
+
 def test_without_an_extract_there_is_a_checklist_that_tells_little(own_site, monkeypatch):
+    # One of another site's lies where the command line would look.
+    write_extract(own_site.folder / ".deployr" / "monitor", *own_site.frames(50))
     monkeypatch.chdir(own_site.folder)
+    assert reader_of(own_site).card("hematocrit", own_site.champion.run_id).service is None
     card = reader_of(own_site).card("potassium", own_site.first.run_id)
     assert {each.verdict for each in card.checklist} == {Verdict.FAILED, Verdict.UNTOLD}
     with pytest.raises(NothingOfTheRun, match="extract"):
@@ -121,6 +152,13 @@ def test_what_answered_lately_is_told_by_bundle_and_shadows_by_their_run(site):
     assert (served.bundle_sha256, served.where) == (site.champion.bundle_sha256, "site, test")
     assert (served.is_shadow, shadow.is_shadow) == (False, True)
     assert 0 < served.packets == shadow.packets < 300
+
+
+def test_a_shadows_packets_are_of_all_the_sites_where_it_followed(site):
+    found = answering(site.folder / "extract", until=NOW)
+    [shadow] = [each for each in found if each.is_shadow]
+    elsewhere = replace(shadow, site="other", packets=7)
+    assert followed([elsewhere, *found]) == {site.challenger.run_id: shadow.packets + 7}
 
 
 @pytest.mark.parametrize("store", ["memory", "sqlite:gone/store.sqlite"])

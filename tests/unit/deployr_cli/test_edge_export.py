@@ -162,6 +162,29 @@ def test_a_file_that_answers_otherwise_is_not_written(bundles_folder, tmp_path, 
     assert "model.pmml: at most 0.0e+00" in told[1]
 
 
+def test_a_file_that_answers_no_number_is_not_written(bundles_folder, tmp_path, monkeypatch) -> None:
+    right = onnx_file.answers
+
+    def last_is_none(content: Any, rows: Any) -> Any:
+        return np.where(np.arange(len(rows))[:, None] == len(rows) - 1, np.nan, right(content, rows))
+
+    monkeypatch.setattr(onnx_file, "answers", last_is_none)
+    with pytest.raises(CommandFailed, match="got nan; it was not written"):
+        export_bundle(bundles_folder / "hematocrit", Format.ONNX, tmp_path / "model.onnx")
+
+
+def test_whatever_goes_wrong_with_one_file_the_other_is_written(bundles_folder, monkeypatch) -> None:
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+    def too_old(content: Any, rows: Any) -> Any:
+        raise Fail("Unsupported model IR version")
+
+    monkeypatch.setattr(onnx_file, "answers", too_old)
+    told = export_beside(bundles_folder / "hematocrit")
+    assert told[0] == "model.onnx was not written: Unsupported model IR version"
+    assert (bundles_folder / "hematocrit" / "model.pmml").is_file()
+
+
 def test_what_the_manifest_promises_is_checked_first(bundles_folder, tmp_path) -> None:
     manifest = bundles_folder / "hematocrit" / MANIFEST_FILE
     said = msgspec.json.decode(manifest.read_bytes())

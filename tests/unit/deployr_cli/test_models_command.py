@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from deployr_cli.edge import export
 from deployr_cli.failures import CommandFailed
 from deployr_cli.models import models_app
 from deployr_core.registry.journal import Action, JournalBroken, entry_bytes
@@ -220,6 +221,32 @@ def test_a_run_for_the_edge_is_exported(site, tmp_path):
     said = site.run("deploy", "hematocrit", run.run_id, "--by", "dev", "--to", tmp_path / "edge")
     assert "is exported, and the champion" in said
     assert (tmp_path / "edge" / "manifest.json").is_file()
+
+
+def test_that_a_run_is_exported_is_said_whatever_becomes_of_the_files_beside_it(site, tmp_path, monkeypatch):
+    run, folder = site.trained(deploy_type=DeployType.EDGE)
+    site.run("register", folder, "--by", "dev")
+    site.run("approve", "hematocrit", run.run_id, "--why", "good", "--by", "grace")
+
+    def full(folder, to, out):
+        raise OSError(28, "No space left on device", str(out))
+
+    monkeypatch.setattr(export, "export_bundle", full)
+    said = site.run("deploy", "hematocrit", run.run_id, "--by", "dev", "--to", tmp_path / "edge")
+    assert "is exported, and the champion" in said
+    assert said.endswith("model.pmml: No space left on device\n")
+
+
+def test_the_extract_that_lies_where_the_command_looks_is_the_checklists(site, tmp_path):
+    run, folder = site.trained()
+    site.run("register", folder, "--by", "dev")
+    asked = ("checklist", "hematocrit", run.run_id)
+    before = json.loads(site.run(*asked, "--json", code=1))["items"]
+    served = packets(20, trial=False).assign(bundle_sha256=run.bundle_sha256)
+    write_extract(tmp_path / ".deployr" / "monitor", served)
+    after = json.loads(site.run(*asked, "--json", code=1))["items"]
+    verdicts = [{each["item"]: each["verdict"] for each in items}["days"] for items in (before, after)]
+    assert verdicts == ["cannot be told", "passed"]
 
 
 def test_json_is_for_programs(site):

@@ -126,6 +126,8 @@ def test_a_refusal_by_role_and_of_an_own_run_stand_in_plain_words_first() -> Non
         (302, b"{}", Ended.REFUSED, "not this app’s registry"),
         (200, b"[]", Ended.REFUSED, "not this app’s registry"),
         (500, registry_json.failure(None).body, Ended.UNKNOWN, LOOK_FIRST),
+        (502, b"<html>", Ended.UNKNOWN, LOOK_FIRST),
+        (504, b"", Ended.UNKNOWN, "What answered (status 504) is not this app’s registry."),
     ],
 )
 def test_what_is_no_answer_of_the_registry_says_where_to_look(

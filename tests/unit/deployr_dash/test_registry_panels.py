@@ -119,6 +119,22 @@ def test_the_names_under_which_scores_came_are_told_with_since_when():
     assert first[3] + second[3] == int((season["kind"] == "scored").sum())
 
 
+def test_a_model_that_was_changed_back_answers_again_since_its_last_stretch_began():
+    season = packets(30, trial=False).assign(kind="scored")
+    names = pd.Series(["net 1.0"] * 10 + ["net 1.1"] * 10 + ["net 1.0"] * 10)
+    panel = answered_by(view(season.assign(answered_by=names)))
+    back = season["received_at"].iloc[20]
+    assert panel.said[0] == "Scored elsewhere, last by net 1.0."
+    assert panel.said[1] == f"2 names in this window: net 1.0 answers again since {back:%Y-%m-%d %H:%M} UTC."
+    assert [(row[0], row[3]) for row in panel.tables[0].table.rows] == [("net 1.0", 20), ("net 1.1", 10)]
+
+
+def test_of_two_names_at_the_same_instant_one_is_said_to_answer_since_then():
+    at = packets(2, trial=False)["received_at"].iloc[0]
+    both = packets(2, trial=False).assign(kind="scored", received_at=at, answered_by=["net 1.0", "net 1.1"])
+    assert answered_by(view(both)).said[1].endswith(f"answers since {at:%Y-%m-%d %H:%M} UTC.")
+
+
 def test_a_model_in_its_bundle_has_no_name_and_one_elsewhere_may_tell_none():
     seen = view(packets(50, trial=False))
     assert "from the bundle itself" in (answered_by(seen).missing or "")

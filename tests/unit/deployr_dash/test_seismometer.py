@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from deployr_cli.main import app
 from deployr_dash.parts import ExtractMissing
 from deployr_dash.seismometer import NotForSeismometer, write_seismometer
-from tests.unit.deployr_dash.made_up import packets, write_extract
+from tests.unit.deployr_dash.made_up import NOW, packets, write_extract
 
 _FEW = 300
 
@@ -46,6 +46,25 @@ def test_each_score_is_written_with_the_outcome_that_its_own_packet_has(tmp_path
     assert outcomes.to_dict() == expected["label_value"].to_dict()
     shown = set(events.loc[events["Type"] == "shown", "row"])
     assert shown == set(expected.index[expected["shown_at"].notna()])
+
+
+def test_an_outcome_that_came_early_is_left_out_until_it_is_ripe(tmp_path, frame):
+    # Given: of the last three days only what happened is known yet.
+    is_early = frame["score"].notna() & (frame["label_ripe_at"] > pd.Timestamp(NOW))
+    early = frame.assign(
+        label_kind=frame["label_kind"].astype(object).mask(is_early, "observed"),
+        label_value=frame["label_value"].mask(is_early, 1.0),
+    )
+    write_extract(tmp_path / "extract", early)
+
+    # When
+    written = write_seismometer(tmp_path / "extract", tmp_path / "out", model="hematocrit")
+
+    # Then
+    predictions = pd.read_parquet(tmp_path / "out" / "data" / "predictions.parquet")
+    assert is_early.sum() > 0
+    assert set(predictions["row"]).isdisjoint(early.loc[is_early, "row"])
+    assert written.left_out == int((early["score"].notna() & ((early["label_kind"] != "observed") | is_early)).sum())
 
 
 def test_no_outcome_is_written_from_before_its_score(tmp_path, extract):
@@ -86,7 +105,7 @@ def test_what_was_written_before_is_written_anew_and_other_folders_are_left_alon
 def test_where_there_is_nothing_to_show_nothing_is_written(tmp_path, frame):
     write_extract(tmp_path / "unlabelled", frame.assign(label_kind=None, label_value=float("nan")))
 
-    with pytest.raises(NotForSeismometer, match="none has a label yet"):
+    with pytest.raises(NotForSeismometer, match="none is ripe yet"):
         write_seismometer(tmp_path / "unlabelled", tmp_path / "out", model="hematocrit")
     with pytest.raises(NotForSeismometer, match="expected packets of other"):
         write_seismometer(tmp_path / "unlabelled", tmp_path / "out", model="other")
@@ -101,5 +120,5 @@ def test_the_command_says_what_it_wrote_and_what_it_left_out(tmp_path, extract):
     )
 
     assert run.exit_code == 0
-    assert "with a known outcome" in run.output
+    assert "with a ripe outcome" in run.output
     assert "left out" in run.output
