@@ -1,11 +1,13 @@
-"""The JSON channel against the rows of docs/faults, group B: what must be refused, how, and without repeating it."""
+"""The JSON channel against the fault table, group B: what must be refused, how, and without repeating it."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,9 +15,13 @@ from hypothesis import strategies as st
 
 from deployr_core.packet import Subject
 from deployr_serve.core.errors import (
+    UNEXPECTED,
     MalformedRequest,
+    MissingPatient,
+    RecordChanged,
     RequestTooLarge,
     ServeError,
+    SettingsInvalid,
     UnknownModel,
     UnsupportedMediaType,
 )
@@ -25,6 +31,8 @@ from deployr_serve.triggers.json_request import (
     parse_json_request,
     render_error,
 )
+from deployr_serve.triggers.operation_outcome import ANSWER_OF_ERROR
+from deployr_serve.triggers.operation_outcome import UNEXPECTED as ANSWER_TO_UNEXPECTED
 
 GOOD = {"patientId": "p1", "eventTime": "2015-01-07T02:40:00+05:45"}
 CANARY = "CANARY"
@@ -325,6 +333,22 @@ def test_a_context_of_anything_else_is_refused_and_not_repeated(context):
         parse(body_of(context=context))
     assert str(caught.value).startswith("context: expected")
     assert CANARY not in str(caught.value)
+
+
+# -- what is answered
+
+
+def test_the_page_on_connecting_names_every_reason_beside_its_status():
+    page = (Path(__file__).parents[3] / "docs" / "connecting.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \| ([^|]+) \|", page, re.MULTILINE)
+    told = {
+        (int(status), reason) for some, named in rows for status in some.split(", ") for reason in named.split(", ")
+    }
+    # An alert's alone; an app that does not start; and what is settled inside.
+    never = {MissingPatient, SettingsInvalid, RecordChanged}
+    answers = {error.reason: answer for error, answer in ANSWER_OF_ERROR.items() if error not in never}
+    answers[UNEXPECTED] = ANSWER_TO_UNEXPECTED
+    assert [reason for reason, answer in answers.items() if (answer.status, f"`{reason}`") not in told] == []
 
 
 # -- groups

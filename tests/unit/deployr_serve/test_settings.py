@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -229,3 +230,12 @@ def test_the_example_file_names_every_setting_and_no_value():
         read_settings(Noting(DEPLOYR_EMR_CLIENT_ID="client-1"))
     assert named == read
     assert {example[name] for name in named} == {""}
+
+
+def test_every_setting_stands_on_the_page_of_settings_or_on_one_that_it_links():
+    page = (ROOT / "docs" / "connecting.md").read_text(encoding="utf-8")
+    _, _, settings = page.partition("\n## Settings\n")
+    linked = sorted(set(re.findall(r"\]\(([\w-]+\.md)", settings)))
+    told = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in linked) + settings
+    example = json.loads((ROOT / "local.settings.example.json").read_text())["Values"]
+    assert [name for name in example if name != "FUNCTIONS_WORKER_RUNTIME" and f"`{name}`" not in told] == []
