@@ -31,6 +31,9 @@ from deployr_core.features import (
 )
 from deployr_core.units import conversion_factor
 
+_MOST_REMEMBERED = 4096
+"""Of what is found for the codes of one fact: a patient's are of a few kinds, a hospital's of thousands."""
+
 
 class SpecNotFitted(ValueError):
     """The declaration still holds wishes; the message names them."""
@@ -68,13 +71,28 @@ class CodeGroups:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeLayout:
-    """A code group's columns by (grouped) code, the weight of each column, and its window."""
+    """A code group's columns by (grouped) code, the weight of each column, and its window.
+
+    ``remembered``: what `remember` found, by codes; looked up by whoever counts facts, a thousand at a time.
+    """
 
     group: CodeGroup
     code_groups: CodeGroups
     columns: Mapping[Code, int]
     weights: Mapping[int, float]
     lookback: timedelta
+    remembered: dict[tuple[Code, ...], tuple[bool, tuple[int, ...]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def remember(self, codes: tuple[Code, ...]) -> tuple[bool, tuple[int, ...]]:
+        """Find whether any of a fact's codes counts as something, and the columns it counts in, and remember it."""
+        if len(self.remembered) > _MOST_REMEMBERED:
+            self.remembered.clear()
+        grouped = {to for code in codes if (to := self.code_groups.of(code)) is not None}
+        found = bool(grouped), tuple({column for to in grouped if (column := self.columns.get(to)) is not None})
+        self.remembered[codes] = found
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +124,7 @@ class ResultReading:
 
         Of several codes of one test the first that the declaration names decides.
         """
-        if len(self.remembered) > 4096:
+        if len(self.remembered) > _MOST_REMEMBERED:
             self.remembered.clear()
         found = tuple(self._converted(codes, unit))
         self.remembered[codes, unit] = found

@@ -163,17 +163,16 @@ def _category_columns(layout: CategoryLayout, who: Demographics, as_of: datetime
 
 
 def _code_counts(layout: CodeLayout, facts: PatientFacts, as_of: datetime, coverage: Counter[str]) -> dict[int, float]:
-    group, start = layout.group, as_of - layout.lookback
+    group, start, remembered = layout.group, as_of - layout.lookback, layout.remembered
     counts: dict[int, float] = {}
     seen = not_mapped = not_in_vocabulary = 0
     for fact in coded_facts(group, facts):
         if not (start <= fact.at < as_of and fact.known_at < as_of):
             continue
         seen += 1
-        grouped = {to for code in fact.codes if (to := layout.code_groups.of(code)) is not None}
-        columns = {column for to in grouped if (column := layout.columns.get(to)) is not None}
-        not_mapped += not grouped
-        not_in_vocabulary += bool(grouped) and not columns
+        is_mapped, columns = remembered.get(fact.codes) or layout.remember(fact.codes)
+        not_mapped += not is_mapped
+        not_in_vocabulary += is_mapped and not columns
         for column in columns:
             counts[column] = 1.0 if group.count is CountKind.BINARY else counts.get(column, 0.0) + 1.0
     coverage[f"{group.name}.facts"] += seen

@@ -34,6 +34,9 @@ def by_id(resource_type: str, resource_id: str) -> Search:
 
 async def all_at_once(*jobs: Coroutine[Any, Any, None]) -> None:
     """Do all at once; when one fails the others are cancelled, and its own error is what comes out."""
+    if len(jobs) == 1:
+        # Alone it needs no task of its own.
+        return await jobs[0]
     try:
         async with asyncio.TaskGroup() as group:
             for job in jobs:

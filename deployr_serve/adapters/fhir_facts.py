@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 
 from deployr_core.codes import Code
 from deployr_core.facts import (
@@ -321,15 +322,9 @@ def diagnosis(
     resource: wire.Condition, *, zone: tzinfo, dropped: Counter[str], latest: datetime | None = None
 ) -> Diagnosis | None:
     """Read a diagnosis; it counts from when it was recorded, and from the list that it says it is on."""
-    status = {coding.code for coding in resource.verification_status.coding} if resource.verification_status else set()
-    if status & _UNREAL_CONDITION:
-        dropped["diagnoses.not_so"] += 1
-        return None
-    lists = {
-        coding.code for concept in resource.category for coding in concept.coding if coding.code in _DIAGNOSIS_LISTS
-    }
-    if len(lists) != 1:
-        dropped["diagnoses.no_single_list"] += 1
+    on_list = _list_of(resource.verification_status, resource.category)
+    if not isinstance(on_list, DiagnosisList):
+        dropped[on_list] += 1
         return None
     if resource.id is None or resource.recorded_date is None:
         dropped["diagnoses.no_recorded_date"] += 1
@@ -343,8 +338,17 @@ def diagnosis(
         codes=codes_of(resource.code),
         at=at,
         known_at=known_at,
-        recorded_in=DiagnosisList(lists.pop() or ""),
+        recorded_in=on_list,
     )
+
+
+@lru_cache(maxsize=1024)
+def _list_of(status: wire.CodeableConcept | None, category: tuple[wire.CodeableConcept, ...]) -> DiagnosisList | str:
+    """Give the list that a diagnosis is on, or the reason why it is none; remembered, because there are few."""
+    if {coding.code for coding in (status.coding if status else ())} & _UNREAL_CONDITION:
+        return "diagnoses.not_so"
+    lists = {coding.code for concept in category for coding in concept.coding if coding.code in _DIAGNOSIS_LISTS}
+    return DiagnosisList(lists.pop() or "") if len(lists) == 1 else "diagnoses.no_single_list"
 
 
 def medication(

@@ -170,16 +170,15 @@ def _insist_on(patient_id: str, found: Found, search: Search, *, fhir_base: str)
 
     What says nothing is left out later, and counted, as when it is fetched.
     """
-    asked = _asked_id(search)
-    plainly = f"Patient/{patient_id}"
+    asked, usual = _asked_id(search), wire.Reference(reference=f"Patient/{patient_id}")
     for resource in found.resources:
+        # As nearly all say it, it need not be taken apart.
+        if asked is None and getattr(resource, "subject", None) == usual:
+            continue
         about: str | None = patient_id
         if isinstance(resource, wire.Patient):
             about = resource.id
-        elif not isinstance(resource, (wire.OperationOutcome, wire.Medication)) and (
-            # As nearly all say it, it need not be taken apart.
-            resource.subject is None or resource.subject.reference != plainly
-        ):
+        elif not isinstance(resource, (wire.OperationOutcome, wire.Medication)):
             about = subject_of(resource, fhir_base=fhir_base)
         if about not in (patient_id, None) or asked not in (resource.id, None):
             raise WrongPatient("expected what is handed over to be about the patient of the request")

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import msgspec
 
-from deployr_core.facts import Demographics, Encounter, Lab, Order, PatientFacts, Sex
+from deployr_core.facts import Demographics, Encounter, Order, PatientFacts, Sex
 from deployr_core.features import FeatureSpec
 from deployr_core.packet import FetchRecord, Subject
 from deployr_core.patient_groups import PatientGroups
@@ -231,34 +232,28 @@ class FhirSource:
     def _order(self, resource: wire.ServiceRequest) -> Order | None:
         return read.order(resource, fhir_base=self._client.base, zone=self._zone)
 
-    def _lab(self, run: _Run) -> Callable[[wire.Observation], Lab | None]:
-        base, zone, dropped, latest = self._client.base, self._zone, run.dropped, run.latest
-        return lambda it: read.lab(it, fhir_base=base, zone=zone, dropped=dropped, latest=latest)
-
     def _facts(self, run: _Run, who: Demographics) -> PatientFacts:
         """Read all that was found, by the names that `plan` gives its searches."""
         base = self._client.base
         common: dict[str, Any] = {"zone": self._zone, "dropped": run.dropped, "latest": run.latest}
-        measured = self._read(run, "vitals", wire.Observation, lambda it: read.vitals(it, **common))
-        ordered = self._read(
-            run, "orders", wire.ServiceRequest, lambda it: read.signed_order(it, fhir_base=base, **common)
-        )
+        measured = self._read(run, "vitals", wire.Observation, partial(read.vitals, **common))
+        ordered = self._read(run, "orders", wire.ServiceRequest, partial(read.signed_order, fhir_base=base, **common))
         return PatientFacts(
             patient_id=run.subject.patient_id,
             demographics=who,
-            labs=self._read(run, "labs", wire.Observation, self._lab(run)),
-            diagnoses=self._read(run, "diagnoses", wire.Condition, lambda it: read.diagnosis(it, **common)),
+            labs=self._read(run, "labs", wire.Observation, partial(read.lab, fhir_base=base, **common)),
+            diagnoses=self._read(run, "diagnoses", wire.Condition, partial(read.diagnosis, **common)),
             medications=self._read(
                 run,
                 "medications",
                 wire.MedicationRequest,
-                lambda it: read.medication(it, medications=run.medications, **common),
+                partial(read.medication, medications=run.medications, **common),
             ),
             vitals=tuple(chain.from_iterable(measured)),
-            procedures=self._read(run, "procedures", wire.Procedure, lambda it: read.procedure(it, **common)),
+            procedures=self._read(run, "procedures", wire.Procedure, partial(read.procedure, **common)),
             # A call that comes a moment after the signing must not see the very order that it is about.
             orders=tuple(order for order in ordered if order.fact_id != run.subject.order_id),
-            visits=self._read(run, "visits", wire.Encounter, lambda it: read.visit(it, **common)),
+            visits=self._read(run, "visits", wire.Encounter, partial(read.visit, **common)),
         )
 
     def _read(self, run: _Run, name: str, kind: type[R], reader: Callable[[R], T | None]) -> tuple[T, ...]:

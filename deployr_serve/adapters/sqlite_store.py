@@ -24,6 +24,11 @@ _ADD_EVENT = (
     "INSERT INTO events (event_id, packet_id, happened_at, body, kind)"
     f" SELECT ?, ?, ?, ?, ? {UNLESS_FORGOTTEN} ON CONFLICT DO NOTHING"
 )
+_END_PACKET = (
+    "UPDATE packets SET etag = etag + 1, kind = ?, body = ?"
+    " WHERE packet_id = ? AND etag = ? AND started_at = ? AND patient_hash = ?"
+)
+"""Where a packet stays what it is found by, as most do, no index is written anew."""
 
 
 class SqliteStore(SqliteRecords, SqlitePatients, SqliteLabels, SqliteLayout):
@@ -56,9 +61,13 @@ class SqliteStore(SqliteRecords, SqlitePatients, SqliteLabels, SqliteLayout):
         events: tuple[Event, ...] = (),
     ) -> Stored:
         def work(db: sqlite3.Connection) -> Stored:
-            changed = db.execute(
-                f"{CHANGE_PACKET} AND etag = ?", (*packet_columns(packet), packet.packet_id, int(etag))
-            ).rowcount
+            kind, body, *found_by = packet_columns(packet)
+            changed = (
+                db.execute(_END_PACKET, (kind, body, packet.packet_id, int(etag), *found_by)).rowcount
+                or db.execute(
+                    f"{CHANGE_PACKET} AND etag = ?", (kind, body, *found_by, packet.packet_id, int(etag))
+                ).rowcount
+            )
             if not changed:
                 raise RecordChanged("expected the packet with the tag that was read")
             db.executemany(

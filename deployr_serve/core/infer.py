@@ -192,6 +192,12 @@ async def infer_group(requests: Sequence[InferenceRequest], services: Services) 
     One that fails gives its own exception, and hides no other's answer. Those that need the same searches share one
     fetch.
     """
+    if len(requests) == 1:
+        # Alone it needs no task of its own.
+        try:
+            return (await infer(requests[0], services),)
+        except Exception as error:  # noqa: BLE001 given back, as those of several are
+            return (error,)
     answers = await asyncio.gather(*(infer(request, services) for request in requests), return_exceptions=True)
     for answer in answers:
         if isinstance(answer, BaseException) and not isinstance(answer, Exception):
