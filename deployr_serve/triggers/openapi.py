@@ -25,7 +25,7 @@ from deployr_serve.triggers.operation_outcome import ANSWER_OF_ERROR, REASON_SYS
 
 _Schema = dict[str, Any]
 
-_OF_OTHER_CHANNELS = frozenset({errors.MissingPatient, errors.AmbiguousPatient})
+_OF_OTHER_CHANNELS = frozenset({errors.MissingPatient})
 """What a request that names the patient by a FHIR id cannot lead to."""
 _ANSWERS = {error.reason: answer for error, answer in ANSWER_OF_ERROR.items() if error not in _OF_OTHER_CHANNELS} | {
     errors.UNEXPECTED: UNEXPECTED
