@@ -24,6 +24,7 @@ from deployr_serve.adapters.fhir_outcomes import FhirOutcomes
 from deployr_serve.adapters.fhir_search import FhirClient
 from deployr_serve.adapters.http import AiohttpTransport
 from deployr_serve.adapters.resilience import ResilientTransport
+from deployr_serve.adapters.sqlite_patients import packet_columns
 from deployr_serve.adapters.sqlite_store import SqliteStore
 from label_extractors.collect import collect_labels
 from mock_emr.clock import EmrClock
@@ -139,8 +140,9 @@ def _insert(file, packets):
     """Store packets as `SqliteStore.create` does, all in one transaction."""
     with sqlite3.connect(file) as db:
         db.executemany(
-            "INSERT INTO packets (packet_id, etag, model_id, kind, body, started_at) VALUES (?, 1, ?, 'scored', ?, ?)",
-            [(p.packet_id, p.model.model_id, msgspec.json.encode(p), p.started_at.isoformat()) for p in packets],
+            "INSERT INTO packets (packet_id, etag, model_id, kind, body, started_at, patient_hash)"
+            " VALUES (?, 1, ?, ?, ?, ?, ?)",
+            [(p.packet_id, p.model.model_id, *packet_columns(p)) for p in packets],
         )
 
 
