@@ -8,7 +8,7 @@ from datetime import datetime, tzinfo
 from functools import lru_cache
 
 from deployr_core.codes import OMB_RACE_ETHNICITY, UCUM, Code
-from deployr_core.facts import BirthDate
+from deployr_core.facts import BirthDate, DiagnosisList
 from deployr_core.instants import known_instant, parse_fhir_datetime
 from deployr_core.patient_groups import BCP_47, language_of
 from deployr_serve.adapters import fhir_wire as wire
@@ -16,6 +16,8 @@ from deployr_serve.adapters import fhir_wire as wire
 _ABNORMAL = {"H", "HH", "L", "LL", "A", "AA", "HU", "LU", "<", ">"}
 _NORMAL = {"N"}
 _NORMAL_RANGE = "normal"
+_UNREAL_CONDITION = {"refuted", "entered-in-error"}
+_DIAGNOSIS_LISTS = frozenset(DiagnosisList)
 _FHIR_DATE = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?\Z", re.ASCII)
 
 
@@ -49,6 +51,17 @@ def codes_of(concept: wire.CodeableConcept | None) -> tuple[Code, ...]:
 def _codes(codings: tuple[wire.Coding, ...]) -> tuple[Code, ...]:
     """Read codings; remembered, because a patient's results are of a few kinds."""
     return tuple(dict.fromkeys(Code(it.system, it.code) for it in codings if it.system and it.code))
+
+
+@lru_cache(maxsize=1024)
+def diagnosis_list_of(
+    status: wire.CodeableConcept | None, category: tuple[wire.CodeableConcept, ...]
+) -> DiagnosisList | str:
+    """Give the list that a diagnosis is on, or the reason why it is no fact; remembered, because there are few."""
+    if {coding.code for coding in (status.coding if status else ())} & _UNREAL_CONDITION:
+        return "not_so"
+    lists = {coding.code for concept in category for coding in concept.coding if coding.code in _DIAGNOSIS_LISTS}
+    return DiagnosisList(lists.pop() or "") if len(lists) == 1 else "no_single_list"
 
 
 def effective_of(resource: wire.Observation) -> str | None:

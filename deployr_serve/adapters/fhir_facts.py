@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import lru_cache
 
 from deployr_core.codes import Code
 from deployr_core.facts import (
@@ -33,6 +32,7 @@ from deployr_serve.adapters.fhir_elements import (
     abnormal_flag,
     birth_date_of,
     codes_of,
+    diagnosis_list_of,
     effective_of,
     instants_of,
     local_id,
@@ -44,12 +44,10 @@ from deployr_serve.adapters.fhir_elements import (
 
 _FINAL = {"final", "amended", "corrected"}
 _UNREAL_MEDICATION = {"cancelled", "draft", "entered-in-error"}
-_UNREAL_CONDITION = {"refuted", "entered-in-error"}
 _CANCELLED_ORDER = {"revoked", "entered-in-error"}
 _UNREAL_ORDER = {"draft", "entered-in-error"}
 _DONE_PROCEDURE = {"completed", "in-progress"}
 _UNREAL_VISIT = {"planned", "cancelled", "entered-in-error"}
-_DIAGNOSIS_LISTS = frozenset(DiagnosisList)
 _SEXES = frozenset(Sex)
 _RACE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race"
 _ETHNICITY = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-ethnicity"
@@ -322,9 +320,9 @@ def diagnosis(
     resource: wire.Condition, *, zone: tzinfo, dropped: Counter[str], latest: datetime | None = None
 ) -> Diagnosis | None:
     """Read a diagnosis; it counts from when it was recorded, and from the list that it says it is on."""
-    on_list = _list_of(resource.verification_status, resource.category)
+    on_list = diagnosis_list_of(resource.verification_status, resource.category)
     if not isinstance(on_list, DiagnosisList):
-        dropped[on_list] += 1
+        dropped[f"diagnoses.{on_list}"] += 1
         return None
     if resource.id is None or resource.recorded_date is None:
         dropped["diagnoses.no_recorded_date"] += 1
@@ -340,15 +338,6 @@ def diagnosis(
         known_at=known_at,
         recorded_in=on_list,
     )
-
-
-@lru_cache(maxsize=1024)
-def _list_of(status: wire.CodeableConcept | None, category: tuple[wire.CodeableConcept, ...]) -> DiagnosisList | str:
-    """Give the list that a diagnosis is on, or the reason why it is none; remembered, because there are few."""
-    if {coding.code for coding in (status.coding if status else ())} & _UNREAL_CONDITION:
-        return "diagnoses.not_so"
-    lists = {coding.code for concept in category for coding in concept.coding if coding.code in _DIAGNOSIS_LISTS}
-    return DiagnosisList(lists.pop() or "") if len(lists) == 1 else "diagnoses.no_single_list"
 
 
 def medication(

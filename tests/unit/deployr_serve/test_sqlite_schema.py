@@ -30,6 +30,14 @@ def tables_of(db):
     return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
+def take_steps(db, number):
+    """Make the file one of an earlier version."""
+    for step in sqlite_schema._STEPS[:number]:
+        for statement in step:
+            db.execute(statement)
+    db.execute(f"PRAGMA user_version = {number}")
+
+
 def test_a_new_file_takes_all_steps(db):
     sqlite_schema.migrate(db)
     assert tables_of(db) >= TABLES
@@ -46,11 +54,9 @@ def test_a_file_from_before_steps_were_numbered_keeps_what_it_holds(db):
 
 
 async def test_packets_from_before_the_period_was_indexed_are_found_by_it(db, tmp_path, packet_of, now):
-    for statement in sqlite_schema._STEPS[0]:
-        db.execute(statement)
+    take_steps(db, 1)
     body = msgspec.json.encode(packet_of())
     db.execute("INSERT INTO packets VALUES ('p01', 1, 'hematocrit', 'scored', ?)", (body,))
-    db.execute("PRAGMA user_version = 1")
     store = SqliteStore(tmp_path / "store.sqlite")
     everything = {"model_id": "hematocrit", "after": None, "limit": 10}
     [found] = await store.packets(**everything, since=now, until=now + timedelta(microseconds=1))
@@ -62,9 +68,7 @@ async def test_packets_from_before_the_period_was_indexed_are_found_by_it(db, tm
 async def test_packets_from_before_changes_were_numbered_have_changed_in_the_order_they_were_asked_for(
     db, tmp_path, packet_of, now
 ):
-    for step in sqlite_schema._STEPS[:5]:
-        for statement in step:
-            db.execute(statement)
+    take_steps(db, 5)
     for packet_id, hours in (("p01", 2), ("p02", 1)):
         started = now + timedelta(hours=hours)
         body = msgspec.json.encode(packet_of(packet_id, started_at=started))
@@ -72,7 +76,6 @@ async def test_packets_from_before_changes_were_numbered_have_changed_in_the_ord
             "INSERT INTO packets VALUES (?, 1, 'hematocrit', 'scored', ?, ?, '')",
             (packet_id, body, started.isoformat()),
         )
-    db.execute("PRAGMA user_version = 5")
     store = SqliteStore(tmp_path / "store.sqlite")
     found = await store.changed(after=None, limit=10)
     assert [packet.packet_id for packet in found.packets] == ["p02", "p01"]
@@ -82,9 +85,7 @@ async def test_packets_from_before_changes_were_numbered_have_changed_in_the_ord
 async def test_packets_from_before_they_were_numbered_keep_their_content_their_tags_and_their_changes(
     db, tmp_path, packet_of, now
 ):
-    for step in sqlite_schema._STEPS[:6]:
-        for statement in step:
-            db.execute(statement)
+    take_steps(db, 6)
     for packet_id, hours in (("p01", 2), ("p02", 1)):
         packet = packet_of(packet_id, started_at=now + timedelta(hours=hours))
         db.execute(
@@ -92,7 +93,6 @@ async def test_packets_from_before_they_were_numbered_keep_their_content_their_t
             " VALUES (?, 3, 'hematocrit', 'scored', ?, ?, ?)",
             (packet_id, msgspec.json.encode(packet), packet.started_at.isoformat(), packet.patient_hash),
         )
-    db.execute("PRAGMA user_version = 6")
     store = SqliteStore(tmp_path / "store.sqlite")
     first = await store.changed(after=None, limit=10)
     assert [packet.packet_id for packet in first.packets] == ["p01", "p02"]
