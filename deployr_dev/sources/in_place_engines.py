@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -14,13 +14,19 @@ from deployr_dev.sources.tables import ExtractInvalid
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from deployr_dev.backends import PostgreSql, Spark
+    from deployr_dev.backends import Backend
     from deployr_dev.sources.drivers import Database
 
 SPARK = "spark"
 _ROWS = 4096
 _SPARK_INSTANTS = frozenset({"timestamp"})
 _SPARK_SETTINGS = {"spark.sql.session.timeZone": "UTC", "spark.sql.timestampType": "TIMESTAMP_NTZ"}
+_SPARK_STARTS_WITH = {
+    "spark.ui.showConsoleProgress": "false",
+    # The small side of each join takes a page of the driver or more. By itself a page is a sixteenth of a core's share:
+    # the features' query has dozens of joins, and fails when all are there at once, however much memory the driver has.
+    "spark.buffer.pageSize": "1m",
+}
 _SPARK_URL = "spark://[HOST:PORT]/?schema=NAME, or ?folder=PATH of Parquet tables"
 
 
@@ -52,21 +58,24 @@ class SparkEngine:
         self._started: Any = None
         with self._asking():
             there = SparkSession.getActiveSession()
-            builder = SparkSession.builder.appName("deployr").config("spark.ui.showConsoleProgress", "false")
+            builder = SparkSession.builder.appName("deployr")
+            for name, value in _SPARK_STARTS_WITH.items():
+                builder = builder.config(name, value)
             session = (builder.master(f"spark://{parts.netloc}") if parts.netloc else builder).getOrCreate()
+            _keep_quiet()
             if there is None:
                 self._started = session
-                session.sparkContext.setLogLevel("ERROR")
+                session.sparkContext.setLogLevel("OFF")
             self._session = session.newSession()
             for name, value in _SPARK_SETTINGS.items():
                 self._session.conf.set(name, value)
 
     @property
-    def backend(self) -> Spark:
+    def backend(self) -> Backend:
         """Where the feature query runs."""
         from deployr_dev.backends import Spark
 
-        return Spark(self._session)
+        return _Asked(Spark(self._session), self._asking)
 
     def tables(self, names: Collection[str]) -> dict[str, tuple[str, Columns]]:
         """See `deployr_dev.sources.in_place.Engine.tables`."""
@@ -159,11 +168,13 @@ class PostgreSqlEngine:
     dialect = "postgres"
 
     def __init__(self, database: Database) -> None:
+        from deployr_dev.backends import PostgreSql
         from deployr_dev.sources.drivers import connection_of
 
         self.shown = database.shown
         self._database = database
         self._connection = connection_of(database)
+        self._postgresql = PostgreSql(self._connection)
         # Temporary views are made in it.
         self._connection.read_only = False
         self._cursors = 0
@@ -171,11 +182,9 @@ class PostgreSqlEngine:
             self._connection.execute("SET TIME ZONE 'UTC'")
 
     @property
-    def backend(self) -> PostgreSql:
+    def backend(self) -> Backend:
         """Where the feature query runs."""
-        from deployr_dev.backends import PostgreSql
-
-        return PostgreSql(self._connection)
+        return _Asked(self._postgresql, self._asking)
 
     def tables(self, names: Collection[str]) -> dict[str, tuple[str, Columns]]:
         """See `deployr_dev.sources.in_place.Engine.tables`."""
@@ -207,7 +216,7 @@ class PostgreSqlEngine:
         with self._asking():
             for name, table in tables.items():
                 # Of several queries that are under way, each has its own.
-                self.backend.load(f"{name}_{number}", table)
+                self._postgresql.load(f"{name}_{number}", table)
                 sql = _renamed(sql, name, f"{name}_{number}")
             with self._connection.cursor(name=f"deployr_{number}", binary=True) as cursor:
                 cursor.execute(sql)
@@ -229,6 +238,28 @@ class PostgreSqlEngine:
                 f"{self.shown}: the database did not do what was asked ({type(error).__name__}); may this user read its"
                 " tables and make temporary ones?"
             ) from None
+
+
+class _Asked:
+    """A backend whose faults are said as its engine says them. See `deployr_dev.backends.Backend`."""
+
+    def __init__(self, backend: Backend, asking: Callable[[], AbstractContextManager[None]]) -> None:
+        self.dialect = backend.dialect
+        self._backend = backend
+        self._asking = asking
+
+    def stream(self, sql: str, tables: Mapping[str, pa.Table]) -> Iterator[pa.RecordBatch]:
+        """See `deployr_dev.backends.Backend.stream`."""
+        with self._asking():
+            yield from self._backend.stream(sql, tables)
+
+
+def _keep_quiet() -> None:
+    """Keep Spark's client from logging what a query read: its errors quote the values."""
+    from pyspark.logger import PySparkLogger
+
+    for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
+        PySparkLogger.getLogger(name).disabled = True
 
 
 def _scale_of(kind: str) -> int | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import traceback
 from pathlib import Path
 
 import duckdb
 import psycopg
 import pytest
 
+from deployr_dev.sources.drivers import parse_database
 from deployr_dev.sources.extract import open_source, shown_source
 from deployr_dev.sources.in_place import open_warehouse
+from deployr_dev.sources.in_place_engines import PostgreSqlEngine, SparkEngine
 from deployr_dev.sources.kinds import SQL_TYPE
 from deployr_dev.sources.mapping import MappingInvalid, shipped_mapping
 from deployr_dev.sources.tables import ExtractInvalid
@@ -104,19 +107,44 @@ def test_what_copies_its_source_and_what_cannot_stay_there_are_said(tmp_path: Pa
         open_warehouse(f"{tmp_path / 'ours.yaml'}:postgresql://host/db?in_place=yes")
 
 
-@pytest.mark.proof
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_real_patients_train_the_same_bundle_while_they_stay_on_spark(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_query_that_fails_in_postgresql_is_told_without_what_it_read(server: psycopg.Connection, url: str) -> None:
+    database = parse_database(url.replace("&in_place=yes", ""))
+    engine = PostgreSqlEngine(database)
+
+    with pytest.raises(ExtractInvalid, match=r"did not do what was asked \(InvalidTextRepresentation\)") as raised:
+        list(engine.backend.stream("SELECT CAST('47' || '11x' AS INTEGER)", {}))
+    assert "4711" not in "".join(traceback.format_exception(raised.value))
+    engine.close()
+
+
+@pytest.fixture
+def local_spark(monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java, which is not on this machine")
-    if not EICU.is_dir():
-        pytest.skip("needs ../shared/data/eicu-demo-paired, which is not shipped (ODbL)")
     if "PYSPARK_SUBMIT_ARGS" not in os.environ:
-        settings = "--driver-memory 2g --conf spark.driver.host=127.0.0.1 --conf spark.driver.bindAddress=127.0.0.1"
+        settings = "--conf spark.driver.host=127.0.0.1 --conf spark.driver.bindAddress=127.0.0.1"
         quick = "--conf spark.sql.shuffle.partitions=2 --conf spark.ui.enabled=false --master local[2]"
         monkeypatch.setenv("PYSPARK_SUBMIT_ARGS", f"{settings} {quick} pyspark-shell")
+
+
+@pytest.mark.proof
+@pytest.mark.usefixtures("local_spark")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_query_that_fails_on_spark_is_told_without_what_it_read(capfd: pytest.CaptureFixture[str]) -> None:
+    engine = SparkEngine("spark:///?schema=cdm")
+
+    with pytest.raises(ExtractInvalid, match="spark/cdm: Spark ") as raised:
+        list(engine.backend.stream("SELECT CAST(concat('47', '11x', id) AS INTEGER) FROM range(2)", {}))
+    engine.close()
+    assert "4711" not in "".join((*traceback.format_exception(raised.value), *capfd.readouterr()))
+
+
+@pytest.mark.proof
+@pytest.mark.usefixtures("local_spark")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_real_patients_train_the_same_bundle_while_they_stay_on_spark(tmp_path: Path) -> None:
+    if not EICU.is_dir():
+        pytest.skip("needs ../shared/data/eicu-demo-paired, which is not shipped (ODbL)")
     lake = as_parquet(EICU, tmp_path / "lake")
 
     on_spark, _ = trained_from(f"eicu_demo:spark:///?folder={lake}", tmp_path / "spark")
