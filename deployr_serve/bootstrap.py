@@ -26,7 +26,7 @@ from deployr_serve.adapters.threads import DaemonThreads
 from deployr_serve.adapters.watched import WatchedOutput, WatchedSource
 from deployr_serve.audit_bootstrap import Audit, audit_of
 from deployr_serve.auth_bootstrap import Access, access
-from deployr_serve.bundle_bootstrap import needs, needs_of_anybody, shelf_of, taking_of
+from deployr_serve.bundle_bootstrap import needs, shelf_of, taking_of
 from deployr_serve.cds_bootstrap import CdsAccess, cds_access
 from deployr_serve.core.audit import NotAudited
 from deployr_serve.core.errors import SettingsInvalid
@@ -134,7 +134,7 @@ def build(settings: Settings, *, over: Callable[[Transport], Transport] | None =
         unfetchable=taking.unfetchable,
         refused=taking.prover.refused,
         reach=reach,
-        needs=needs_of_anybody,
+        needs=needs,
         clock=clock,
     )
     names = names_of(settings.outputs, vendor_base=settings.vendor_base)

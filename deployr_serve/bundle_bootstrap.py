@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from deployr_core.features import FeatureSpec
-from deployr_core.packet import Subject
 from deployr_serve.adapters.fhir_plan import plan, unfetchable
 from deployr_serve.adapters.proving import Prover
 from deployr_serve.core.errors import SettingsInvalid
@@ -68,18 +68,17 @@ def shelf_of(settings: Settings) -> RunShelf:
         refused=taking.prover.refused,
         allow_pickle=taking.allow_pickle,
         unfetchable=taking.unfetchable,
-        needs=needs_of_anybody,
+        needs=needs,
     )
 
 
-def needs(spec: FeatureSpec, subject: Subject, as_of: datetime) -> tuple[Hashable, ...]:
-    """Give what is asked of the EMR for a declaration, search by search."""
-    return tuple(plan(spec, patient_id=subject.patient_id, as_of=as_of).items())
+@lru_cache(maxsize=64)
+def needs(spec: FeatureSpec) -> tuple[Hashable, ...]:
+    """Give what is asked of the EMR for a declaration, search by search, to hold two declarations against each other.
 
-
-def needs_of_anybody(spec: FeatureSpec) -> tuple[Hashable, ...]:
-    """Give the same, to hold two declarations against each other: about whom and when makes no difference then."""
-    return needs(spec, Subject(patient_id="any"), _ANY_INSTANT)
+    About whom and when makes no difference then.
+    """
+    return tuple(plan(spec, patient_id="any", as_of=_ANY_INSTANT).items())
 
 
 def _unfetchable(settings: Settings) -> Callable[[FeatureSpec], tuple[str, ...]]:

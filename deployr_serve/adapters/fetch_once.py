@@ -19,7 +19,7 @@ _AT_MOST, _READ_AT_MOST = 64, 2
 """How many are held; and how many of those for which the EMR was not asked, because all was handed over: these are
 quickly read again, and to let go of what is still in the processor's caches is a tenth of an answer cheaper."""
 
-Needs = Callable[[FeatureSpec, Subject, datetime], Hashable]
+Needs = Callable[[FeatureSpec], Hashable]
 """Gives what would be asked of the EMR; declarations that need the same share one fetch, whatever they make of it."""
 
 
@@ -56,7 +56,7 @@ class FetchOnce:
     ) -> FetchedFacts:
         """See `deployr_serve.core.ports.FactSource`."""
         self._forget_the_old()
-        key = (subject, as_of, self._needs(spec, subject, as_of), _digest(handed))
+        key = (subject, as_of, self._needs(spec), _digest(handed))
         shared = self._shared.get(key)
         if shared is None:
             task = asyncio.ensure_future(self._source.fetch(subject, spec, as_of=as_of, budget=budget, handed=handed))

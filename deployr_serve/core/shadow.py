@@ -36,7 +36,7 @@ _AT_MOST = 256
 
 _log = logging.getLogger(__name__)
 
-Needs = Callable[[FeatureSpec, Subject, datetime], Collection[Hashable]]
+Needs = Callable[[FeatureSpec], Collection[Hashable]]
 """Gives what would be asked of the EMR for a declaration, search by search."""
 
 
@@ -169,8 +169,7 @@ class Shadows:
         """Tell whether what was fetched for the champion is what would be fetched for the shadow."""
         if shadow is None:
             return False
-        about = (answered.request.subject, answered.request.event_time)
-        wanted, had = (set(self._needs(each.spec, *about)) for each in (shadow, answered.champion))
+        wanted, had = (set(self._needs(each.spec)) for each in (shadow, answered.champion))
         # How old the newest fact is depends on all that was fetched, not only on what the model looks at.
         return wanted == had or (wanted < had and shadow.manifest.requires.newest_fact_hours is None)
 

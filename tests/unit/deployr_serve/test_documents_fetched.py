@@ -150,7 +150,7 @@ async def test_who_follows_is_not_handed_the_documents(ask, services_of, models_
 async def test_a_shadow_that_takes_documents_reads_its_own(services_of, models_of, request_of, of_notes, now):
     policy = Policy(schema_version=1, model="hematocrit", mode=Mode.SILENT, shadows=("run-1",))
     services = replace(services_of(policies=(policy,)), documents=FakeDocuments(note(now)))
-    shadows = Shadows(services, models=models_of(run_1=of_notes), needs=lambda spec, *_: (spec,))
+    shadows = Shadows(services, models=models_of(run_1=of_notes), needs=lambda spec: (spec,))
     champion = (await infer(request_of(), replace(services, shadows=shadows))).packet
     await shadows.settled()
     [packet] = await services.store.packets(model_id="run-1", after=None, limit=10)

@@ -20,7 +20,7 @@ ABOUT_ORDER = Subject(patient_id="p1", encounter_id="e1", order_id="o1")
 def once_of(clock):
     """Give a function that puts a `FetchOnce` before a source; declarations need the same unless told otherwise."""
 
-    def make(source, needs=lambda *_: "same"):
+    def make(source, needs=lambda _: "same"):
         return FetchOnce(source, clock=clock, needs=needs)
 
     return make
@@ -87,7 +87,7 @@ async def test_another_instant_is_not_shared(once_of, source_of, fetched_of, ask
 
 async def test_declarations_that_need_other_searches_do_not_share(once_of, source_of, fetched_of, feature_spec, now):
     source = source_of(fetched_of())
-    once = once_of(source, needs=lambda spec, *_: spec)
+    once = once_of(source, needs=lambda spec: spec)
     fewer = msgspec.structs.replace(feature_spec, groups=feature_spec.groups[:1])
     await asyncio.gather(*(once.fetch(ABOUT_ORDER, spec, as_of=now) for spec in (feature_spec, fewer)))
     assert len(source.asked) == 2

@@ -83,7 +83,7 @@ async def test_a_shadow_inherits_nothing_of_the_request_that_set_it_to_work(requ
             return fetched_of(lab_of())
 
     source = Remembers()
-    services = shadowed(source=source, needs=lambda *_: (object(),))
+    services = shadowed(source=source, needs=lambda _: (object(),))
     for order in ("o1", "o2"):
         belongs_to.set(order)
         await infer(request_of(order_id=order), services)
@@ -194,7 +194,7 @@ async def test_a_shadow_that_hangs_holds_up_no_answer(request_of, shadowed, serv
     alone = await infer(request_of(), services_of(policies=(LIVE,)))
     # It needs other searches than the champion, so that it fetches for itself, and waits for ever.
     source, store = NeverAnswers(fetched_of(lab_of())), HangsForShadows()
-    hanging = {"needs": lambda *_: (object(),)} if where == "EMR" else {"store_of_shadow": store}
+    hanging = {"needs": lambda _: (object(),)} if where == "EMR" else {"store_of_shadow": store}
     services = shadowed(source=source, **hanging)
 
     followed = await infer(request_of(), services)
@@ -246,7 +246,7 @@ async def test_a_shadow_that_took_as_long_as_a_request_may_is_left_alone_for_a_m
                 clock.pass_time(9.0)
             return fetched_of(lab_of())
 
-    services = shadowed(source=Slow(), needs=lambda *_: (object(),))
+    services = shadowed(source=Slow(), needs=lambda _: (object(),))
 
     for order in ("o1", "o2"):
         await infer(request_of(order_id=order), services)
@@ -313,7 +313,7 @@ async def test_the_emr_is_read_again_only_for_what_was_not_fetched(
     services = shadowed(
         shadow=msgspec.structs.replace(challenger, spec=other, model=CountsLabs()),
         source=source,
-        needs=lambda spec, *_: shadows if spec is other else champions,
+        needs=lambda spec: shadows if spec is other else champions,
     )
 
     await infer(request_of(), services)
@@ -336,7 +336,7 @@ async def test_a_shadow_that_weighs_how_old_the_newest_fact_is_gets_only_what_it
     services = shadowed(
         shadow=msgspec.structs.replace(challenger, spec=other, manifest=strict),
         source=source,
-        needs=lambda spec, *_: ("labs",) if spec is other else ("labs", "drugs"),
+        needs=lambda spec: ("labs",) if spec is other else ("labs", "drugs"),
     )
 
     await infer(request_of(), services)
@@ -355,7 +355,7 @@ async def test_a_lent_token_ends_with_the_request_that_it_was_lent_for(request_o
             return fetched_of(lab_of())
 
     source, lent = Remembers(), Handed(token="lent")
-    services = shadowed(source=source, needs=lambda *_: (object(),))
+    services = shadowed(source=source, needs=lambda _: (object(),))
 
     await infer(dataclasses.replace(request_of(), handed=lent), services)
     waiting = [answered.request.handed for answered in services.shadows._waiting]
@@ -370,7 +370,7 @@ async def test_more_answers_than_can_wait_have_no_shadow_and_are_told_of(
 ):
     monkeypatch.setattr("deployr_serve.core.shadow._AT_MOST", 2)
     source = NeverAnswers(fetched_of(lab_of()))
-    services = shadowed(source=source, needs=lambda *_: (object(),))
+    services = shadowed(source=source, needs=lambda _: (object(),))
     answer = await infer(request_of(), services)
     await source.hung.wait()
 

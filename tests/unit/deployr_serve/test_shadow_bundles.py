@@ -82,7 +82,7 @@ def followed_by(services, runs):
         allow_pickle=False,
         unfetchable=lambda _: (),
         refused=lambda _: {},
-        needs=lambda *_: (),
+        needs=lambda _: (),
     )
 
 

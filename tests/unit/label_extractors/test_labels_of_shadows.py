@@ -22,7 +22,7 @@ async def test_one_reading_of_the_emr_labels_champion_and_shadow_alike(
     live = Policy(schema_version=1, model="hematocrit", mode=Mode.LIVE, shadows=(SHADOW,))
     services = services_of(policies=(live,))
     models = models_of(**{SHADOW: msgspec.structs.replace(bundle, digest="c" * 64)})
-    services = dataclasses.replace(services, shadows=Shadows(services, models=models, needs=lambda *_: ("labs",)))
+    services = dataclasses.replace(services, shadows=Shadows(services, models=models, needs=lambda _: ("labs",)))
     answer = await infer(request_of(), services)
     await services.shadows.settled()
     clock.pass_time(3 * 3600)
