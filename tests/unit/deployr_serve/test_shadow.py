@@ -24,7 +24,7 @@ SHADOW = "hematocrit-3f2a91c04b7e"
 LIVE = Policy(schema_version=1, model="hematocrit", mode=Mode.LIVE, threshold=0.6, shadows=(SHADOW,))
 
 
-def the_same(spec, subject, as_of):
+def the_same(_):
     return ("labs", "drugs")
 
 
