@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deployr_core.codes import ICD9CM, ICD10CM, LOINC, NDC, RXNORM, SNOMED, Code
 from deployr_core.contributions import Explanation
@@ -85,17 +86,18 @@ class PictureColumns:
 Source = CategoryLayout | CodeColumn | AnalyteColumns | TermColumn | PictureColumns
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Concepts:
-    """The concepts of a declaration: ``of_feature[i]`` is the name of feature ``i``'s.
+    """The concepts of a declaration: ``of_feature[i]`` is the name of feature ``i``'s, ``names[numbers[i]]`` too.
 
-    ``sources``: by name, where the declaration computes it from; in the declared order. ``rank``: by name, its place
-    among all names in the order of the alphabet.
+    ``sources``: by name, where the declaration computes it from; in the declared order. ``names``: all of them and
+    `ROUNDING`, in the order of the alphabet.
     """
 
     of_feature: tuple[str, ...]
     sources: dict[str, tuple[Source, ...]]
-    rank: dict[str, int]
+    names: tuple[str, ...]
+    numbers: NDArray[np.int64]
 
 
 @lru_cache(maxsize=64)
@@ -117,10 +119,13 @@ def concepts_of(spec: FeatureSpec, documents: Documents | None = None) -> Concep
         sources[name].append(source)
         for column in columns:
             of_feature[column] = name
+    names = tuple(sorted({*sources, ROUNDING}))
+    number = {name: place for place, name in enumerate(names)}
     return Concepts(
         of_feature=tuple(of_feature),
         sources={name: tuple(each) for name, each in sources.items()},
-        rank={name: place for place, name in enumerate(sorted((*sources, ROUNDING)))},
+        names=names,
+        numbers=np.array([number[name] for name in of_feature], dtype=np.int64),
     )
 
 
@@ -137,24 +142,25 @@ def contributions_of(
     """
     concepts = concepts_of(spec, documents)
     places = np.flatnonzero(explanation.by_feature)
-    sums: dict[str, float] = {}
-    several: defaultdict[str, list[float]] = defaultdict(list)
-    for place, value in zip(places.tolist(), explanation.by_feature[places].tolist(), strict=True):
-        name = concepts.of_feature[place]
-        if name in sums:
-            several[name].append(value)
-        else:
-            sums[name] = value
-    for name, more in several.items():
-        sums[name] = math.fsum((sums[name], *more))
+    numbers, added = concepts.numbers[places], explanation.by_feature[places]
+    sums = dict(zip(numbers.tolist(), added.tolist(), strict=True))
+    if len(sums) < numbers.size:
+        # A few have several features; to go through the hundreds for them would take as long as all the rest.
+        shared = np.bincount(numbers)[numbers] > 1
+        several: defaultdict[int, list[float]] = defaultdict(list)
+        for number, value in zip(numbers[shared].tolist(), added[shared].tolist(), strict=True):
+            several[number].append(value)
+        sums.update((number, math.fsum(values)) for number, values in several.items())
     closed, rest = explanation.closed(list(sums.values()))
-    names, values = list(sums), closed
+    told = list(sums)
     if rest:
-        names, values = [*names, ROUNDING], [*values, rest]
-    # As tuples to be compared, a forest's hundreds would take longer to be put in order than to be computed.
-    ranks = np.array([concepts.rank[name] for name in names], dtype=np.int64)
-    order = np.lexsort((ranks, -np.abs(values)))
-    return tuple(Contribution(concept=names[each], value=values[each]) for each in order.tolist() if values[each])
+        # Beside a concept that a declaration may call the same.
+        told, closed = [*told, concepts.names.index(ROUNDING)], [*closed, rest]
+    kept, parts = np.array(told, dtype=np.int64), np.array(closed, dtype=np.float64)
+    order = np.lexsort((kept, -np.abs(parts)))
+    names = concepts.names
+    ordered = zip(kept[order].tolist(), parts[order].tolist(), strict=True)
+    return tuple([Contribution(concept=names[number], value=value) for number, value in ordered if value])
 
 
 def _found(layout: FeatureLayout) -> list[tuple[str, Code | None, range, Source]]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -159,6 +160,12 @@ def test_what_no_concept_can_hold_is_called_rounding() -> None:
     spec = spec_of(labs(Statistic.LAST))
     told = contributions_of(Explanation(base=1.0, by_feature=np.array([-1.0]), explained=1e-30, rounding=1e-9), spec)
     assert [(each.concept, each.value) for each in told] == [("Hematocrit", -1.0), (ROUNDING, 1e-30)]
+
+
+def test_a_test_that_is_called_rounding_keeps_its_own_number() -> None:
+    spec = spec_of(labs(Statistic.LAST, analyte=msgspec.structs.replace(HEMATOCRIT, name=ROUNDING)))
+    told = contributions_of(Explanation(base=1.0, by_feature=np.array([-1.0]), explained=1e-30, rounding=1e-9), spec)
+    assert [(each.concept, each.value) for each in told] == [(ROUNDING, -1.0), (ROUNDING, 1e-30)]
 
 
 @given(parts=st.lists(st.floats(-1e3, 1e3), min_size=5, max_size=5), base=st.floats(-10, 10))
