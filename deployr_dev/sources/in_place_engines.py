@@ -21,7 +21,7 @@ SPARK = "spark"
 _ROWS = 4096
 _SPARK_INSTANTS = frozenset({"timestamp"})
 _SPARK_SETTINGS = {"spark.sql.session.timeZone": "UTC", "spark.sql.timestampType": "TIMESTAMP_NTZ"}
-_SPARK_STARTS_WITH = {
+_SPARK_STARTS_WITH: dict[str, Any] = {
     "spark.ui.showConsoleProgress": "false",
     # The small side of each join takes a page of the driver or more. By itself a page is a sixteenth of a core's share:
     # the features' query has dozens of joins, and fails when all are there at once, however much memory the driver has.
@@ -57,15 +57,13 @@ class SparkEngine:
             raise ExtractInvalid(f"{self.shown}: expected Spark's client; install it with {install}") from None
         self._started: Any = None
         with self._asking():
-            there = SparkSession.getActiveSession()
-            builder = SparkSession.builder.appName("deployr")
-            for name, value in _SPARK_STARTS_WITH.items():
-                builder = builder.config(name, value)
-            session = (builder.master(f"spark://{parts.netloc}") if parts.netloc else builder).getOrCreate()
             _keep_quiet()
-            if there is None:
-                self._started = session
+            session = SparkSession.getActiveSession()
+            if session is None:
+                builder = SparkSession.builder.appName("deployr").config(map=_SPARK_STARTS_WITH)
+                session = (builder.master(f"spark://{parts.netloc}") if parts.netloc else builder).getOrCreate()
                 session.sparkContext.setLogLevel("OFF")
+                self._started = session
             self._session = session.newSession()
             for name, value in _SPARK_SETTINGS.items():
                 self._session.conf.set(name, value)
