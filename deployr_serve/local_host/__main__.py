@@ -12,6 +12,7 @@ from pathlib import Path
 from deployr_serve.local_host.errors import HostSetupError
 from deployr_serve.local_host.keys import HostKeys
 from deployr_serve.local_host.local_settings import export_settings, read_cors, read_local_settings
+from deployr_serve.local_host.log_lines import FORMAT, AfterAnswers
 from deployr_serve.local_host.serve import GRACE_S, run_host
 
 MASTER_KEY = "DEPLOYR_HOST_MASTER_KEY"
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Keys come from the environment, or are made and printed once to standard error.
     """
     options = _parser().parse_args(argv)
-    logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=options.log_level, format=FORMAT, handlers=[AfterAnswers()])
     # At INFO the Azure SDK prints request URLs and partition keys.
     logging.getLogger("azure").setLevel(logging.WARNING)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
