@@ -146,13 +146,15 @@ class Invoker:
             headers: of the request, lower-case names, for the trace.
         """
         invocation_id = str(uuid4())
-        context = InvocationContext(
-            function_name=function.name,
-            function_directory=self._folder,
-            invocation_id=invocation_id,
-            trace=_trace(headers or {}),
-        )
         arguments = {function.parameter: argument}
+        context = None
+        if function.takes_context or not function.is_async:
+            context = InvocationContext(
+                function_name=function.name,
+                function_directory=self._folder,
+                invocation_id=invocation_id,
+                trace=_trace(headers or {}),
+            )
         if function.takes_context:
             arguments["context"] = context
         loop = asyncio.get_running_loop()
@@ -166,11 +168,11 @@ class Invoker:
         return outcome
 
     async def _outcome(
-        self, function: Function, arguments: Mapping[str, object], context: InvocationContext
+        self, function: Function, arguments: Mapping[str, object], context: InvocationContext | None
     ) -> Outcome:
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
-                if function.is_async:
+                if context is None or function.is_async:
                     value = await function.call(**arguments)
                 else:
                     value = await self._on_thread(function, arguments, context)

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
-from starlette.applications import Starlette
 
-from deployr_serve.local_host.app import create_app
+from deployr_serve.local_host.app import HostApp, create_app
 from deployr_serve.local_host.errors import HostSetupError
 from deployr_serve.local_host.host_json import read_host_json
 from deployr_serve.local_host.http import MAX_BODY_BYTES
@@ -50,7 +49,7 @@ class Host:
     """
 
     app: LoadedApp
-    asgi: Starlette
+    asgi: HostApp
     timers: Timers
     start_timers: Callable[[], None]
     queues: QueueRunners
