@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from deployr_serve.adapters.one_thread import OneThread
 from deployr_serve.adapters.sqlite_schema import migrate
 from deployr_serve.core.errors import StoreUnavailable
 
@@ -69,7 +69,7 @@ class SqliteFile:
     def __init__(self, file: Path, *, busy_timeout_s: float = 5.0) -> None:
         self._file = file
         self._busy_timeout_s = busy_timeout_s
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
+        self._thread = OneThread("sqlite")
         self._asked: deque[_Asked] = deque()
         self._is_called = False
         self._connection: sqlite3.Connection | None = None
@@ -80,9 +80,18 @@ class SqliteFile:
     async def aclose(self) -> None:
         """Close the file; the store opens it again when it is used again."""
         opened, self._quick, self._connection = (self._quick, self._connection), None, None
-        for connection in opened:
-            if connection is not None:
-                await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
+        loop, closed = asyncio.get_running_loop(), asyncio.Event()
+
+        def close() -> None:
+            try:
+                for connection in opened:
+                    if connection is not None:
+                        connection.close()
+            finally:
+                loop.call_soon_threadsafe(closed.set)
+
+        self._thread.do(close)
+        await closed.wait()
 
     async def _read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         return await self._run(work, writes=False, durable=False)
@@ -97,7 +106,7 @@ class SqliteFile:
         self._asked.append(_Asked(work=work, answer=answer, writes=writes, durable=durable))
         if not self._is_called:
             self._is_called = True
-            self._thread.submit(self._do_all)
+            self._thread.do(self._do_all)
         try:
             return await answer
         except sqlite3.Error as error:

@@ -12,6 +12,7 @@ import inspect
 import os
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -55,7 +56,9 @@ class Gates:
                 # What sleeps in the middle of somebody else's transaction holds the whole file, and whoever takes over
                 # has no store at all: SQLite's own matter, and not what a gate is about.
                 for file in self.files:
-                    file._thread.submit(int).result()  # It does one thing after the other.
+                    done = threading.Event()
+                    file._thread.do(done.set)  # It does one thing after the other.
+                    done.wait()
             os.kill(os.getpid(), getattr(signal, self._end.by))
 
 
