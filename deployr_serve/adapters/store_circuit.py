@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 from deployr_serve.adapters import breaker
+from deployr_serve.adapters.at_once import within
 from deployr_serve.adapters.breaker import BreakerPolicy, Circuit, Closed, HalfOpen, Open, Outcome
 from deployr_serve.core.errors import StoreUnavailable
 from deployr_serve.core.ports import Clock
@@ -76,8 +77,7 @@ class _StoreInCircuit:
             # Whatever else it says, it has answered.
             probe, outcome = isinstance(self._circuit, HalfOpen), Outcome.ANSWERED
             try:
-                async with asyncio.timeout(within_s):
-                    return await method(*arguments, **named)
+                return await within(method(*arguments, **named), within_s)
             except TimeoutError:
                 outcome = Outcome.UNAVAILABLE
                 raise StoreUnavailable("expected the store to answer within its share of the deadline") from None
