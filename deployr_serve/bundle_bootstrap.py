@@ -73,7 +73,7 @@ def shelf_of(settings: Settings) -> RunShelf:
 
 
 @lru_cache(maxsize=64)
-def needs(spec: FeatureSpec) -> tuple[Hashable, ...]:
+def needs(spec: FeatureSpec) -> tuple[tuple[str, Hashable], ...]:
     """Give what is asked of the EMR for a declaration, search by search, to hold two declarations against each other.
 
     About whom and when makes no difference then.

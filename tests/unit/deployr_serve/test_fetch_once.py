@@ -10,9 +10,10 @@ import pytest
 
 from deployr_core.packet import FetchRecord, Subject
 from deployr_serve.adapters.fetch_once import HOLD_S, FetchOnce
-from deployr_serve.core.errors import EmrUnreachable
+from deployr_serve.core.errors import EmrTimeout, EmrUnreachable
 from deployr_serve.core.ports import Handed
 
+SAME = (("labs", "the same"),)
 ABOUT_ORDER = Subject(patient_id="p1", encounter_id="e1", order_id="o1")
 
 
@@ -20,7 +21,7 @@ ABOUT_ORDER = Subject(patient_id="p1", encounter_id="e1", order_id="o1")
 def once_of(clock):
     """Give a function that puts a `FetchOnce` before a source; declarations need the same unless told otherwise."""
 
-    def make(source, needs=lambda _: "same"):
+    def make(source, needs=lambda _: SAME):
         return FetchOnce(source, clock=clock, needs=needs)
 
     return make
@@ -146,3 +147,87 @@ async def test_what_was_handed_over_in_whole_is_read_once_by_those_who_ask_at_on
     assert len(source.asked) == 3
     await ask(once, handed=first)
     assert len(source.asked) == 4
+
+
+WHOLE = Handed(prefetch={"patient": b"{}", "encounter": b"{}", "order": b"{}", "labs": b"null"})
+
+
+class Reading:
+    """A source that tells on which task it was read, and goes on when it may."""
+
+    def __init__(self, found):
+        self.found, self.tasks, self.may = found, [], None
+
+    async def fetch(self, *_, **__):
+        self.tasks.append(asyncio.current_task())
+        if self.may is not None:
+            await self.may
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+
+async def test_what_is_handed_over_in_whole_is_read_without_a_task_apart_and_the_rest_on_one(once_of, fetched_of, ask):
+    source = Reading(fetched_of())
+    once, here = once_of(source), asyncio.current_task()
+    assert await ask(once, handed=WHOLE) is source.found
+    # An order that is asked about, and not handed over, is fetched.
+    await ask(once, handed=Handed(prefetch=dict.fromkeys(("patient", "encounter", "labs"), b"{}")))
+    await ask(once)
+    assert [task is here for task in source.tasks] == [True, False, False]
+
+
+async def test_what_is_handed_over_in_whole_is_shared_while_it_is_read(once_of, fetched_of, ask):
+    source = Reading(fetched_of())
+    source.may = asyncio.get_running_loop().create_future()
+    once = once_of(source)
+    asking = [asyncio.ensure_future(ask(once, handed=WHOLE)) for _ in range(3)]
+    await asyncio.sleep(0)
+    source.may.set_result(None)
+    assert [each is source.found for each in await asyncio.gather(*asking)] == [True] * 3
+    assert len(source.tasks) == 1
+
+
+async def test_a_failure_to_read_it_is_shared_too_and_by_nobody_after(once_of, ask):
+    source = Reading(EmrUnreachable("down"))
+    source.may = asyncio.get_running_loop().create_future()
+    once = once_of(source)
+    asking = [asyncio.ensure_future(ask(once, handed=WHOLE)) for _ in range(3)]
+    await asyncio.sleep(0)
+    source.may.set_result(None)
+    failed = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(each) for each in failed] == [EmrUnreachable] * 3
+    with pytest.raises(EmrUnreachable):
+        await ask(once, handed=WHOLE)
+    assert len(source.tasks) == 2
+
+
+async def test_where_the_one_who_reads_it_gives_up_the_others_are_told_that_the_time_was_over(once_of, fetched_of, ask):
+    source = Reading(fetched_of())
+    source.may = asyncio.get_running_loop().create_future()
+    once = once_of(source)
+    first, second = (asyncio.ensure_future(ask(once, handed=WHOLE)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    failed = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(each) for each in failed] == [asyncio.CancelledError, EmrTimeout]
+    source.may = None
+    assert await ask(once, handed=WHOLE) is source.found
+
+
+async def test_what_was_handed_over_is_told_apart_by_its_content_where_the_sizes_agree(once_of, fetched_of, ask):
+    source = Reading(fetched_of())
+    once = once_of(source)
+    other = Handed(prefetch={**WHOLE.prefetch, "labs": b"true"})
+    for handed in (WHOLE, other, Handed(prefetch=dict(WHOLE.prefetch))):
+        await ask(once, handed=handed)
+    assert len(source.tasks) == 2
+
+
+async def test_what_was_handed_over_is_not_held_on_to_beside_what_was_asked_of_the_emr(once_of, fetched_of, ask):
+    sent = FetchRecord(resource="Patient", resources=1, pages=1, milliseconds=1.0, requests=1)
+    once = once_of(Reading(replace(fetched_of(), fetches=(sent,))))
+    await ask(once, handed=WHOLE)
+    await asyncio.sleep(0)
+    [(*_, content)] = once._shared
+    assert content._held == ()
