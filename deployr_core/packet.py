@@ -11,7 +11,8 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from functools import cache
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -44,10 +45,16 @@ class _Record(_Part, frozen=True, kw_only=True):
     """Something that holds instants."""
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
+        for name in _dated(type(self)):
             value = getattr(self, name)
             if isinstance(value, datetime) and value.tzinfo is not UTC:
                 raise ValueError(f"expected {name} in UTC")
+
+
+@cache
+def _dated(kind: type[_Record]) -> tuple[str, ...]:
+    """Give the fields that may hold an instant."""
+    return tuple(name for name, hint in get_type_hints(kind).items() if hint is datetime or datetime in get_args(hint))
 
 
 class Subject(_Record, frozen=True, kw_only=True):

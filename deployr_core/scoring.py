@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from functools import cache
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -183,7 +184,6 @@ class TreeEnsemble(ScorerBase):
             raise ModelUnusable(f"expected trees that give {len(outputs.names)} outputs, as declared")
         # LightGBM's `sigmoid` parameter; 1 everywhere else.
         self._steepness = float(header.get_field("sigmoid_alpha")[0])
-        self._predict, self._predict_leaf = treelite.gtil.predict, treelite.gtil.predict_leaf
         self._n_features = n_features
         self._input_type: InputType = input_type
         self._zero_is_missing = zero_is_missing
@@ -206,7 +206,7 @@ class TreeEnsemble(ScorerBase):
     def explain(self, vector: FeatureVector) -> Explanation:
         """Walk back from the leaves that scoring itself ends in; see `Scorer`."""
         row = self._row(vector)
-        leaves = np.asarray(self._predict_leaf(self._model, row, nthread=1))[0]
+        leaves = _walked(self._model, row, "leaf_id")[0]
         return self._paths.explanation(leaves, self._numbers(row)[self.outputs.place])
 
     def _row(self, vector: FeatureVector) -> NDArray[Any]:
@@ -225,10 +225,27 @@ class TreeEnsemble(ScorerBase):
         return numbers
 
     def _found(self, row: NDArray[Any]) -> list[float]:
-        found = np.asarray(self._predict(self._model, row, nthread=1, pred_margin=True), dtype=np.float64)
+        found = _walked(self._model, row, "raw").astype(np.float64)
         # Shape (1, n_targets, n_classes), of which both classes of a forest's label are given, or the one margin.
         numbers: list[float] = (found[0, :, -1] if self._takes_last else found[0, 0]).tolist()
         return [finite(number) for number in numbers]
+
+
+def _walked(model: Any, row: NDArray[Any], what: Literal["leaf_id", "raw"]) -> NDArray[Any]:
+    """Walk all trees on this thread, as ``treelite.gtil.predict`` and ``predict_leaf`` do.
+
+    These two read their configuration from JSON each time, which takes as long as a quarter of the walk.
+    """
+    from treelite.gtil.gtil import _predict_impl
+
+    return np.asarray(_predict_impl(model, row, config=_walking(what)))
+
+
+@cache
+def _walking(what: Literal["leaf_id", "raw"]) -> Any:
+    from treelite.gtil.gtil import GTILConfig
+
+    return GTILConfig(nthread=1, predict_type=what)
 
 
 class IsotonicTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="isotonic"):

@@ -5,7 +5,7 @@ import hmac
 import json
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
+from deployr_core import packet as packet_module
 from deployr_core.packet import (
     Abstained,
     Attempt,
@@ -36,6 +37,8 @@ from deployr_core.packet import (
     StoredVector,
     Subject,
     Trigger,
+    _dated,
+    _Record,
 )
 from deployr_core.packet_ids import derive_delivery_id, derive_label_id, derive_packet_id
 from deployr_core.vectorize import FeatureVector
@@ -353,3 +356,23 @@ def test_a_packet_that_was_stored_before_there_were_several_outputs_still_reads(
 def test_a_score_that_is_neither_a_probability_nor_a_number_in_a_unit_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected a"):
         Scored(**{"vector": VECTOR, "coverage": {}, "entity_id": None, **fields})
+
+
+@pytest.mark.parametrize("field", ["as_of", "started_at", "updated_at"])
+def test_no_instant_of_a_packet_is_taken_in_another_zone(packet_of, field):
+    elsewhere = datetime(2015, 1, 6, 12, tzinfo=timezone(timedelta(hours=1)))
+    with pytest.raises(ValueError, match=f"expected {field} in UTC"):
+        packet_of(**{field: elsewhere})
+
+
+def test_every_field_that_is_declared_to_hold_an_instant_is_looked_at():
+    kinds = [each for each in vars(packet_module).values() if isinstance(each, type) and issubclass(each, _Record)]
+    declared = {
+        (kind, name)
+        for kind in kinds
+        for holder in kind.__mro__
+        for name, hint in vars(holder).get("__annotations__", {}).items()
+        if "datetime" in str(hint)
+    }
+    assert declared == {(kind, name) for kind in kinds for name in _dated(kind)}
+    assert len(declared) >= 17

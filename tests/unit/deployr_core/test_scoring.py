@@ -14,6 +14,7 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 
+from deployr_core import scoring
 from deployr_core.estimator_model import EstimatorModel
 from deployr_core.exact import logistic, softmax
 from deployr_core.linear import LinearModel, LinearNumbers
@@ -90,6 +91,17 @@ def test_a_value_beside_a_threshold_takes_the_turn_that_sklearn_takes(make: Make
     half_way = np.array([[(float(odd) + float(above)) / 2]])
     assert forest.predict_proba(half_way)[:, 1].tolist() == [1.0]
     assert TreeEnsemble(checkpoint_of(forest), n_features=1).score(make.vector(half_way[0])) == 1.0
+
+
+def test_trees_are_walked_as_treelites_own_functions_walk_them(checkpoint: bytes, make: Make) -> None:
+    """The walk goes past them, to a function that treelite does not promise to keep."""
+    model = treelite.Model.deserialize_bytes(checkpoint)
+    rows = training_rows()[0][:50].astype(np.float32)
+    for row in rows:
+        raw = treelite.gtil.predict(model, row.reshape(1, -1), nthread=1, pred_margin=True)
+        assert bits(scoring._walked(model, row.reshape(1, -1), "raw")) == bits(raw)
+        leaves = treelite.gtil.predict_leaf(model, row.reshape(1, -1), nthread=1)
+        assert scoring._walked(model, row.reshape(1, -1), "leaf_id").tolist() == leaves.tolist()
 
 
 def test_a_row_gets_the_same_bits_every_time(checkpoint: bytes, make: Make) -> None:
