@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import azure.functions as func
 
@@ -31,6 +32,7 @@ from deployr_serve.core.events import shown
 from deployr_serve.core.explain import reasons_of
 from deployr_serve.core.in_time import InTime
 from deployr_serve.core.infer import Answer, infer_group
+from deployr_serve.core.policy import Policy
 from deployr_serve.core.ports import Budget
 from deployr_serve.core.request import InferenceRequest
 from deployr_serve.triggers.bpa_acknowledgement import check_was_shown, parse_acknowledgement
@@ -66,13 +68,18 @@ def bpa_blueprint(application: Application, bpa: BpaSettings) -> func.Blueprint:
 
 @dataclass(kw_only=True, slots=True)
 class _Call:
-    """One call under way. ``wrapping``: what the document came in, as far as is known by now."""
+    """One call under way. ``wrapping``: what the document came in, as far as is known by now.
+
+    ``is_of_one``: one model is asked, not a group. ``prepared``: a packet, and the answer that shows its advisory.
+    """
 
     req: func.HttpRequest
     correlation_id: str
     deadline: float
     wrapping: Wrapping
     caller: str = ""
+    is_of_one: bool = False
+    prepared: tuple[InferencePacket | None, bytes] = None, b""
 
 
 class _Routes:
@@ -166,6 +173,7 @@ class _Routes:
         models = self._models(req.route_params.get("model_or_group", ""))
         budget = Budget(deadline=call.deadline, correlation_id=call.correlation_id)
         subject = await self._application.vendor.subjects.subject(document.named, budget=budget)
+        call.is_of_one = len(models) == 1
         requests = [
             InferenceRequest(
                 channel=CHANNEL,
@@ -176,12 +184,15 @@ class _Routes:
                 correlation_id=call.correlation_id,
                 caller=call.caller,
                 context=document.context,
+                # Of a group's advisories one is shown, and which one is known when all are there.
+                answer_shows=call.is_of_one,
             )
             for model in models
         ]
         # Who is meant has taken a part of the time.
         left_s = max(call.deadline - services.clock.monotonic(), 0.001)
-        answers = await infer_group(requests, replace(services, site=replace(services.site, deadline_s=left_s)))
+        within = replace(services, site=replace(services.site, deadline_s=left_s))
+        answers = await infer_group(requests, within, prepare=partial(self._prepare, call) if call.is_of_one else None)
         given = [answer for answer in answers if isinstance(answer, Answer)]
         failures = [answer for answer in answers if isinstance(answer, Exception)]
         if not given:
@@ -206,12 +217,23 @@ class _Routes:
         if best is None:
             return self._none(call, outcome_in_header(packets), headers)
         packet, policy = best
-        body = wrap(
-            self._bpa.answers.advice(packet, policy, because=reasons_of(packet, self._services.models)), call.wrapping
-        )
-        await self._note_shown(packet, call.correlation_id)
+        prepared_of, body = call.prepared
+        if prepared_of is not packet:
+            body = self._advice(packet, policy, call)
+        if answers[0].replayed or not call.is_of_one:
+            # Else it was noted with the packet.
+            await self._note_shown(packet, call.correlation_id)
         headers["X-Bridge-Outcome"] = outcome_in_header(packets)
         return HttpAnswer(status=200, body=body, content_type=call.wrapping.media_type, headers=headers)
+
+    def _prepare(self, call: _Call, packet: InferencePacket) -> None:
+        policy = self._services.policies.of(packet.model.model_id)
+        if chosen([(packet, policy)]) is not None:
+            call.prepared = packet, self._advice(packet, policy, call)
+
+    def _advice(self, packet: InferencePacket, policy: Policy, call: _Call) -> bytes:
+        because = reasons_of(packet, self._services.models)
+        return wrap(self._bpa.answers.advice(packet, policy, because=because), call.wrapping)
 
     async def _note_shown(self, packet: InferencePacket, correlated: str) -> None:
         for event in shown([packet]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import azure.functions as func
@@ -23,7 +24,7 @@ from deployr_serve.core.explain import reasons_of
 from deployr_serve.core.hook_instances import first_seen
 from deployr_serve.core.in_time import InTime
 from deployr_serve.core.infer import Answer, infer_group
-from deployr_serve.triggers.cds_cards import advised, render_cards, render_hook_error, render_wrong_method
+from deployr_serve.triggers.cds_cards import Cards, advised, render_cards, render_hook_error, render_wrong_method
 from deployr_serve.triggers.cds_feedback import event_of, is_card_of, parse_feedback
 from deployr_serve.triggers.cds_request import CHANNEL, parse_hook_call, requests_of
 from deployr_serve.triggers.cds_services import CdsService, render_discovery
@@ -133,14 +134,14 @@ class _Routes:
         )
         # Proving who calls has taken a part of the time.
         left_s = max(started + services.site.deadline_s - services.clock.monotonic(), 0.001)
+        cards = Cards(call, services.policies, because=partial(reasons_of, models=services.models))
         came = await infer_group(
             requests_of(call, event_time=event_time, correlation_id=noted.correlation_id, caller=noted.by),
             replace(services, site=replace(services.site, deadline_s=left_s)),
+            prepare=cards.prepare,
         )
         answers = _answers_in(came, noted.correlation_id)
-        cards = advised(answers, services.policies)
-        because = {packet.packet_id: reasons_of(packet, services.models) for packet in cards}
-        answer = render_cards(call, answers, services.policies, because=because)
+        answer = render_cards(answers, services.policies, cards=cards)
         if answer.status == 200:
             # What is answered for the first time was noted with its packet.
             again = [each for each in answers if each.replayed]

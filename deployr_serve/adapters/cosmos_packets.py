@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import asyncio
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
 from azure.core.exceptions import AzureError
@@ -98,7 +99,10 @@ class CosmosPackets(OnCosmos):
         etag: str,
         deliveries: tuple[Delivery, ...] = (),
         events: tuple[Event, ...] = (),
+        meanwhile: Callable[[], None] | None = None,
     ) -> Stored:
+        if meanwhile is not None:
+            asyncio.get_running_loop().call_soon(meanwhile)
         body, (held, labelled) = await self._body_for(packet), _labels_in(etag)
         parts = {part["id"]: part for part in (*map(delivery_document, deliveries), *map(event_document, events))}
         for _ in range(_MOST_TRIES):

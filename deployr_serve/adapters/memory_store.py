@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from itertools import islice
 
@@ -41,6 +42,7 @@ class MemoryStore:
         etag: str,
         deliveries: tuple[Delivery, ...] = (),
         events: tuple[Event, ...] = (),
+        meanwhile: Callable[[], None] | None = None,  # noqa: ARG002 nothing is waited for
     ) -> Stored:
         held = self._packets.get(packet.packet_id)
         if held is None or held.etag != etag:

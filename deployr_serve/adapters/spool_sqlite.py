@@ -69,9 +69,16 @@ class SqliteSpool(SqliteFile):
 
         return await self._read(work)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], _T], *, writes: bool, durable: bool) -> _T:
+    async def _run(
+        self,
+        work: Callable[[sqlite3.Connection], _T],
+        *,
+        writes: bool,
+        durable: bool,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> _T:
         try:
-            return await super()._run(work, writes=writes, durable=durable)
+            return await super()._run(work, writes=writes, durable=durable, meanwhile=meanwhile)
         except StoreUnavailable as error:
             is_full = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
             raise SpoolUnavailable("spool-full" if is_full else "spool-unavailable") from error

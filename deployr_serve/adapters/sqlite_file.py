@@ -24,17 +24,27 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Asked:
-    """What somebody waits for. ``writes``: in a transaction; ``durable``: that survives a power cut."""
+    """What somebody waits for. ``writes``: in a transaction; ``durable``: that survives a power cut.
+
+    ``meanwhile``: what they do on their loop while it is committed.
+    """
 
     work: Callable[[sqlite3.Connection], Any]
     answer: asyncio.Future[Any]
     writes: bool
     durable: bool
+    meanwhile: Callable[[], None] | None = None
 
     def settle(self, result: object, error: BaseException | None) -> None:
         """Have the loop of whoever waits tell them; a loop that has closed meanwhile has nobody who waits."""
         with suppress(RuntimeError):
             self.answer.get_loop().call_soon_threadsafe(self._tell, result, error)
+
+    def is_committed_now(self) -> None:
+        """Have the loop of whoever waits do meanwhile what they have to."""
+        if self.meanwhile is not None:
+            with suppress(RuntimeError):
+                self.answer.get_loop().call_soon_threadsafe(self.meanwhile)
 
     def _tell(self, result: object, error: BaseException | None) -> None:
         if self.answer.done():
@@ -96,14 +106,27 @@ class SqliteFile:
     async def _read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         return await self._run(work, writes=False, durable=False)
 
-    async def _write(self, work: Callable[[sqlite3.Connection], _T], *, durable: bool = True) -> _T:
+    async def _write(
+        self,
+        work: Callable[[sqlite3.Connection], _T],
+        *,
+        durable: bool = True,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> _T:
         if not durable and (done := self._written_at_once(work)):
             return done[0]
-        return await self._run(work, writes=True, durable=durable)
+        return await self._run(work, writes=True, durable=durable, meanwhile=meanwhile)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], _T], *, writes: bool, durable: bool) -> _T:
+    async def _run(
+        self,
+        work: Callable[[sqlite3.Connection], _T],
+        *,
+        writes: bool,
+        durable: bool,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> _T:
         answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-        self._asked.append(_Asked(work=work, answer=answer, writes=writes, durable=durable))
+        self._asked.append(_Asked(work=work, answer=answer, writes=writes, durable=durable, meanwhile=meanwhile))
         if not self._is_called:
             self._is_called = True
             self._thread.do(self._do_all)
@@ -169,6 +192,8 @@ class SqliteFile:
             db.execute("BEGIN IMMEDIATE")
             # Alone the transaction is its own: what it raises ends it, and a savepoint would be two statements more.
             done = [(asked[0].work(db), None)] if len(asked) == 1 else [_by_itself(each.work, db) for each in asked]
+            for each in asked:
+                each.is_committed_now()
             db.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 handed to all who wait
             done = [(None, error)] * len(asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -59,6 +60,7 @@ class SqliteStore(SqliteRecords, SqlitePatients, SqliteLabels, SqliteLayout):
         etag: str,
         deliveries: tuple[Delivery, ...] = (),
         events: tuple[Event, ...] = (),
+        meanwhile: Callable[[], None] | None = None,
     ) -> Stored:
         def work(db: sqlite3.Connection) -> Stored:
             kind, body, *found_by = packet_columns(packet)
@@ -81,7 +83,7 @@ class SqliteStore(SqliteRecords, SqlitePatients, SqliteLabels, SqliteLayout):
             db.executemany(_ADD_EVENT, [_event_row(event) for event in events])
             return Stored(packet=packet, etag=str(int(etag) + 1))
 
-        return await self._write(work, durable=packet.is_terminal)
+        return await self._write(work, durable=packet.is_terminal, meanwhile=meanwhile)
 
     async def read_delivery(self, delivery_id: str) -> Delivery | None:
         def work(db: sqlite3.Connection) -> Delivery | None:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import msgspec
 
@@ -33,7 +34,7 @@ from deployr_serve.core.decide import SWITCHED_OFF, silenced, unapproved
 from deployr_serve.core.deciding import decision_of
 from deployr_serve.core.deliver import AT_ONCE_WITHIN_S, EXPIRES_AFTER, deliver
 from deployr_serve.core.documents import DocumentSource
-from deployr_serve.core.ending import UNCLAIMED, Ending, end
+from deployr_serve.core.ending import UNCLAIMED, Ending, Prepare, end
 from deployr_serve.core.errors import (
     UNEXPECTED,
     EventInFuture,
@@ -130,11 +131,12 @@ class Answer:
     replayed: bool
 
 
-async def infer(request: InferenceRequest, services: Services) -> Answer:
+async def infer(request: InferenceRequest, services: Services, *, prepare: Prepare | None = None) -> Answer:
     """Answer one request, exactly once however often it is asked.
 
     A request that was rejected or scored keeps its answer. One that failed, or was not scored because the model was
-    switched off, is tried again when it is asked again, and keeps a record of each earlier attempt.
+    switched off, is tried again when it is asked again, and keeps a record of each earlier attempt. ``prepare`` may be
+    given the packet while it is being stored.
 
     Raises:
         UnknownModel, EventInFuture, KeyReused: nothing was stored.
@@ -142,10 +144,10 @@ async def infer(request: InferenceRequest, services: Services) -> Answer:
         StoreUnavailable: the packet could not be stored; nothing was sent to the EMR.
     """
     with services.watch.step(Step.INFERENCE, channel=request.channel) as noted:
-        return await _audited(request, services, noted)
+        return await _audited(request, services, noted, prepare)
 
 
-async def _audited(request: InferenceRequest, services: Services, noted: Noted) -> Answer:
+async def _audited(request: InferenceRequest, services: Services, noted: Noted, prepare: Prepare | None) -> Answer:
     about = {
         "by": request.caller,
         "user": request.context.get("provider", ""),
@@ -153,7 +155,7 @@ async def _audited(request: InferenceRequest, services: Services, noted: Noted) 
         "correlation_id": request.correlation_id,
     }
     try:
-        answer = await _told(request, services)
+        answer = await _told(request, services, prepare)
     except ServeError as error:
         # An id that is no model's is only a text that came in, and may be anything.
         model_id = request.model_id if request.model_id in services.models.deployed() else ""
@@ -170,9 +172,9 @@ async def _audited(request: InferenceRequest, services: Services, noted: Noted) 
     return answer
 
 
-async def _told(request: InferenceRequest, services: Services) -> Answer:
+async def _told(request: InferenceRequest, services: Services, prepare: Prepare | None) -> Answer:
     """Give the answer as it may be told now: what is off, silent or not approved by now is not told of again."""
-    answer = await _answer(request, services)
+    answer = await _answer(request, services, prepare)
     if not answer.replayed or not isinstance(answer.packet.outcome, Scored):
         return answer
     outcome: Outcome = answer.packet.outcome
@@ -186,7 +188,9 @@ async def _told(request: InferenceRequest, services: Services) -> Answer:
     return Answer(packet=msgspec.structs.replace(answer.packet, outcome=outcome), replayed=True)
 
 
-async def infer_group(requests: Sequence[InferenceRequest], services: Services) -> tuple[Answer | Exception, ...]:
+async def infer_group(
+    requests: Sequence[InferenceRequest], services: Services, *, prepare: Prepare | None = None
+) -> tuple[Answer | Exception, ...]:
     """Answer several models' requests about one event at once, each as `infer` does, in their order.
 
     One that fails gives its own exception, and hides no other's answer. Those that need the same searches share one
@@ -195,17 +199,18 @@ async def infer_group(requests: Sequence[InferenceRequest], services: Services) 
     if len(requests) == 1:
         # Alone it needs no task of its own.
         try:
-            return (await infer(requests[0], services),)
+            return (await infer(requests[0], services, prepare=prepare),)
         except Exception as error:  # noqa: BLE001 given back, as those of several are
             return (error,)
-    answers = await asyncio.gather(*(infer(request, services) for request in requests), return_exceptions=True)
+    asked = (infer(request, services, prepare=prepare) for request in requests)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
     for answer in answers:
         if isinstance(answer, BaseException) and not isinstance(answer, Exception):
             raise answer
     return tuple(answer for answer in answers if not isinstance(answer, BaseException) or isinstance(answer, Exception))
 
 
-async def _answer(request: InferenceRequest, services: Services) -> Answer:
+async def _answer(request: InferenceRequest, services: Services, prepare: Prepare | None) -> Answer:
     site, clock = services.site, services.clock
     started = clock.monotonic()
     now = clock.now()
@@ -231,6 +236,7 @@ async def _answer(request: InferenceRequest, services: Services) -> Answer:
         policy=policy,
         outputs=services.outputs,
         deadline_s=site.deadline_s,
+        prepare=prepare,
         is_known_on=services.switches.is_known_to_be_shown(request.model_id, fresh.model.bundle_sha256),
     )
     if isinstance(bundle, ModelUnavailable):
@@ -287,20 +293,8 @@ async def _answer(request: InferenceRequest, services: Services) -> Answer:
     if not isinstance(bundle, ModelUnavailable):
         whole = budget()
         at_once = replace(whole, deadline=min(whole.deadline, clock.monotonic() + AT_ONCE_WITHIN_S))
-        await asyncio.gather(
-            *(
-                deliver(
-                    delivery,
-                    packet,
-                    bundle,
-                    store=services.store,
-                    outputs=services.outputs,
-                    clock=clock,
-                    budget=at_once,
-                )
-                for delivery in deliveries
-            )
-        )
+        send = partial(deliver, store=services.store, outputs=services.outputs, clock=clock, budget=at_once)
+        await asyncio.gather(*(send(delivery, packet, bundle) for delivery in deliveries))
         if services.shadows is not None and found.fetched is not None:
             await services.shadows.follow(request, packet, found.fetched, champion=bundle)
     return Answer(packet=packet, replayed=False)

@@ -153,8 +153,11 @@ class InferenceStore(Protocol):
         etag: str,
         deliveries: tuple[Delivery, ...] = (),
         events: tuple[Event, ...] = (),
+        meanwhile: Callable[[], None] | None = None,
     ) -> Stored:
         """Change the packet and add its deliveries and events, all or nothing; what of these exists stays as it is.
+
+        ``meanwhile`` is called on the event loop while a disk is waited for, if one is.
 
         Raises:
             RecordChanged: the packet no longer has this tag.

@@ -9,7 +9,7 @@ Source: CDS Hooks 2.0, https://cds-hooks.hl7.org/2.0/#cds-service-response [seen
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -45,23 +45,48 @@ _WITHOUT_FHIR_DATA = (
 """What the specification answers with 412: the facts were neither handed over nor to be had."""
 
 
-def render_cards(
-    call: HookCall,
-    answers: Sequence[Answer],
-    policies: Policies,
-    *,
-    because: Mapping[str, Sequence[Reason]],
-) -> HttpAnswer:
+class Cards:
+    """Makes the cards of a call's packets, each once.
+
+    Args:
+        call: what was asked.
+        policies: the ones in force.
+        because: gives the largest contributions to a packet's score, in words.
+    """
+
+    def __init__(
+        self, call: HookCall, policies: Policies, *, because: Callable[[InferencePacket], Sequence[Reason]]
+    ) -> None:
+        self._call = call
+        self._policies = policies
+        self._because = because
+        self._made: dict[str, tuple[InferencePacket, dict[str, Any]]] = {}
+
+    def prepare(self, packet: InferencePacket) -> None:
+        """Make the card, if the packet makes one, and keep it for when this very packet is told of."""
+        if _is_advised(packet, self._policies):
+            self._made[packet.packet_id] = packet, self._card(packet)
+
+    def of(self, packet: InferencePacket) -> dict[str, Any]:
+        """Give the card of a packet that makes one."""
+        made_of, card = self._made.get(packet.packet_id, (None, {}))
+        return card if made_of is packet else self._card(packet)
+
+    def _card(self, packet: InferencePacket) -> dict[str, Any]:
+        draft = self._call.draft_for(packet.model.model_id)
+        return _card(packet, self._policies, draft, self._because(packet))
+
+
+def render_cards(answers: Sequence[Answer], policies: Policies, *, cards: Cards) -> HttpAnswer:
     """Render the answers of a service's models: 200 with the cards of those that advise, or an OperationOutcome.
 
     One model that was refused refuses the whole, for the models were asked about the same patient; failures count only
     where all have failed.
 
     Args:
-        call: what was asked.
         answers: of the models that were; none where no draft order is one of theirs.
         policies: the ones in force.
-        because: by packet id, the largest contributions to the score, in words.
+        cards: of this call.
     """
     headers = {}
     if answers:
@@ -77,21 +102,14 @@ def render_cards(
     ]
     if refused or (failed and len(failed) == len(outcomes)):
         return _error([*refused, *failed][0], detail=None, headers=headers)
-    cards = [
-        _card(packet, policies, call.draft_for(packet.model.model_id), because.get(packet.packet_id, ()))
-        for packet in advised(answers, policies)
-    ]
-    body = msgspec.json.encode({"cards": cards}) if cards else NO_ADVICE
+    made = [cards.of(packet) for packet in advised(answers, policies)]
+    body = msgspec.json.encode({"cards": made}) if made else NO_ADVICE
     return HttpAnswer(status=200, body=body, content_type="application/json", headers=headers)
 
 
 def advised(answers: Sequence[Answer], policies: Policies) -> tuple[InferencePacket, ...]:
     """Give the packets that make a card: those that are to advise, where the policy has words for it."""
-    return tuple(
-        answer.packet
-        for answer in answers
-        if answer.packet.is_advised and policies.of(answer.packet.model.model_id).advisory is not None
-    )
+    return tuple(answer.packet for answer in answers if _is_advised(answer.packet, policies))
 
 
 def render_hook_error(error: ServeError) -> HttpAnswer:
@@ -127,6 +145,10 @@ def packet_id_of(card: str) -> str:
 def suggestion_uuid(packet_id: str, number: int) -> str:
     """Give the id of a card's suggestion, counted from 1."""
     return str(uuid.uuid5(uuid.UUID(hex=packet_id[1:]), f"suggestion {number}"))
+
+
+def _is_advised(packet: InferencePacket, policies: Policies) -> bool:
+    return packet.is_advised and policies.of(packet.model.model_id).advisory is not None
 
 
 def _card(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
+import deployr_serve.core.infer as infer_module
 import deployr_serve.triggers
 from deployr_core.packet import EventKind, Failed, Scored
 from deployr_serve.core.errors import SettingsInvalid
@@ -142,6 +143,24 @@ async def test_of_a_group_the_most_urgent_advice_is_shown_and_all_are_stored(emr
     assert response.headers["X-Packet-Id"] == f"{anemia.packet_id}, {hematocrit.packet_id}"
     assert [len(await app.store.events(one.packet_id)) for one in (anemia, hematocrit)] == [1, 0]
     assert len([address for address in emr.addresses if "Observation" in address]) == 1
+
+
+async def test_of_a_group_of_which_one_model_fails_the_others_advice_is_noted_as_shown(
+    emr, app_of, deploy, monkeypatch
+):
+    find_outcome = infer_module.find_outcome
+
+    async def one_fails(request, *rest, **more):
+        if request.model_id == "anemia":
+            raise RuntimeError("unexpected")
+        return await find_outcome(request, *rest, **more)
+
+    monkeypatch.setattr(infer_module, "find_outcome", one_fails)
+    deploy("anemia", indicator="critical")
+    app = app_of(emr.url, **deploy("hematocrit", indicator="warning"))
+    assert advice_in(await app.bpa(EXAMPLE, model="cbc"))["Headline"] == "hematocrit: 75 %"
+    [hematocrit] = await packets_of(app)
+    assert [event.kind for event in await app.store.events(hematocrit.packet_id)] == [EventKind.SHOWN]
 
 
 @pytest.mark.parametrize(("namespace", "media_type"), [(SOAP_11, "text/xml"), (SOAP_12, "application/soap+xml")])

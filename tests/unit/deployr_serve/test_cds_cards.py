@@ -11,7 +11,7 @@ from deployr_core.reasons import Reason
 from deployr_serve.core.errors import MalformedRequest
 from deployr_serve.core.infer import Answer
 from deployr_serve.core.policy import Policies, Policy
-from deployr_serve.triggers.cds_cards import NO_ADVICE, card_uuid, packet_id_of, render_cards, suggestion_uuid
+from deployr_serve.triggers.cds_cards import NO_ADVICE, Cards, card_uuid, packet_id_of, render_cards, suggestion_uuid
 from deployr_serve.triggers.cds_feedback import event_of, parse_feedback
 from deployr_serve.triggers.cds_request import parse_hook_call
 from deployr_serve.triggers.cds_services import Offer, services_of
@@ -52,7 +52,7 @@ def rendered(call, *answers, because=(), **advisory):
     words = {"headline": "Score {score}", **advisory}
     content = {"schema_version": 1, "model": "hematocrit", "mode": "live", "threshold": 0.5, "advisory": words}
     policies = Policies(declared={"hematocrit": msgspec.convert(content, Policy)})
-    answer = render_cards(call, answers, policies, because={PACKET_ID: because})
+    answer = render_cards(answers, policies, cards=Cards(call, policies, because=lambda _: because))
     if answer.status == 200:
         validated(json.loads(answer.body), "response")
     return answer
@@ -91,6 +91,21 @@ def test_one_failure_of_several_leaves_the_others_cards_and_one_refusal_none(cal
     refused = answer_of(outcome=Rejected(reason="wrong-patient"), packet_id="p" + "2" * 32)
     assert len(json.loads(rendered(call, answer_of(), failed).body)["cards"]) == 1
     assert rendered(call, answer_of(), refused).status == 422
+
+
+def test_a_card_that_was_prepared_is_told_of_that_very_packet_only_and_made_once(call, answer_of):
+    asked = []
+    content = {"schema_version": 1, "model": "hematocrit", "mode": "live", "threshold": 0.5}
+    policies = Policies(declared={"hematocrit": msgspec.convert({**content, "advisory": {"headline": "H"}}, Policy)})
+    cards = Cards(call, policies, because=lambda packet: asked.append(packet) or ())
+    prepared, other = answer_of().packet, answer_of().packet
+    cards.prepare(prepared)
+    assert cards.of(prepared) == cards.of(prepared)
+    assert asked == [prepared]
+    assert cards.of(other) == cards.of(prepared)
+    assert asked[1:] == [other]
+    cards.prepare(answer_of(advise=False).packet)
+    assert len(asked) == 2
 
 
 def test_nothing_in_a_card_is_html(call, answer_of):

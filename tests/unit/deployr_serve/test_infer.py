@@ -20,6 +20,7 @@ from deployr_core.packet import (
 from deployr_core.packet_ids import derive_packet_id
 from deployr_core.scoring import ScoreInvalid
 from deployr_serve.adapters.memory_store import MemoryStore
+from deployr_serve.adapters.sqlite_store import SqliteStore
 from deployr_serve.core.errors import (
     EmrBadResponse,
     EmrRefused,
@@ -111,6 +112,33 @@ async def test_a_repeat_is_answered_from_the_store_without_fetching_or_sending_a
     assert (first.replayed, again.replayed) == (False, True)
     assert len(source.asked) == len(output.sent) == 1
     assert len(await all_packets(services)) == 1
+
+
+async def test_what_is_prepared_is_the_packet_that_is_answered_before_anybody_is_told(
+    request_of, services_of, tmp_path
+):
+    store, prepared = SqliteStore(tmp_path / "store.sqlite"), []
+    services = services_of(store=store)
+    answer = await infer(request_of(), services, prepare=prepared.append)
+    again = await infer(request_of(), services, prepare=prepared.append)
+    assert again.packet == answer.packet
+    # A repeat stores nothing, so that nothing is waited for.
+    assert [each is answer.packet for each in prepared] == [True]
+    await store.aclose()
+
+
+async def test_what_cannot_be_prepared_is_answered_all_the_same(request_of, services_of, tmp_path, caplog):
+    store, asked = SqliteStore(tmp_path / "store.sqlite"), []
+
+    def prepare(packet):
+        asked.append(packet)
+        raise ValueError("CANARY")
+
+    answer = await infer(request_of(), services_of(store=store), prepare=prepare)
+    assert isinstance(answer.packet.outcome, Scored)
+    assert asked == [answer.packet]
+    assert "CANARY" not in caplog.text
+    await store.aclose()
 
 
 async def test_the_same_question_by_another_correlation_is_the_same_request(request_of, services_of):

@@ -187,6 +187,38 @@ async def test_the_loop_of_another_thread_leaves_its_guards_to_the_thread(store,
     assert (quick_commits, commits) == ([], ["not flushed"])
 
 
+async def test_what_is_to_be_done_meanwhile_is_done_on_the_loop_before_the_packet_is_stored(store, packet_of, received):
+    created = await store.create(packet_of(outcome=received))
+    here, done = threading.current_thread(), []
+    storing = asyncio.ensure_future(
+        store.replace(
+            packet_of(),
+            etag=created.etag,
+            meanwhile=lambda: done.append((threading.current_thread() is here, storing.done())),
+        )
+    )
+    await storing
+    assert done == [(True, False)]
+
+
+async def test_what_was_done_meanwhile_changes_nothing_where_the_commit_fails(store, packet_of, received):
+    created, done = await store.create(packet_of(outcome=received)), []
+    store._connection.refuses = True
+    with pytest.raises(StoreUnavailable):
+        await store.replace(packet_of(), etag=created.etag, meanwhile=lambda: done.append(True))
+    store._connection.refuses = False
+    assert done == [True]
+    assert await store.read("p01") == created
+
+
+async def test_nothing_is_done_meanwhile_for_a_packet_that_somebody_else_has_changed(store, packet_of, received):
+    await store.create(packet_of(outcome=received))
+    done = []
+    with pytest.raises(RecordChanged):
+        await store.replace(packet_of(), etag="7", meanwhile=lambda: done.append(True))
+    assert done == []
+
+
 async def test_a_file_that_was_closed_is_opened_again(store, now):
     await store.create_record(USED_TOKENS, "a", b"", now=now)
     await store.aclose()
