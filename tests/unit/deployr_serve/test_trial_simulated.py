@@ -220,6 +220,7 @@ def test_the_figures_in_the_documentation_are_these(world, null, effective):
     assert tables(world, null, effective) in DOCS.read_text(encoding="utf-8")
 
 
+@pytest.mark.proof
 def test_of_forty_a_a_trials_about_one_in_twenty_finds_what_is_not_there(world, null):
     found = 0
     for version in range(1, 41):
