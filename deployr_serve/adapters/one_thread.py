@@ -22,15 +22,21 @@ class OneThread:
     def __init__(self, name: str) -> None:
         self._name = name
         self._given: SimpleQueue[_Work | None] = SimpleQueue()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def do(self, work: _Work) -> None:
         """Have it done. It answers for itself: what it raises is only logged, by its class."""
         if self._thread is None:
+            with self._starting:
+                self._start()
+        self._given.put(work)
+
+    def _start(self) -> None:
+        if self._thread is None:
             self._thread = threading.Thread(target=_serve, args=(self._given,), name=self._name, daemon=True)
             self._thread.start()
             weakref.finalize(self, self._given.put, None)
-        self._given.put(work)
 
 
 def _serve(given: SimpleQueue[_Work | None]) -> None:

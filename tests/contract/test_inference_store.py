@@ -669,6 +669,14 @@ async def test_events_that_come_with_the_packet_are_stored_with_it_or_not_at_all
     assert [event.comment for event in await store.events("p01")] == ["first"]
 
 
+async def test_what_is_to_be_done_meanwhile_is_done_once_at_most_and_before_the_answer(store, packet_of, received):
+    created, order = await store.create(packet_of(outcome=received)), []
+    stored = await store.replace(packet_of(), etag=created.etag, meanwhile=lambda: order.append("meanwhile"))
+    order.append("answered")
+    assert order in (["answered"], ["meanwhile", "answered"])
+    assert (await store.read("p01")) == stored
+
+
 async def test_an_event_that_is_stored_already_stays_as_it_is_when_it_comes_with_the_packet(store, packet_of, now):
     created = await store.create(packet_of())
     await store.append_event(event_of(at=now, comment="first"))

@@ -41,6 +41,25 @@ def test_the_thread_ends_when_nobody_holds_it_any_more():
     assert not found[0].is_alive()
 
 
+def test_two_who_begin_at_once_have_one_thread():
+    for _ in range(50):
+        thread, found, here = OneThread("one"), set(), threading.Barrier(4)
+
+        def give(thread=thread, found=found, here=here):
+            done = threading.Event()
+            here.wait(60)
+            thread.do(lambda: found.add(threading.get_ident()))
+            thread.do(done.set)
+            assert done.wait(60)
+
+        givers = [threading.Thread(target=give) for _ in range(4)]
+        for giver in givers:
+            giver.start()
+        for giver in givers:
+            giver.join()
+        assert len(found) == 1
+
+
 def test_no_thread_begins_before_there_is_something_to_do():
     before = threading.active_count()
     OneThread("one")
