@@ -19,6 +19,7 @@ from deployr_dash.references import reference_file
 from deployr_serve.adapters.sqlite_store import SqliteStore
 from tests.browser.dashboard import AXE, rules_broken, seen
 from tests.browser.devtools import browser
+from tests.browser.naming_proxy import naming_proxy
 from tests.dashboard_process import serving
 from tests.registry_site import RegistrySite
 from tests.unit.deployr_dash.made_up import DIGEST, packets, write_extract
@@ -373,16 +374,15 @@ async def test_whoever_the_proxy_does_not_name_sees_nothing(tmp_path: Path) -> N
         pytest.skip("needs chromium: apt-get install chromium")
     write_extract(tmp_path / "extract", packets(50))
     with serving(tmp_path / "extract", "--sign-in=proxy", DEPLOYR_PROFILE="prod") as at:
-        async with browser(tmp_path / "profile") as page:
-            refused = await seen(page, at)
+        async with naming_proxy(at) as proxy, browser(tmp_path / "profile") as page:
+            refused = await seen(page, proxy.address)
             assert "The proxy did not say who you are" in refused
             assert "hematocrit" not in refused
-            await page.ask("Network.enable")
-            await page.ask("Network.setExtraHTTPHeaders", headers={"X-Forwarded-User": "ada"})
-            words = await seen(page, at)
+            proxy.named = "ada"
+            words = await seen(page, proxy.address)
             assert "hematocrit" in words
             assert "ada" in words
-            assert "deployr dash --settings" in await seen(page, f"{at}registry")
+            assert "deployr dash --settings" in await seen(page, f"{proxy.address}registry")
 
 
 def test_in_production_it_does_not_start_without_a_sign_in(tmp_path: Path) -> None:
