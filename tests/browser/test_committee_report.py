@@ -53,6 +53,7 @@ def again(one: Chapter) -> Chapter:
     return replace(one, anchor="model-2", title="another", sections=sections)
 
 
+@pytest.mark.proof
 async def test_it_fits_desk_and_telephone_and_can_be_read_in_light_and_dark(address: str, tmp_path: Path) -> None:
     async with browser(tmp_path) as page:
         for scheme in ("light", "dark"):

@@ -114,7 +114,7 @@ def test_trial_page_shows_curves_of_every_model_and_asks_nobody_for_anything(
     assert not re.search(r'(src|href)="https?:', page)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_trial_with_the_same_seed_gives_the_same_tables(
     trial: tuple[Path, dict[str, Any], str], tmp_path: Path
 ) -> None:

@@ -223,6 +223,7 @@ def said(outcome):
     return {1.0: "abnormal", 0.0: "normal"}[outcome["value"]]
 
 
+@pytest.mark.proof
 async def test_every_order_of_the_twelve_components_is_labelled_as_the_tables_say(omop, run):
     assert omop.execute("SELECT count(*) FROM measurement WHERE measurement_event_id IS NULL").fetchone() == (0,)
     tasks = [shipped_task(name) for name in TASK_GROUPS["paper12"]]
