@@ -310,7 +310,14 @@ def _round(side: _Side, at_once: int, folder: Path) -> _Round:
     file.write_bytes(msgspec.msgpack.encode(plan))
     command = [sys.executable, "-m", "benchmarks.serving_load", str(file)]
     before = side.processor_s()
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)  # noqa: S603
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)  # noqa: S603
+    except subprocess.CalledProcessError:
+        # Its folder goes with the benchmark, and what it says of a refusal is nowhere else.
+        log = folder / "host.log"
+        said = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+        sys.stderr.write("\n".join([line for line in said if " WARNING " in line or " ERROR " in line][-20:]) + "\n")
+        raise
     used_s = side.processor_s() - before
     return _Round(
         came=msgspec.msgpack.decode(done.stdout, type=Came),
